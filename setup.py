@@ -1,0 +1,32 @@
+"""Packaging: everything that it says is in settings.ini, which nbdev reads too."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=["="])
+config.read(here / "settings.ini", encoding="utf-8")
+cfg = config["DEFAULT"]
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    license="Apache-2.0",
+    keywords=cfg["keywords"],
+    url=cfg["git_url"],
+    classifiers=["Framework :: Jupyter", "Programming Language :: Python :: 3"],
+    packages=find_packages(include=["bsft_nb", "bsft_nb.*"]),
+    package_data={"bsft_nb.demo": ["*.jsonl"]},
+    python_requires=f">={cfg['min_python']}",
+    install_requires=cfg["requirements"].split(),
+    extras_require={
+        "lab": cfg["lab_requirements"].split(),
+        "dev": cfg["dev_requirements"].split(),
+    },
+    zip_safe=False,
+)

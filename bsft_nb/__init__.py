@@ -1,1 +1,9 @@
+"""BootstrapFinetune for Jupyter: turn a prompted DSPy program into a small local model."""
+
 __version__ = "0.1.0"
+
+from bsft_nb.engine import local_lm
+from bsft_nb.formats import StudentAdapter
+from bsft_nb.teleprompter import BootstrapFinetune, load
+
+__all__ = ["BootstrapFinetune", "StudentAdapter", "load", "local_lm"]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['Row', 'shareable', 'Generator', 'StudentEngine', 'AsyncStudentEngine', 'student_lm', 'local_lm', 'StudentPredict',
-           'keep_format']
+__all__ = ['Row', 'shareable', 'use_shared_attention', 'Generator', 'StudentEngine', 'AsyncStudentEngine', 'student_lm',
+           'local_lm', 'StudentPredict', 'keep_format']
 
 # %% ../nbs/08_engine.ipynb #8054ae86
 @dataclass
@@ -88,7 +88,7 @@ def _trimmed(p: torch.Tensor, top_p: float, top_k: int) -> torch.Tensor:
         p[order[drop]] = 0
     return p
 
-# %% ../nbs/08_engine.ipynb #db138425
+# %% ../nbs/08_engine.ipynb #172d5ce0
 def _cache_over(buffer: torch.Tensor, length: int):
     "A transformers cache whose layers write into `buffer`, of which `length` tokens are filled."
     from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -119,12 +119,51 @@ def shareable(model: PreTrainedModel) -> bool:
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     takes = inspect.signature(model.forward).parameters
-    if model.config.is_encoder_decoder or not {"position_ids", "logits_to_keep", "past_key_values"} <= set(takes):
+    plain = model._supports_attention_backend and getattr(model.config, "attn_logit_softcapping", None) is None
+    if model.config.is_encoder_decoder or not plain or not {"position_ids", "logits_to_keep", "past_key_values"} <= set(takes):
         return False
     layers = DynamicCache(config=model.config).layers
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
 
-# %% ../nbs/08_engine.ipynb #30bfa760
+# %% ../nbs/08_engine.ipynb #f6557535
+_shared = threading.local()  # .kv: keys and values of the beginning, (layers, 2, heads, tokens, head size), or None
+
+
+def _attend(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    "Attention over the shared beginning and each row's own tokens; for transformers' attention interface."
+    import torch
+
+    rows, heads, n, size = query.shape
+    groups = heads // key.shape[1]
+    scaling = size**-0.5 if scaling is None else scaling
+    q = query.reshape(rows, key.shape[1], groups * n, size) * scaling
+    own = (q @ key.transpose(-1, -2)).view(rows, -1, groups, n, key.shape[-2])
+    if attention_mask is not None:
+        own = own.masked_fill(~attention_mask[:, :, None], torch.finfo(own.dtype).min)
+    scores, kv = own, getattr(_shared, "kv", None)
+    if kv is not None:
+        keys, values = kv[module.layer_idx]
+        together = q.transpose(0, 1).reshape(key.shape[1], -1, size)
+        begin = (together @ keys.transpose(-1, -2)).view(-1, rows, groups, n, keys.shape[-2]).transpose(0, 1)
+        scores = torch.cat([begin, own], -1)
+    weights = scores.float().softmax(-1).to(query.dtype)
+    out = weights[..., -own.shape[-1] :].flatten(2, 3) @ value
+    if kv is not None:
+        share = weights[..., : -own.shape[-1]].transpose(0, 1).reshape(key.shape[1], -1, keys.shape[-2]) @ values
+        out = out + share.view(-1, rows, groups * n, size).transpose(0, 1)
+    return out.view(rows, heads, n, size).transpose(1, 2).contiguous(), None
+
+
+def use_shared_attention(model: PreTrainedModel):
+    "Let `model` attend through `_attend`."
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register("bsft_shared", _attend)
+    AttentionMaskInterface.register("bsft_shared", lambda *a, **k: sdpa_mask(*a, **{**k, "allow_is_causal_skip": False}))
+    model.set_attn_implementation("bsft_shared")
+
+# %% ../nbs/08_engine.ipynb #9bd43f25
 class Generator:
     "Batched generation with one model; not thread-safe, one worker owns it."
 
@@ -138,6 +177,8 @@ class Generator:
         self.shared = shareable(model)
         self._prefixes: OrderedDict[object, tuple[list[int], torch.Tensor]] = OrderedDict()
         self._prompts: OrderedDict[tuple, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
+        if self.shared:
+            use_shared_attention(model)
 
     def __call__(
         self,
@@ -148,33 +189,35 @@ class Generator:
         import torch
 
         with torch.inference_mode():
-            if self.shared:
-                self._decode(rows, *self._start(rows, group))
-            else:
-                self._generate(rows)
+            if not self.shared:
+                return self._generate(rows)
+            prefix, kv = self._prefix([r.prompt for r in rows], group)
+            try:
+                _shared.kv = kv
+                self._decode(rows, len(prefix), *self._start(rows, len(prefix)))
+            finally:
+                _shared.kv = None
 
-    def _start(self, rows: list[Row], group: object) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        "Buffer with the prompts' keys and values, attention mask, and logits after each prompt."
+    def _start(self, rows: list[Row], n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        "Buffer with the prompts' own keys and values, its mask (rows, tokens), and logits after each prompt."
         import torch
 
-        prefix, shared = self._prefix([r.prompt for r in rows], group)
-        n, width = len(prefix), max(len(r.prompt) for r in rows)
+        width = max(len(r.prompt) for r in rows) - n
         keys = [(n, *r.prompt) for r in rows]
         known = {k: self._prompts[k] for k in keys if k in self._prompts}
         new = [list(k[1:]) for k in dict.fromkeys(keys) if k not in known]
-        for ids, kv, logits in self._prefill(new, n, shared):
+        for ids, kv, logits in self._prefill(new, n):
             known[(n, *ids)] = kv, logits
         kv = next(iter(known.values()))[0]
         tokens = width + max(r.max_tokens for r in rows)
         buffer = kv.new_empty(kv.shape[0], 2, len(rows), kv.shape[2], tokens, kv.shape[-1])
         mask = torch.ones(len(rows), width, dtype=torch.long, device=kv.device)
-        buffer[..., :n, :] = shared if n else 0
         for i, key in enumerate(keys):
             own = known[key][0]
-            pad = width - n - own.shape[-2]
-            buffer[:, :, i, :, n : n + pad] = 0
-            buffer[:, :, i, :, n + pad : width] = own
-            mask[i, n : n + pad] = 0
+            pad = width - own.shape[-2]
+            buffer[:, :, i, :, :pad] = 0
+            buffer[:, :, i, :, pad:width] = own
+            mask[i, :pad] = 0
         self._keep({k: known[k] for k, r in zip(keys, rows) if r.temperature})
         return buffer, mask, torch.stack([known[k][1] for k in keys])
 
@@ -191,7 +234,7 @@ class Generator:
             cache = DynamicCache(config=self.model.config)
             ids = torch.tensor([prefix], device=self.model.device)
             self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            kv = torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])
+            kv = torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers])
         else:
             kv = known[1][..., : len(prefix), :].contiguous()
         self._prefixes[group] = prefix, kv
@@ -199,22 +242,22 @@ class Generator:
             self._prefixes.popitem(last=False)
         return prefix, kv
 
-    def _prefill(self, prompts: list[list[int]], n: int, shared: torch.Tensor | None):
+    def _prefill(self, prompts: list[list[int]], n: int):
         "For each prompt: its ids, keys and values after the first `n` tokens, and its last logits."
         import torch
 
         if not prompts:
             return
-        width = max(map(len, prompts))
+        width = max(map(len, prompts)) - n
         first = next(self.model.parameters())
-        ids = torch.full((len(prompts), width - n), self.codec.pad_id, device=first.device)
-        mask = torch.ones(len(prompts), width, dtype=torch.long, device=first.device)
+        ids = torch.full((len(prompts), width), self.codec.pad_id, device=first.device)
+        mask = torch.ones_like(ids)
         for i, p in enumerate(prompts):
-            ids[i, width - len(p) :] = torch.tensor(p[n:], device=first.device)
-            mask[i, n : n + width - len(p)] = 0
+            pad = width - len(p) + n
+            ids[i, pad:] = torch.tensor(p[n:], device=first.device)
+            mask[i, :pad] = 0
         buffer = self._buffer(len(prompts), width, first)
-        buffer[..., :n, :] = shared if n else 0
-        out = self._step(ids, mask, _cache_over(buffer, n))
+        out = self._step(ids, mask, _cache_over(buffer, 0), n)
         for i, p in enumerate(prompts):
             yield p, buffer[:, :, i, :, width - len(p) + n :].clone(), out[i].clone()
 
@@ -226,8 +269,8 @@ class Generator:
         size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         return torch.empty(c.num_hidden_layers, 2, rows, heads, tokens, size, dtype=like.dtype, device=like.device)
 
-    def _step(self, ids: torch.Tensor, mask: torch.Tensor, cache) -> torch.Tensor:
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    def _step(self, ids: torch.Tensor, mask: torch.Tensor, cache, n: int) -> torch.Tensor:
+        positions = n + (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         return self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
         ).logits[:, -1]
@@ -241,7 +284,7 @@ class Generator:
         while held > self.keep_bytes and self._prompts:
             held -= self._prompts.popitem(last=False)[1][0].nbytes
 
-    def _decode(self, rows: list[Row], buffer: torch.Tensor, mask: torch.Tensor, logits: torch.Tensor):
+    def _decode(self, rows: list[Row], n: int, buffer: torch.Tensor, mask: torch.Tensor, logits: torch.Tensor):
         "Token after token for all rows that are not finished."
         import torch
 
@@ -259,7 +302,7 @@ class Generator:
                 cache = _cache_over(buffer, length)
             ids = torch.tensor([[tokens[i]] for i in on], device=mask.device)
             mask = torch.cat([mask, mask.new_ones(len(on), 1)], 1)
-            logits = self._step(ids, mask, cache)
+            logits = self._step(ids, mask, cache, n)
 
     def _generate(self, rows: list[Row]):
         "transformers' own `generate`, for rows with the same sampling settings at a time."

@@ -122,7 +122,7 @@ def check_metric(metric: Callable | None):
     except ValueError:  # a built-in that does not tell its arguments
         pass
 
-# %% ../nbs/04_bootstrap.ipynb #f402a130
+# %% ../nbs/04_bootstrap.ipynb #5ecb90eb
 class TraceBootstrapper(dspy.BootstrapFewShot):
     "Runs teachers over examples in threads and writes every attempt to a ledger."
 
@@ -130,7 +130,7 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
         self,
         teachers: list[dspy.Module],
         trainset: list[dspy.Example],
-        ledger: Path,  # JSON-lines file; attempts that are in it are not made again
+        ledger: Path,  # JSON-lines file; attempts that were scored in it are not made again
         num_threads: int = 8,
         on_trace: Callable[[Trace, bool], None] = lambda trace, again: None,  # `again`: it was in the ledger
         stop: StopSignal | None = None,
@@ -158,7 +158,7 @@ def _distinct(trainset: list[dspy.Example]) -> list[dspy.Example]:
     "An example that stands twice is asked once: the answer would be the same."
     return list({example_key(e): e for e in trainset}.values())
 
-# %% ../nbs/04_bootstrap.ipynb #d408ea22
+# %% ../nbs/04_bootstrap.ipynb #af53c326
 class _Collection:
     "The state of one `collect`."
 
@@ -178,7 +178,7 @@ class _Collection:
             if self.over.is_set():
                 break
             trace = self.known.get((teacher, example_key(example), attempt))
-            again = trace is not None and trace.metric == self.metric_key
+            again = trace is not None and trace.metric == self.metric_key and "error" not in trace.reason
             if not again:
                 trace = self.attempt(teacher, example, attempt)
                 with self.lock:
@@ -226,7 +226,7 @@ class _Collection:
                 raise RuntimeError(f"{self.errors} teacher attempts failed, the last with {type(error).__name__}: {error}. What succeeded is in {self.ledger}; raise max_errors= to go on in spite of failures") from error
         return trace
 
-# %% ../nbs/04_bootstrap.ipynb #506c5c34
+# %% ../nbs/04_bootstrap.ipynb #bf1f5e50
 def _plain(values) -> dict:
     return {k: serialize_for_json(v) for k, v in dict(values).items()}
 
@@ -261,7 +261,7 @@ def _without_demo(program: dspy.Module, example: dspy.Example) -> dspy.Module:
     same = [[d for d in p.demos if _same(d, example)] for p in program.predictors()]
     if any(same):
         program = copy_program(program)
-        for p, gone in zip(program.predictors(), same):
+        for p in program.predictors():
             p.demos = [d for d in p.demos if not _same(d, example)]
     return program
 

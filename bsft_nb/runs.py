@@ -44,7 +44,7 @@ def read_json(path: Path, default: Any = None) -> Any:
     path = Path(path)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
-# %% ../nbs/01_runs.ipynb #c603132a
+# %% ../nbs/01_runs.ipynb #e051839d
 def fingerprint(obj: Any) -> str:
     "16 hexadecimal digits that change with the JSON form of `obj`."
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str)
@@ -60,26 +60,32 @@ def _code_content(fn: Any) -> Any:
     if isinstance(fn, functools.partial):
         return ["partial", _code_content(fn.func), repr(fn.args), repr(fn.keywords)]
     if inspect.ismethod(fn):
-        return ["method", _code_content(fn.__func__), _plain(vars(fn.__self__)) if hasattr(fn.__self__, "__dict__") else []]
+        return ["method", _code_content(fn.__func__), _plain(getattr(fn.__self__, "__dict__", {}))]
     if inspect.isfunction(fn):
         cells = [_code_content(c.cell_contents) for c in fn.__closure__ or () if _filled(c)]
         return [_bytecode(fn.__code__), repr(fn.__defaults__), repr(fn.__kwdefaults__), cells]
-    if callable(fn) and not isinstance(fn, type) and inspect.ismethod(getattr(fn, "__call__", None)):
-        return _code_content(fn.__call__)
+    if callable(fn) and not isinstance(fn, type) and inspect.isfunction(type(fn).__call__):
+        return [_code_content(type(fn).__call__), _plain(getattr(fn, "__dict__", {}))]
     return _plain(fn)
 
 
 def _bytecode(code: types.CodeType) -> list:
-    consts = [_bytecode(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    consts = [_constant(c) for c in code.co_consts]
     return [code.co_code.hex(), consts, list(code.co_names), list(code.co_varnames)]
+
+
+def _constant(value: Any) -> Any:
+    "A constant in a form that is the same in each process: the order of a set is not."
+    if isinstance(value, types.CodeType):
+        return _bytecode(value)
+    return ["set", *sorted(map(repr, value))] if isinstance(value, frozenset) else repr(value)
 
 
 def _filled(cell) -> bool:
     try:
-        cell.cell_contents
+        return cell.cell_contents is not cell
     except ValueError:  # an empty cell: a name that is assigned later
         return False
-    return True
 
 
 def _plain(value: Any) -> Any:
@@ -142,7 +148,7 @@ def list_runs() -> list[dict]:
         rows.append({"id": path.parent.name, **{k: info.get(k) for k in ("status", "target", "created")}})
     return sorted(rows, key=lambda r: str(r["created"]), reverse=True)
 
-# %% ../nbs/01_runs.ipynb #93023ace
+# %% ../nbs/01_runs.ipynb #dc7fec38
 class Run:
     "A handle on a run: look at it, wait for it, stop it."
 
@@ -167,7 +173,7 @@ class Run:
 
     def funnel(self) -> dict:
         "How many attempts were left after each stage, from tried to trained."
-        return next((e.data["funnel"] for e in reversed(self.events) if e.kind == "data"), {})
+        return next((e.data["funnel"] for e in reversed(self.events) if "funnel" in e.data), {})
 
     def stop(self):
         "Ask the run to stop. It ends between two steps and keeps what is finished."

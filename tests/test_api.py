@@ -1,0 +1,85 @@
+"""The reference's API, and its own example."""
+import inspect
+import shutil
+
+import dspy
+from conftest import save_t5, teacher_lm
+
+import bsft_nb
+from bsft_nb import BootstrapFinetune
+
+EMPTY = inspect.Parameter.empty
+
+
+def parameters(function):
+    return [(p.name, p.kind.name, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+def test_constructor_begins_as_in_the_reference():
+    reference = [("metric", None), ("teacher_settings", {}), ("multitask", True)]
+    found = parameters(BootstrapFinetune)
+    assert [(n, d) for n, _, d in found[:3]] == reference
+    assert all(kind == "POSITIONAL_OR_KEYWORD" for _, kind, _ in found[:3])
+    assert all(kind == "KEYWORD_ONLY" for _, kind, _ in found[3:])
+
+
+def test_compile_begins_as_in_the_reference():
+    reference = [("self", EMPTY), ("student", EMPTY), ("teacher", None), ("trainset", EMPTY), ("valset", None), ("target", "t5-large"), ("bsize", 12), ("accumsteps", 1), ("lr", 5e-5), ("epochs", 1), ("bf16", False)]
+    found = parameters(BootstrapFinetune.compile)
+    assert [(n, d) for n, _, d in found[: len(reference)]] == reference
+    assert [kind for _, kind, _ in found[:2]] == ["POSITIONAL_OR_KEYWORD"] * 2
+    assert all(kind == "KEYWORD_ONLY" for _, kind, _ in found[2:])
+
+
+def test_is_a_teleprompter_that_bootstraps_few_shot():
+    tp = BootstrapFinetune()
+    assert isinstance(tp, dspy.teleprompt.Teleprompter)
+    assert isinstance(tp.teleprompter, dspy.BootstrapFewShot)
+
+
+class Passages(dspy.Module):
+    "Any local retriever in the place of `dspy.Retrieve`."
+
+    def forward(self, question):
+        return dspy.Prediction(passages=[f"A passage on {question.split()[-1]}"])
+
+
+class RAG(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.retrieve = Passages()
+        self.generate_answer = dspy.ChainOfThought("context, question -> answer")
+
+    def forward(self, question):
+        context = self.retrieve(question).passages
+        return dspy.Prediction(context=context, answer=self.generate_answer(context=context, question=question).answer)
+
+
+def test_the_reference_example_runs(tmp_path, monkeypatch):
+    """A Hub id resolves from a cache laid out as the Hub's client lays it out."""
+    snapshot = tmp_path / "hub" / "models--google--flan-t5-base" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    save_t5(snapshot, ["a passage on rivers context question reasoning answer blue because it is said"] * 20)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    trainset = [dspy.Example(question=f"What of {w}", answer="blue").with_inputs("question") for w in ("seas", "skies", "lakes", "rivers")]
+    teacher = teacher_lm(lambda text: {"reasoning": "It is said.", "answer": "blue"})
+
+    #Define teleprompter
+    teleprompter = BootstrapFinetune(teacher_settings=dict({'lm': teacher}))
+
+    # Compile!
+    compiled_rag = teleprompter.compile(student=RAG(), trainset=trainset, target='google/flan-t5-base')
+
+    assert isinstance(compiled_rag, RAG) and teacher.engine.calls == 4
+    assert compiled_rag.generate_answer.predict.lm.engine.target.encoder_decoder
+    pairs = compiled_rag.generate_answer.predict.lm.engine.adapter
+    assert pairs.separator == "<extra_id_0>", "newlines do not survive T5's vocabulary"
+    shutil.rmtree(tmp_path / "hub")
+
+
+def test_names_that_users_type():
+    assert {"BootstrapFinetune", "StudentAdapter", "load", "local_lm"} <= set(bsft_nb.__all__)

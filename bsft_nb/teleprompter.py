@@ -132,7 +132,7 @@ def _type_text(annotation: Any) -> str:
         return f"Literal[{', '.join(map(repr, get_args(annotation)))}]"
     return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation).replace("typing.", "")
 
-# %% ../nbs/09_teleprompter.ipynb #76f63c33
+# %% ../nbs/09_teleprompter.ipynb #4d7678ff
 @dataclass
 class _Compile:
     "One compile: what was asked, and the stages."
@@ -154,7 +154,7 @@ class _Compile:
         "All stages; notes in the run folder how it ended."
         log, began = self.folder.log, time.time()
         self.folder.stop_signal.clear()
-        log.emit("run", id=self.folder.id, note=f"run {self.folder.id}: {type(self.student).__name__} to {self.target.name}, in {self.folder.path}")
+        log.emit("run", id=self.folder.id, note=f"run {self.folder.id}: {type(self.student).__name__} to {self.target.name}, in {_near(self.folder.path)}")
         try:
             self.folder.update(status="running", **self.asked)
             paths = self._finished() or self._work()
@@ -253,6 +253,11 @@ class _Compile:
             predictor.lm, predictor.demos = lms[paths[name]], []
         compiled._compiled = True
         return compiled
+
+
+def _near(path: Path) -> Path:
+    "`path` as seen from here."
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _slug(name: str) -> str:

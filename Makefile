@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test notebooks lint sync readme docs clean
+.PHONY: setup demo test browser bench lint sync readme clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,17 @@ sync: setup  ## fails where exporting, cleaning or the README would change somet
 
 readme: setup  ## README.md from nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --TagRemovePreprocessor.enabled=True --output-dir . --output README nbs/index.ipynb
+
+BENCHES = bootstrap train generate panels
+bench: $(BENCHES:%=bench-%)  ## every benchmark; each ends with one line of JSON
+
+bench-%: setup  ## one of them: bench-bootstrap, bench-train, bench-generate, bench-panels
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/bench/$*.py
+
+browser: setup  ## the panels in JupyterLab and a headless Chromium
+	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium) || echo "no Chromium: the browser tests are skipped"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/browser
 
 clean:
 	rm -rf $(VENV) .bsft build *.egg-info

@@ -105,7 +105,7 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
         work.ledger.close()
         return Traces(ledger, (at for _, places in sorted(work.places.items()) for at in places), work.left_out)
 
-# %% ../nbs/04c_bootstrap.ipynb #972cbccf
+# %% ../nbs/04c_bootstrap.ipynb #2a2b0415
 class _Collection:
     "The state of one `collect`."
 
@@ -165,7 +165,7 @@ class _Collection:
         "`trace` filled by running the teacher, and what went wrong; nobody is asked if the attempt is `known`."
         teacher, steps, failed = self.teachers[trace.teacher], [], None
         record = Record(self.ledger, trace.key, ask=known is None)
-        program = _without_demo(teacher.rounds[trace.attempt], example)
+        program = teacher.without_demo(trace.attempt, example)
         try:
             with dspy.context(**{**teacher.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record}):
                 prediction = program(**example.inputs())
@@ -207,7 +207,7 @@ class _Collection:
 def _failed(trace: Trace, reason: str, error: Exception) -> tuple[Trace, Exception]:
     return replace(trace, score=None, kept=False, reason=reason, error="".join(traceback.format_exception(error))), error
 
-# %% ../nbs/04c_bootstrap.ipynb #2b75e5d2
+# %% ../nbs/04c_bootstrap.ipynb #61320a8c
 class _Teacher:
     "A teacher as it runs: a program and DSPy settings for each round."
 
@@ -216,12 +216,22 @@ class _Teacher:
         self.key = teacher_key(teacher, asked)
         self.rounds = [recorded_program(teacher, r) for r in rounds]
         self.signatures = {n: p.signature for n, p in self.rounds[0].named_predictors()}
+        self.demos = [d for p in self.rounds[0].predictors() for d in p.demos]
         lm = asked.get("lm") or dspy.settings.lm
         self.settings = [{**asked, "lm": recorded(lm, **rollout(lm, r)) if lm else None} for r in rounds]
 
     def attempt_key(self, example: str, attempt: int) -> str:
         "The key of the round `attempt` for the example of that key."
         return fingerprint([self.key, example, attempt])
+
+    def without_demo(self, attempt: int, example: dspy.Example) -> dspy.Module:
+        "The program of a round; a copy where a demo equals `example`: a teacher must not be shown the answer."
+        program = self.rounds[attempt]
+        if any(_same(d, example) for d in self.demos):
+            program = copy_program(program)
+            for p in program.predictors():
+                p.demos = [d for d in p.demos if not _same(d, example)]
+        return program
 
 
 def _distinct(trainset: list[dspy.Example]) -> Iterator[tuple[str, dspy.Example]]:
@@ -238,16 +248,6 @@ def _label(predictor: dspy.Predict) -> str:
     "What a predictor outside the program is called: its signature's name, or its fields."
     signature = predictor.signature
     return signature.__name__ if signature.__name__ != "StringSignature" else signature.signature
-
-
-def _without_demo(program: dspy.Module, example: dspy.Example) -> dspy.Module:
-    "`program`, or a copy without the demos that equal `example`: a teacher must not be shown the answer."
-    same = [[d for d in p.demos if _same(d, example)] for p in program.predictors()]
-    if any(same):
-        program = copy_program(program)
-        for p in program.predictors():
-            p.demos = [d for d in p.demos if not _same(d, example)]
-    return program
 
 
 def _same(demo, example: dspy.Example) -> bool:
@@ -275,11 +275,11 @@ def _value(value: Any, annotation: Any) -> Any:
     except ValueError:  # the program was called with something else than its signature says
         return value
 
-# %% ../nbs/04c_bootstrap.ipynb #5d551e91
+# %% ../nbs/04c_bootstrap.ipynb #579b9ae0
 def count_traces(traces: Iterable[Trace]) -> dict[str, int]:
     "The upper part of the funnel: attempts tried, ran, parsed and kept, and how many were not for which reason. One pass."
     reasons = Counter("kept" if t.kept else t.reason for t in traces)
     tried = reasons.total()
     ran = tried - reasons["error"]
     parsed = ran - reasons["unparsed"]
-    return {"tried": tried, "ran": ran, "parsed": parsed, "kept": reasons["kept"], "rejected": reasons["rejected"], "metric_errors": reasons["metric error"]}
+    return {"tried": tried, "ran": ran, "parsed": parsed, "kept": reasons["kept"], "metric_errors": reasons["metric error"], "rejected": reasons["rejected"]}

@@ -21,7 +21,7 @@ from .runs import fingerprint
 # %% auto #0
 __all__ = ['NotRecorded', 'Record', 'call_key', 'recorded', 'copy_program', 'rollout', 'recorded_program', 'name_of']
 
-# %% ../nbs/04b_record.ipynb #34badeca
+# %% ../nbs/04b_record.ipynb #3ec4f130
 class NotRecorded(BaseException):
     "The program asked for what is not in the record, and the teacher must not be asked."
 
@@ -60,11 +60,10 @@ class Record:
 
     def bill(self) -> dict:
         "Tokens, cost and latency of the attempt, over the calls that told; `None` where none did."
-        used = [r["usage"] for r in self.told if (r.get("usage") or {}).get("total_tokens")]
-        costs = [r["cost"] for r in self.told if r.get("cost") is not None]
-        tokens = {k: sum(u.get(f"{k}_tokens") or 0 for u in used) for k in ("prompt", "completion")}
-        seconds = [r["seconds"] for r in self.told]
-        return {"tokens": tokens if used else None, "cost": sum(costs) if costs else None, "latency": round(sum(seconds), 4) if seconds else None}
+        tokens, costs = [r["tokens"] for r in self.told if r.get("tokens")], [r["cost"] for r in self.told if r.get("cost") is not None]
+        total = {k: sum(t[k] or 0 for t in tokens) for k in ("prompt", "completion")} if tokens else None
+        seconds = round(sum(r["seconds"] for r in self.told), 4) if self.told else None
+        return {"tokens": total, "cost": sum(costs) if costs else None, "latency": seconds}
 
 # %% ../nbs/04b_record.ipynb #ef1135ad
 class _Entries(dict):
@@ -99,7 +98,7 @@ def call_key(lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: dict) -> str:
     settings = {k: v for k, v in {**lm.kwargs, **kwargs}.items() if not k.startswith("api_")}
     return fingerprint([lm.model, lm.model_type, prompt, messages, settings])
 
-# %% ../nbs/04b_record.ipynb #3fd17194
+# %% ../nbs/04b_record.ipynb #cd6f4266
 class _Recorded:
     "Comes before an LM's class."
 
@@ -132,7 +131,9 @@ class _Recorded:
     def update_history(self, entry):
         told = dspy.settings.get("bsft_told")
         if told is not None:
-            told.update(usage=entry.get("usage") or None, cost=entry.get("cost"))
+            usage = entry.get("usage")
+            tokens = {k: usage.get(f"{k}_tokens") for k in ("prompt", "completion")} if usage else None
+            told.update(tokens=tokens, cost=entry.get("cost"))
         super().update_history(entry)
 
 
@@ -149,7 +150,7 @@ def recorded(lm: dspy.BaseLM, **changes) -> dspy.BaseLM:
         copy.__class__ = _recorded_class(type(lm))
     return copy
 
-# %% ../nbs/04b_record.ipynb #92801af3
+# %% ../nbs/04b_record.ipynb #799a1afb
 def copy_program(program: dspy.Module) -> dspy.Module:
     "A copy of `program` that asks the same LM objects: their connections and histories are not copied."
     copy = program.deepcopy()
@@ -175,6 +176,7 @@ def recorded_program(teacher: dspy.Module, attempt: int = 0) -> dspy.Module:
     "A copy of `teacher` for the round `attempt`, with recorded LMs and marked predictors."
     copy, lms = copy_program(teacher), {}
     for module in _modules(copy):
+        module.history = deque(maxlen=0)  # nobody sees it, and each look for predictors would go through it
         for name, lm in list(vars(module).items()):
             if isinstance(lm, dspy.BaseLM):
                 setattr(module, name, lms.setdefault(id(lm), recorded(lm, **rollout(lm, attempt))))

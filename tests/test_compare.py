@@ -212,7 +212,8 @@ def test_a_long_table_opens_at_once(tmp_path):
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_texts(tmp_path, text):
-    table = write_table(tmp_path / "t.jsonl", compare_rows(questions(text), {c: [Answer({"answer": text}, score=1.0, error=text)] for c in COLUMNS}))
+    answers = {c: {"outputs": {"answer": text}, "calls": [], "score": 1.0, "error": text} for c in COLUMNS}
+    table = write_table(tmp_path / "t.jsonl", [{"example": "e", "run": text, "inputs": {"question": text}, "labels": {}, "columns": answers}])
     value = table.page(table.select())[0]["columns"]["tuned"]["outputs"]["answer"]
     assert value == text.encode("utf-8", "replace").decode()
     assert faults(safe(text, 500)) == [] and len(safe(text, 500)) < 3600
@@ -223,7 +224,9 @@ def test_hostile_texts(tmp_path, text):
 
 
 def test_there_are_forty():
-    assert len(set(HOSTILE)) == 40 and all(faults(f"<p>{t}</p>") for t in HOSTILE[:25])
+    assert len(set(HOSTILE)) == 40
+    for text in HOSTILE[:25]:  # the check itself sees them where they are not made safe
+        assert any(faults(place.format(text)) for place in ("<p>{}</p>", '<p title="{}">x</p>', "<p title='{}'>x</p>")), text
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

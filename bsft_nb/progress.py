@@ -14,66 +14,192 @@ from typing import TextIO
 from .events import Event
 
 # %% auto #0
-__all__ = ['State', 'reduce', 'describe', 'TextProgress']
+__all__ = ['MOST_POINTS', 'Curve', 'FIGURES', 'add_point', 'State', 'reduce', 'reduce_all', 'show_seconds', 'show_number',
+           'describe', 'eta', 'TextProgress']
 
-# %% ../nbs/07_progress.ipynb #11102118
+# %% ../nbs/07_progress.ipynb #f1fcf71b
+MOST_POINTS = 300  # of a curve
+Curve = tuple[tuple[float, float], ...]
+
+
+def add_point(
+    curve: Curve,  # (x, y), x rising
+    x: float,
+    y: float,
+    end: float | None = None,  # the last x there will be; None: not known, every point is kept up to 300
+) -> Curve:
+    "`curve` with the point (x, y) at its end, at most 300 stretches of it."
+    while curve and curve[-1][0] >= x:  # a training that went on from a checkpoint
+        curve = curve[:-1]
+    wide = max(end or 0, x) / MOST_POINTS if end else 0
+    if curve and wide > 1 and curve[-1][0] // wide == x // wide:
+        curve = curve[:-1]
+    curve = (*curve, (x, y))
+    return curve if len(curve) <= MOST_POINTS + 1 else (*curve[:-1:2], curve[-1])
+
+# %% ../nbs/07_progress.ipynb #42d6e63e
 @dataclass(frozen=True)
 class State:
     "What is known of a run."
     run: str = ""
-    stage: str = "starting"  # `bootstrap`, `data`, `train …`, `eval`, then `finished`, `stopped` or `failed`
+    stage: str = "starting"  # `bootstrap`, `data`, `train …`, `score`, then `finished`, `stopped` or `failed`
+    status: str = ""  # how it ended: `finished`, `stopped`, `failed`; empty while it works
+    stages: dict = field(default_factory=dict)  # stage → (time of its first event, time of its last), seconds since the epoch
+    examples: int = 0  # to be tried
+    teachers: int = 1
     tried: int = 0  # teacher attempts, those from the ledger included
     kept: int = 0
     again: int = 0  # attempts that were in the ledger already
-    examples: int = 0  # to be tried
     reasons: dict = field(default_factory=dict)  # why attempts were not kept → count
+    timed: int = 0  # new attempts whose latency is known
+    latency: float = 0.0  # of these together, seconds
+    tokens: int = 0  # of the new attempts
+    cost: float = 0.0  # of the new attempts, US dollars
+    funnel: dict = field(default_factory=dict)  # stage → counts, from tried to trained
+    model: str = ""  # in training
     step: int = 0
     steps: int = 0
     loss: float | None = None
     eval_loss: float | None = None
-    began: dict = field(default_factory=dict)  # stage → time of its first event
+    figures: dict = field(default_factory=dict)  # latest epoch, lr, grad_norm, tokens_per_s, examples_per_s, memory_mb, eta_s
+    curves: dict = field(default_factory=dict)  # model → {"loss", "eval_loss", "score"} → points (step, value)
+    scores: dict = field(default_factory=dict)  # `untuned`, `teacher`, `tuned` → {"score", "n"}
+    warnings: tuple = ()  # the last 20
+    error: str = ""
     note: str = ""  # the last thing worth a line of its own
+
+# %% ../nbs/07_progress.ipynb #01c230fe
+FIGURES = ("epoch", "lr", "grad_norm", "tokens_per_s", "examples_per_s", "memory_mb", "eta_s")
 
 
 def reduce(state: State, event: Event) -> State:
     "The state after `event`."
-    d = event.data
     if event.kind == "run":
-        return replace(State(), run=d.get("id", ""), note=d.get("note", ""), began={"run": event.t})
-    stage = _stage(event)
-    began = {**state.began, **({stage: event.t} if stage not in state.began else {})}
-    state = replace(state, stage=stage or state.stage, began=began, note=d.get("note", ""))
-    if event.kind == "bootstrap":
-        return replace(state, examples=d.get("examples", state.examples))
-    if event.kind == "trace":
-        reason = {} if d["kept"] else {d["reason"]: state.reasons.get(d["reason"], 0) + 1}
-        return replace(state, tried=state.tried + 1, kept=state.kept + d["kept"], again=state.again + d["again"], reasons={**state.reasons, **reason})
-    if event.kind in ("train", "eval"):
-        known = {k: d[k] for k in ("step", "steps", "loss", "eval_loss") if k in d}
-        return replace(state, **known)
-    return state
+        return State(run=event.data.get("id", ""), note=event.data.get("note", ""), stages={"run": (event.t, event.t)})
+    stage = _stage(event, state)
+    first = state.stages.get(stage, (event.t,))[0]
+    state = replace(state, stage=stage, stages={**state.stages, stage: (first, event.t)}, note=event.data.get("note", ""))
+    step = {"bootstrap": _bootstrap, "trace": _trace, "data": _data, "train": _train, "eval": _train, "score": _score}.get(event.kind)
+    if step:
+        return step(state, event.data)
+    if event.kind == "warn":
+        return replace(state, warnings=(*state.warnings, state.note)[-20:])
+    if event.kind == "error":
+        return replace(state, error=f"{event.data.get('type', 'Error')}: {event.data.get('message', '')}")
+    return replace(state, status=stage) if event.kind == "done" else state
 
 
-def _stage(event: Event) -> str:
+def _stage(event: Event, state: State) -> str:
     d = event.data
     if event.kind == "done":
         return d.get("status", "finished")
-    return {"bootstrap": "bootstrap", "trace": "bootstrap", "data": "data", "train": f"train {d.get('model', '')}", "score": "score"}.get(event.kind, "")
+    if event.kind == "score" and d.get("which") == "checkpoint":  # in the middle of a training
+        return state.stage
+    return {"bootstrap": "bootstrap", "trace": "bootstrap", "data": "data", "train": f"train {d.get('model', '')}".strip(), "score": "score"}.get(event.kind, state.stage)
 
 
+def _bootstrap(state: State, d: dict) -> State:
+    return replace(state, examples=d.get("examples", state.examples), teachers=d.get("teachers", state.teachers))
+
+
+def _data(state: State, d: dict) -> State:
+    return replace(state, funnel=d.get("funnel", state.funnel))
+
+# %% ../nbs/07_progress.ipynb #6e185a8c
+def _trace(state: State, d: dict) -> State:
+    reason, again = d.get("reason") or "dropped", bool(d.get("again"))
+    state = replace(state, tried=state.tried + 1, kept=state.kept + bool(d.get("kept")), again=state.again + again)
+    if not d.get("kept"):
+        state = replace(state, reasons={**state.reasons, reason: state.reasons.get(reason, 0) + 1})
+    if again:  # paid for by an earlier run
+        return state
+    tokens = d.get("tokens") or 0
+    tokens = sum(v for v in tokens.values() if isinstance(v, (int, float))) if isinstance(tokens, dict) else tokens
+    timed, latency = d.get("latency") is not None, d.get("latency") or 0.0
+    return replace(state, tokens=state.tokens + tokens, cost=state.cost + (d.get("cost") or 0.0), timed=state.timed + timed, latency=state.latency + latency)
+
+
+def _train(state: State, d: dict) -> State:
+    known = {k: d[k] for k in ("model", "step", "steps", "loss", "eval_loss") if k in d}
+    figures = {**state.figures, **{k: d[k] for k in FIGURES if d.get(k) is not None}}
+    if known.get("model", state.model) != state.model:  # the next model in the queue
+        state, figures = replace(state, loss=None, eval_loss=None), {k: d[k] for k in FIGURES if d.get(k) is not None}
+    state = replace(state, **known, figures=figures)
+    for name in ("loss", "eval_loss"):
+        if isinstance(d.get(name), (int, float)):
+            state = _drawn(state, state.model, name, state.step, d[name])
+    return state
+
+
+def _score(state: State, d: dict) -> State:
+    if d.get("score") is None:
+        return state
+    if d.get("which") == "checkpoint":
+        return _drawn(state, d.get("model", state.model), "score", d.get("step", state.step), d["score"])
+    return replace(state, scores={**state.scores, d.get("which", "tuned"): {"score": d["score"], "n": d.get("n")}})
+
+
+def _drawn(state: State, model: str, name: str, x: float, y: float) -> State:
+    mine = state.curves.get(model, {})
+    curve = add_point(mine.get(name, ()), x, y, state.steps or None)
+    return replace(state, curves={**state.curves, model: {**mine, name: curve}})
+
+# %% ../nbs/07_progress.ipynb #be465a47
+def reduce_all(events: list[Event], state: State | None = None) -> State:
+    "The state after all `events`."
+    state = state or State()
+    for event in events:
+        state = reduce(state, event)
+    return state
+
+# %% ../nbs/07_progress.ipynb #c63684b0
+def show_seconds(seconds: float | None) -> str:
+    "A duration as a person says it: `0.4 s`, `12 s`, `2 min 5 s`, `3 h 10 min`."
+    if seconds is None or seconds != seconds or seconds in (float("inf"), float("-inf")):
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def show_number(value: float | None, digits: int = 3) -> str:
+    "A number with `digits` significant digits; whole numbers whole, with thousands told apart."
+    if value is None or value != value:
+        return "–"
+    if value == int(value) if abs(value) < 1e15 else False:
+        return f"{int(value):,}"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+# %% ../nbs/07_progress.ipynb #ecdaebbf
 def describe(state: State, now: float) -> str:
     "The state in one line."
-    seconds = now - state.began.get(state.stage, now)
+    seconds = now - state.stages.get(state.stage, (now,))[0]
     if state.stage == "bootstrap":
         why = ", ".join(f"{n} {r}" for r, n in sorted(state.reasons.items()))
         again = f", {state.again} from the ledger" if state.again else ""
-        return f"bootstrap  {state.tried} attempts at {state.examples} examples: {state.kept} kept{f' ({why})' if why else ''}{again}, {seconds:.0f} s"
+        cost = f", {state.tokens:,} tokens" * bool(state.tokens) + f", ${state.cost:.4g}" * bool(state.cost)
+        return f"bootstrap  {state.tried} attempts at {state.examples} examples: {state.kept} kept{f' ({why})' if why else ''}{again}{cost}, {show_seconds(seconds)}"
     if state.stage.startswith("train"):
         loss = f", loss {state.loss:.3f}" if state.loss is not None else ""
         held = f", held-out loss {state.eval_loss:.3f}" if state.eval_loss is not None else ""
-        left = f", {seconds / state.step * (state.steps - state.step):.0f} s left" if 2 < state.step < state.steps else ""
-        return f"{state.stage}  step {state.step} of {state.steps}{loss}{held}, {seconds:.0f} s{left}"
+        left = f", {show_seconds(eta(state, now))} left" if eta(state, now) is not None else ""
+        return f"{state.stage}  step {state.step} of {state.steps}{loss}{held}, {show_seconds(seconds)}{left}"
     return f"{state.stage}  {state.note}".rstrip()
+
+
+def eta(state: State, now: float) -> float | None:
+    "Seconds that the training in progress still takes, as far as can be told."
+    if state.status or not (state.stage.startswith("train") and 0 < state.step < state.steps):
+        return None
+    first, last = state.stages[state.stage]
+    said = state.figures.get("eta_s")
+    left = said if said is not None else (last - first) / state.step * (state.steps - state.step) if state.step > 2 else None
+    return None if left is None else max(0.0, left - (now - last))
 
 # %% ../nbs/07_progress.ipynb #15c07ebf
 class TextProgress:

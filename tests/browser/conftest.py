@@ -1,0 +1,155 @@
+"""A real JupyterLab in a headless Chromium: start it, write a notebook, run its cells, look."""
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHOTS = Path(os.environ.get("BSFT_SHOTS", ROOT / ".browser"))
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MISSING = [name for name, there in (("chromium (Debian's package)", CHROMIUM), *((m, importlib.util.find_spec(m)) for m in ("jupyterlab", "playwright"))) if not there]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if MISSING and Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(MISSING)}"))
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    "Address of a JupyterLab server and the folder that it serves."
+    root = tmp_path_factory.mktemp("lab")
+    dirs = {f"JUPYTER_{k}_DIR": str(root / f".{k.lower()}") for k in ("CONFIG", "RUNTIME", "DATA")}
+    env = {**os.environ, **dirs, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "BSFT_HOME": str(root / "home"), "IPYTHONDIR": str(root / ".ipython")}
+    options = ["--no-browser", "--port=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={root}", "--expose-app-in-browser", "--allow-root"]
+    news = root / ".config" / "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    with open(root / "lab.log", "w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, cwd=root, stdout=log, stderr=log)
+    try:
+        yield _address(root, server), root
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGTERM)
+        server.wait(20)
+
+
+def _address(root: Path, server: subprocess.Popen) -> str:
+    for _ in range(240):
+        for info in (root / ".runtime").glob("jpserver-*.json"):
+            url = json.loads(info.read_text())["url"]
+            try:
+                with urllib.request.urlopen(url + "api/status", timeout=5):
+                    return url
+            except OSError:
+                pass
+        assert server.poll() is None, (root / "lab.log").read_text()[-3000:]
+        time.sleep(0.25)
+    raise TimeoutError((root / "lab.log").read_text()[-3000:])
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Notebook:
+    "A notebook that is open in the browser."
+
+    def __init__(self, page, lab, name: str, cells: list[str], fresh: bool = True):
+        self.page, self.name, (url, self.root) = page, name, lab
+        self.alerts = []
+        page.on("dialog", lambda d: (self.alerts.append(d.message), d.dismiss()))
+        self.path = self.root / f"{name}.ipynb"
+        if fresh:
+            nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+            nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+            nbformat.write(nb, self.path)
+        page.goto(f"{url}lab/workspaces/{name}/tree/{name}.ipynb?reset")
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60000)
+        self.ready()
+        self.command("application:toggle-left-area") if page.locator(".jp-FileBrowser:visible").count() else None
+
+    def command(self, name: str, **args):
+        return self.page.evaluate("([n, a]) => window.jupyterapp.commands.execute(n, a).then(() => null)", [name, args])
+
+    def ready(self):
+        "Wait until the kernel answers."
+        kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+        self.page.wait_for_function(f"(() => {{ try {{ return {kernel}.connectionStatus === 'connected' && {kernel}.status === 'idle' }} catch (e) {{ return false }} }})()", timeout=60000)
+
+    def cell(self, i: int):
+        return self.page.locator(".jp-NotebookPanel:visible .jp-Notebook .jp-Cell").nth(i)
+
+    def output(self, i: int):
+        return self.cell(i).locator(".jp-Cell-outputArea")
+
+    def begin(self, i: int):
+        "Run cell `i`; does not wait."
+        self.cell(i).locator(".cm-content").click()
+        self.page.keyboard.press("Shift+Enter")
+
+    def run(self, i: int, timeout: float = 120):
+        "Run cell `i` and wait until it has ended."
+        self.begin(i)
+        self.ended(i, timeout)
+
+    def ended(self, i: int, timeout: float = 120):
+        prompt = self.cell(i).locator(".jp-InputPrompt")
+        end = time.time() + timeout
+        while not prompt.inner_text().strip("[]: ").isdigit():
+            if time.time() > end:
+                self.shot("failed")
+            assert time.time() < end, f"cell {i} still runs after {timeout} s: {self.output(i).inner_text()}"
+            self.page.wait_for_timeout(100)
+
+    def see(self, i: int, text: str, timeout: float = 30):
+        "Wait until `text` stands in the output of cell `i`."
+        try:
+            self.output(i).get_by_text(text).first.wait_for(timeout=1000 * timeout)
+        except Exception as e:
+            raise AssertionError(f"cell {i} does not show {text!r} but: {self.output(i).inner_text()}") from e
+
+    def shot(self, name: str):
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
+
+    def theme(self, name: str):
+        self.command("apputils:change-theme", theme=f"JupyterLab {name}")
+        self.page.wait_for_timeout(1500)
+
+    def saved(self):
+        "The notebook as it is on the disk, saved now."
+        self.page.evaluate("window.jupyterapp.commands.execute('docmanager:save').then(() => null)")
+        self.page.wait_for_timeout(1500)
+        return nbformat.read(self.path, 4)
+
+
+@pytest.fixture
+def notebook(lab, chromium):
+    "`notebook(name, cells)` opens one; all are closed after the test."
+    contexts = []
+
+    def open_notebook(name: str, cells: list[str] = (), fresh: bool = True) -> Notebook:
+        contexts.append(chromium.new_context(viewport={"width": 1100, "height": 900}))
+        return Notebook(contexts[-1].new_page(), lab, name, list(cells), fresh)
+
+    yield open_notebook
+    for context in contexts:
+        context.close()

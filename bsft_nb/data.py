@@ -284,13 +284,13 @@ def _contradictions(built: Built) -> list[str]:
             warnings.append(f"predictor {name!r}: {n} prompts have different answers, though there are only {len(values)} answers in all: use conflicts='majority' or conflicts='best', or a stricter metric")
     return warnings
 
-# %% ../nbs/05_data.ipynb #9abbb243
+# %% ../nbs/05_data.ipynb #bf949be0
 def to_dataset(pairs: list[Pair]) -> Dataset:
     "The rows as a `datasets.Dataset`: the fields of `Pair`, `prompt_tokens` and `completion_tokens`."
     from datasets import Dataset, Features, Sequence, Value
 
     kinds = dict.fromkeys(("example", "predictor", "prompt", "completion"), Value("string"))
-    kinds |= {"score": Value("float64"), "prompt_ids": Sequence(Value("int32")), "completion_ids": Sequence(Value("int32"))}
+    kinds |= {"score": Value("float64"), "prompt_ids": Sequence(Value("int32")), "completion_ids": Sequence(Value("int32")), "messages": [dict.fromkeys(("role", "content"), Value("string"))]}
     lengths = {"prompt_tokens": [len(p.prompt_ids) for p in pairs], "completion_tokens": [len(p.completion_ids) for p in pairs]}
     columns = {c: [getattr(p, c) for p in pairs] for c in kinds}
     return Dataset.from_dict(columns | lengths, Features(kinds | dict.fromkeys(lengths, Value("int32"))))

@@ -65,7 +65,7 @@ def pieces(rows: list[Pair], bsize: int, micro: int) -> list[list[Pair]]:
     batches = [rows[i : i + bsize] for i in range(0, len(rows), bsize)]
     return [b[i : i + micro] for b in batches for i in range(0, len(b), micro)]
 
-# %% ../nbs/06d_loop.ipynb #aa5bf301
+# %% ../nbs/06d_loop.ipynb #faaecd96
 class Loop(Trainer):
     "Training of one job. Raises `FloatingPointError`, `MemoryError`, `OSError` that say what to do; checkpoints written before stay."
 
@@ -84,9 +84,13 @@ class Loop(Trainer):
         self.job, self.codec, self.rows, self.events, self.stop, self.save, self.after = job, codec, rows, events, stop, save, after
         self.held = sorted(held, key=lambda p: (p.predictor, p.tokens))
         self.micro, self.batch, self.done, self.evaluated = job.config.bsize, [], [0, 0], {}  # rows at a time; of this step; tokens and rows so far; step → loss
-        super().__init__(completion_loss(model), arguments(job.config, job.checkpoints), data_collator=_together, train_dataset=rows)
+        module = completion_loss(model)
+        self.shared = job.config.shared_prefix and module.plain_because is None
+        super().__init__(module, arguments(job.config, job.checkpoints), data_collator=_together, train_dataset=rows)
         self.remove_callback(PrinterCallback)  # events are the only output
         self.add_callback(Watch(self))
+        if job.config.shared_prefix and not self.shared and not codec.encoder_decoder:
+            events.emit("warn", note=f"{job.model}: prompts are run whole, their shared beginning with each: {module.plain_because}")
 
     def _get_train_sampler(self, train_dataset=None):
         return BatchOrder(self.rows, self.job.config.bsize, self.job.config.seed)
@@ -111,7 +115,7 @@ class Loop(Trainer):
         return total
 
     def _collated(self, rows: list[Pair]) -> dict:
-        return self._prepare_inputs(collate(rows, self.codec, self.job.config.shared_prefix))
+        return self._prepare_inputs(collate(rows, self.codec, self.shared))
 
     def within_memory(self, work: Callable):
         "What `work()` returns; where memory ends, again with half the rows at a time."

@@ -83,7 +83,7 @@ def merge(
     write_json(out / "bsft.json", meta)
     return out
 
-# %% ../nbs/06e_trainer.ipynb #47c5c2d2
+# %% ../nbs/06e_trainer.ipynb #e516e436
 def train(
     job: Job,
     log: EventLog,
@@ -96,8 +96,7 @@ def train(
     done = job.checkpoints / "training.json"
     key = job.key(rows, held)
     if read_json(done, {}).get("key") != key:
-        shutil.rmtree(job.checkpoints, ignore_errors=True)
-        write_json(done, {"key": key})
+        _begin(job, {"key": key})
     if "trained" in read_json(done):
         return checkpoints(job.checkpoints)
     stop.check()
@@ -123,6 +122,15 @@ def train(
         raise Stopped(f"stopped on request after step {state.global_step} of {state.max_steps} of {job.model}. {loop.kept()}{_best_so_far(job)}")
     write_json(done, {"key": key, "trained": state.global_step})
     return checkpoints(job.checkpoints)
+
+
+def _begin(job: Job, about: dict):
+    "An empty folder for the checkpoints, or an `OSError` that says what to do."
+    try:
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
+        write_json(job.checkpoints / "training.json", about)
+    except OSError as e:
+        raise OSError(e.errno, f"checkpoints cannot be written to {job.checkpoints} ({e.strerror}): permit writing there, make room, or give run_dir= elsewhere") from e
 
 
 def _fitting(job: Job, codec: Codec, log: EventLog) -> tuple[list[Pair], list[Pair]]:

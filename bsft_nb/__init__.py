@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 from bsft_nb.engine import local_lm
 from bsft_nb.formats import StudentAdapter
-from bsft_nb.teleprompter import BootstrapFinetune, load
+from bsft_nb.loading import attach, load
+from bsft_nb.teleprompter import BootstrapFinetune
 
-__all__ = ["BootstrapFinetune", "StudentAdapter", "load", "local_lm"]
+__all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "load", "local_lm"]

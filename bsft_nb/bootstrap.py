@@ -30,6 +30,7 @@ from bsft_nb.ledger import (
     example_key,
     lm_key,
     plain,
+    predictor_names,
     program_key,
     signature_key,
     teacher_key,
@@ -37,11 +38,11 @@ from bsft_nb.ledger import (
 from .record import NotRecorded, Record, copy_program, name_of, recorded, recorded_program, rollout
 from .runs import code_fingerprint, fingerprint
 
-_all_ = ["Call", "Trace", "Traces", "copy_program", "example_key", "lm_key", "program_key", "signature_key", "teacher_key"]
+_all_ = ["Call", "Trace", "Traces", "copy_program", "example_key", "lm_key", "predictor_names", "program_key", "signature_key", "teacher_key"]
 
 # %% auto #0
 __all__ = ['read_score', 'check_metric', 'judged', 'TraceBootstrapper', 'remembered', 'count_traces', 'Call', 'Trace', 'Traces',
-           'copy_program', 'example_key', 'lm_key', 'program_key', 'signature_key', 'teacher_key']
+           'copy_program', 'example_key', 'lm_key', 'predictor_names', 'program_key', 'signature_key', 'teacher_key']
 
 # %% ../nbs/04c_bootstrap.ipynb #31e21bde
 def read_score(value: Any) -> float:

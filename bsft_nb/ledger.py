@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'Lines', 'scan_lines', 'iter_lines', 'Call', 'Trace', 'plain', 'Traces', 'load_traces', 'Ledger',
-           'calls_path', 'example_key', 'program_key', 'signature_key', 'lm_key', 'teacher_key']
+           'calls_path', 'example_key', 'predictor_names', 'program_key', 'signature_key', 'lm_key', 'teacher_key']
 
 # %% ../nbs/04a_ledger.ipynb #526bfc17
 class Lines:
@@ -208,6 +208,11 @@ def _short(row: dict) -> int:
 def example_key(example: dspy.Example) -> str:
     "A key that follows from the example's content and from which fields are inputs."
     return fingerprint([plain(example.items()), sorted(example.inputs().keys())])
+
+
+def predictor_names(program: dspy.Module) -> dict[int, str]:
+    "Name of each predictor of `program`, by the predictor's `id`."
+    return {id(p): name for name, p in program.named_predictors()}
 
 
 def program_key(program: dspy.Module) -> str:

@@ -303,7 +303,8 @@ def save_pairs(built: Built, folder: Path):
     silent = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        datasets.DatasetDict(train=to_dataset(built.train), held_out=to_dataset(built.held)).save_to_disk(str(folder))
+        sets = {"train": built.train, "held_out": built.held}
+        datasets.DatasetDict({k: to_dataset(rows) for k, rows in sets.items() if rows}).save_to_disk(str(folder))  # a set without rows could not be read again
     finally:
         if not silent:
             datasets.enable_progress_bars()
@@ -315,5 +316,5 @@ def load_pairs(folder: Path) -> tuple[list[Pair], list[Pair]]:
 
     sets = datasets.load_from_disk(str(folder))
     columns = list(Pair.__dataclass_fields__)
-    train, held = ([Pair(**row) for row in sets[k].select_columns(columns)] for k in ("train", "held_out"))
+    train, held = ([Pair(**row) for row in sets[k].select_columns(columns)] if k in sets else [] for k in ("train", "held_out"))
     return train, held

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .data import Pair
+from .data import Pair, load_pairs
 from .models import has_bf16, pick_device
 from .runs import RunFolder, fingerprint, read_json, write_json
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'TrainConfig', 'lora_settings', 'Job', 'load_pairs']
+__all__ = ['SCHEDULES', 'TrainConfig', 'lora_settings', 'Job']
 
 # %% ../nbs/06b_jobs.ipynb #fe811a8b
 SCHEDULES = ("linear", "cosine", "constant")
@@ -135,7 +135,7 @@ class Job:
 
     def pairs(self) -> tuple[list[Pair], list[Pair]]:
         "Pairs of these predictors to learn from, and held-out ones."
-        return tuple(load_pairs(Path(self.folder) / "pairs", self.predictors))
+        return tuple([p for p in rows if p.predictor in self.predictors] for rows in load_pairs(Path(self.folder) / "pairs"))
 
     def save(self) -> Path:
         "Write the job into its run folder."
@@ -156,11 +156,3 @@ class Job:
         "16 hexadecimal digits that change with what training depends on."
         rows = [[p.prompt_ids, p.completion_ids] for p in [*train, *held]]
         return fingerprint([self.fingerprint, asdict(self.config), self.meta, len(train), rows])
-
-
-def load_pairs(folder: Path, predictors: tuple[str, ...]) -> list[list[Pair]]:
-    "The pairs of `predictors` that `save_pairs` wrote: to learn from, and held out."
-    from datasets import load_from_disk
-
-    sets = load_from_disk(str(folder))
-    return [[Pair(**row) for row in sets[name] if row["predictor"] in predictors] for name in ("train", "held_out")]

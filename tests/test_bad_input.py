@@ -178,7 +178,7 @@ def test_lr(refused, way, value):
 
 
 def test_bf16(refused, monkeypatch):
-    monkeypatch.setattr("bsft_nb.trainer.has_bf16", lambda device: False)
+    monkeypatch.setattr("bsft_nb.jobs.has_bf16", lambda device: False)
     refused(ValueError, r"bf16=True: this device \(\w+\) has no bfloat16.*Leave bf16=False", bf16=True)
 
 

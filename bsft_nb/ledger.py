@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 __all__ = ['logger', 'Lines', 'scan_lines', 'iter_lines', 'Call', 'Trace', 'plain', 'Traces', 'load_traces', 'Ledger',
            'calls_path', 'example_key', 'program_key', 'signature_key', 'lm_key', 'teacher_key']
 
-# %% ../nbs/04a_ledger.ipynb #526bfc17
+# %% ../nbs/04a_ledger.ipynb #e58396f3
 class Lines:
     "A JSON-lines file to append to and to read from anywhere; safe in several threads and beside other processes."
 
@@ -42,12 +42,10 @@ class Lines:
         "Write `row` as a line; returns the offset at which it begins."
         line = json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n"
         with self._lock:
-            end = os.fstat(self._file.fileno()).st_size
-            torn = end and os.pread(self._file.fileno(), 1, end - 1) != b"\n"
-            line = b"\n" * bool(torn) + line
-            if self._file.write(line) != len(line):
+            torn = self._file.seek(0, os.SEEK_END) and (self._file.seek(-1, os.SEEK_END), self._file.read(1))[1] != b"\n"
+            if self._file.write(b"\n" * torn + line) != torn + len(line):
                 raise OSError(f"{self.path}: a line could not be written whole. Is the disk full?")
-            return self._file.tell() - len(line) + bool(torn)
+            return self._file.tell() - len(line)
 
     def at(self, offset: int) -> dict:
         "The row that begins at `offset`."

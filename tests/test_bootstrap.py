@@ -14,6 +14,7 @@ import numpy as np
 import pydantic
 import pytest
 from conftest import teacher_lm
+from dspy.dsp.utils.utils import dotdict
 from dspy.lm15 import Message, Request
 
 sys.path.append(str(Path(__file__).parent / "bench"))
@@ -522,6 +523,24 @@ def test_tool_calls_come_back_as_they_were(ledger):
     boot.metric = lambda e, p, t: json.loads(p.arguments) == {"q": "x"}
     (second,) = boot.collect([Direct()], examples(1), ledger)
     assert first.kept and second.kept and engine.calls == 1 and first.prediction == second.prediction
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_lm_of_the_old_kind_is_recorded_too(ledger):
+    class Old(dspy.BaseLM):
+        calls = 0
+
+        def forward(self, prompt=None, messages=None, **kwargs):
+            Old.calls += 1
+            message = {"role": "assistant", "content": "[[ ## a ## ]]\na0\n\n[[ ## completed ## ]]"}
+            usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+            return dotdict(model=self.model, choices=[dotdict(message=dotdict(message), finish_reason="stop")], usage=usage)
+
+    boot = TraceBootstrapper(metric=right, teacher_settings={"lm": Old("old")})
+    (first,) = boot.collect([dspy.Predict("q -> a")], examples(1), ledger)
+    boot.metric = lambda e, p, t: p.a == "a0"
+    (second,) = boot.collect([dspy.Predict("q -> a")], examples(1), ledger)
+    assert first.kept and second.kept and Old.calls == 1 and second.tokens == {"prompt": 5, "completion": 2}
 
 
 # -- attribution -----------------------------------------------------------------------------------------------------

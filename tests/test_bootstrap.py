@@ -272,17 +272,27 @@ def test_a_changed_teacher_is_asked_again(ledger):
         program.hint.demos = [dspy.Example(q="1", h="2")]
         return program
 
-    ask = Asker(program=Steps())
-    assert [ask(examples(1), ledger)[1], ask(examples(1), ledger)[1]] == [2, 0]
-    for program in (Steps(2), Steps(tool=other), Changed(), instructed(), shown()):
-        ask.program = program
-        assert ask(examples(1), ledger)[1] == 2
+    ask, keys = Asker(program=Steps()), set()
+    for program, calls in ((Steps(), 2), (Steps(2), 0), (Steps(tool=other), 0), (Changed(), 2), (instructed(), 1), (shown(), 1)):
+        ask.program, told = program, []
+        (trace,), asked = ask(examples(1), ledger, on_trace=lambda t, again: told.append(again))
+        assert (asked, told) == (calls, [False]), "a new attempt, which pays for the calls that ask something new"
         assert ask(examples(1), ledger)[1] == 0
-    ask.boot.teacher_settings["adapter"] = dspy.JSONAdapter()
-    assert ask(examples(1), ledger)[1] > 0
-    hot = ask.lm.copy(temperature=0.3)
-    ask.boot.teacher_settings = {"lm": hot}
-    assert ask(examples(1), ledger)[1] == 2
+        keys.add(trace.key)
+    for settings in ({"lm": ask.lm, "adapter": dspy.JSONAdapter()}, {"lm": ask.lm.copy(temperature=0.3)}):
+        ask.boot.teacher_settings = settings
+        (trace,), asked = ask(examples(1), ledger)
+        assert asked > 0
+        keys.add(trace.key)
+    assert len(keys) == 8
+
+
+def test_a_corrected_label_pays_nothing(ledger):
+    ask = Asker(program=Two())
+    wrong = [dspy.Example(q="<0>", a="a1").with_inputs("q")]
+    assert [t.kept for t in ask(wrong, ledger)[0]] == [False]
+    traces, calls = ask(examples(1), ledger)
+    assert [t.kept for t in traces] == [True] and calls == 0
 
 
 def test_max_calls_caps_new_attempts_and_loses_nothing(ledger):
@@ -469,9 +479,11 @@ class Wide(dspy.Module):
             raise RuntimeError("a part is missing")
 
         async def both():
-            return await asyncio.gather(*(self.last.acall(q=q, h=h) for h in "xy"))
+            return await asyncio.gather(*(self.last.acall(q=q, h=h) for h in "xy"), return_exceptions=True)
 
         outs = asyncio.run(both())
+        if failed := [o for o in outs if isinstance(o, Exception)]:
+            raise failed[0]
         direct = self.judge(f"judge {q}")[0]
         typed = self.judge(Request(model=self.judge.model, messages=(Message.user(f"typed {q}"),)))
         return dspy.Prediction(a=outs[0].a, direct=direct, typed=typed.message.text)

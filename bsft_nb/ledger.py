@@ -146,14 +146,14 @@ def load_traces(path: Path) -> Traces:
     last = {row.get("key") or offset: offset for offset, row in scan_lines(path)} if Path(path).exists() else {}
     return Traces(path, last.values())
 
-# %% ../nbs/04b_ledger.ipynb #39974a76
+# %% ../nbs/04b_ledger.ipynb #9af80e3c
 class Ledger:
     "Attempts and the LM calls within them, found by key; in memory only where their lines begin."
 
     def __init__(self, path: Path):
         self.attempts, self.calls = Lines(path), Lines(calls_path(path))
         self._attempts = {_short(row): offset for offset, row in scan_lines(path) if row.get("key")}
-        self._calls = defaultdict(lambda: array("q"))
+        self._calls, self._lock = defaultdict(lambda: array("q")), threading.Lock()
         for offset, row in scan_lines(self.calls.path):
             self._calls[_short(row)].append(offset)
 
@@ -173,7 +173,9 @@ class Ledger:
 
     def add_call(self, key: str, call: dict):
         "Write a completed LM call down under `key`."
-        self._calls[int(key, 16)].append(self.calls.append({"key": key, **call}))
+        offset = self.calls.append({"key": key, **call})
+        with self._lock:
+            self._calls[int(key, 16)].append(offset)
 
     def close(self):
         "Close the files."

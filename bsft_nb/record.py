@@ -20,7 +20,7 @@ from .ledger import Ledger, Trace
 from .runs import fingerprint
 
 # %% auto #0
-__all__ = ['NotRecorded', 'Record', 'call_key', 'recorded', 'copy_program', 'rollout', 'recorded_program', 'name_of',
+__all__ = ['NotRecorded', 'Record', 'call_key', 'recorded', 'copy_program', 'rollout', 'recorded_program', 'name_of', 'label',
            'remembered']
 
 # %% ../nbs/04c_record.ipynb #9e991015
@@ -153,7 +153,7 @@ def recorded(lm: dspy.BaseLM, **changes) -> dspy.BaseLM:
         copy.__class__ = _recorded_class(type(lm))
     return copy
 
-# %% ../nbs/04c_record.ipynb #799a1afb
+# %% ../nbs/04c_record.ipynb #03b797fc
 def copy_program(program: dspy.Module) -> dspy.Module:
     "A copy of `program` that asks the same LM objects: their connections and histories are not copied."
     copy = program.deepcopy()
@@ -188,10 +188,17 @@ def recorded_program(teacher: dspy.Module, attempt: int = 0) -> dspy.Module:
     return copy
 
 
-def name_of(predictor: dspy.Predict, signatures: dict[str, type[dspy.Signature]]) -> str | None:
-    "The name of a marked predictor, or of a copy of one; `None` for one outside the program with these `signatures`."
+def name_of(predictor: dspy.Predict, outputs: dict, signatures: dict[str, type[dspy.Signature]]) -> str | None:
+    "The name of a marked predictor, or of a copy of one; `None` for one outside, or one that answered for another signature."
     mine = signatures.get(getattr(predictor, "bsft_name", None))
-    return predictor.bsft_name if mine and list(mine.fields) == list(predictor.signature.fields) else None
+    fits = mine and list(mine.fields) == list(predictor.signature.fields) and set(mine.output_fields) <= set(outputs.keys())
+    return predictor.bsft_name if fits else None
+
+
+def label(predictor: dspy.Predict) -> str:
+    "What a predictor outside the program is called: its signature's name, or its fields."
+    signature = predictor.signature
+    return signature.__name__ if signature.__name__ != "StringSignature" else signature.signature
 
 # %% ../nbs/04c_record.ipynb #ad3f22f4
 def remembered(trace: Trace, program: dspy.Module) -> tuple[dspy.Prediction, list[tuple]]:

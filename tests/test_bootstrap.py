@@ -584,11 +584,12 @@ def test_shared_frozen_copied_and_foreign_predictors(ledger):
 
         def forward(self, q):
             self.best(q=q), dspy.Predict(Judge)(q=q), self.frozen(q=q), self.one(q=q)
+            self.one.step(q=q, signature=dspy.Signature("q -> h"))
             return self.two(q=q)
 
     (trace,), _ = Asker(program=Whole())(examples(1), ledger)
     assert [c.predictor for c in trace.calls] == ["best.module", "one.step", "one.step"]
-    assert [c.predictor for c in trace.outside] == ["Judge", "q -> a"]
+    assert [c.predictor for c in trace.outside] == ["Judge", "q -> a", "q -> a"]
 
 
 # -- a real server ---------------------------------------------------------------------------------------------------

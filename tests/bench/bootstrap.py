@@ -5,9 +5,10 @@ wall_vs_ideal: 400 examples, 16 threads, 200 ms a call: seconds of `collect` by 
 vs_bootstrapfewshot: seconds of `dspy.BootstrapFewShot` (sequential), same examples, same server, by ours.
 repeated_calls: a process that bootstraps a two-predictor program is killed with SIGKILL at 10 random moments. A call is
   completed when its answer has come back from the LM into the program; it is repeated if the server sees it again after that.
-  `lost_in_flight` are requests that the server saw twice since the kill came before: on their way, not yet back.
-ledger_growth_mb: peak memory of a process after 100,000 attempts by a scripted engine, less that before them. Reading all of the traces
-  back is in it.
+  `lost_in_flight` are requests that the server saw twice since the kill came before their answer was back; of these, `sent_at_the_kill`
+  had their answer sent but not yet received.
+ledger_growth_mb: peak memory of a process after 100,000 attempts by a scripted engine, less that before them. Reading all of the
+  traces back and a second bootstrap that finds all of them in the ledger are in it.
 """
 import argparse
 import json
@@ -91,6 +92,7 @@ def child(port: int, n: int, folder: Path):
 
 def kills(port: int, n: int, folder: Path, log: Path, times: int) -> dict:
     rng, command = random.Random(), [sys.executable, __file__, "--child", str(port), "--examples", str(n), "--folder", str(folder)]
+    killed = []
     for _ in range(times):
         seen = log.stat().st_size
         process = subprocess.Popen(command)
@@ -98,17 +100,21 @@ def kills(port: int, n: int, folder: Path, log: Path, times: int) -> dict:
             time.sleep(0.005)
         time.sleep(rng.uniform(0.02, 0.8))
         process.send_signal(signal.SIGKILL)
+        killed.append(time.monotonic())
         assert process.wait() == -signal.SIGKILL, "it was done before it was killed"
     subprocess.run(command, check=True)
     noted = [line.split() for line in (folder / "noted").read_text().splitlines()]
     first = {}
     for digest, t in noted:
         first.setdefault(digest, float(t))
-    arrived = [(digest, float(t)) for what, digest, t in map(str.split, log.read_text().splitlines()) if what == "arrived"]
-    arrived = [(d, t) for d, t in arrived if d in first]
+    seen = {"arrived": [], "sent": []}
+    for what, digest, t in map(str.split, log.read_text().splitlines()):
+        seen[what] += [(digest, float(t))] if digest in first else []
     assert len(first) == 2 * n
-    repeated = sum(t > first[d] for d, t in arrived)
-    return {"repeated_calls": repeated, "lost_in_flight": len(arrived) - len(first) - repeated, "kills": times, "answers_replayed": len(noted) - len(first)}
+    repeated = sum(t > first[d] for d, t in seen["arrived"])
+    lost = len(seen["arrived"]) - len(first) - repeated
+    at_kill = sum(t < k < first[d] for d, t in seen["sent"] for k in killed if k - t < 0.1)
+    return {"repeated_calls": repeated, "lost_in_flight": lost, "sent_at_the_kill": at_kill, "kills": times, "answers_replayed": len(noted) - len(first)}
 
 
 def growth(n: int, folder: Path) -> dict:
@@ -117,8 +123,10 @@ def growth(n: int, folder: Path) -> dict:
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     lm, trainset = teacher_lm(lambda text: {"answer": "0123456789abcdef"}), examples(n)
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    traces = TraceBootstrapper(metric=answered, teacher_settings={"lm": lm}).collect([dspy.Predict("question -> answer")], trainset, folder / "many.jsonl", 2)
-    assert len(traces) == n == lm.engine.calls == count_traces(traces)["kept"]
+    for _ in range(2):
+        boot = TraceBootstrapper(metric=answered, teacher_settings={"lm": lm})
+        traces = boot.collect([dspy.Predict("question -> answer")], trainset, folder / "many.jsonl", 2)
+        assert len(traces) == n == lm.engine.calls == count_traces(traces)["kept"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"ledger_growth_mb": (peak - before) / 1024, "attempts": n, "seconds": time.perf_counter() - began}
 

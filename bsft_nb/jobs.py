@@ -110,7 +110,7 @@ def _jsonable(value: Any) -> Any:
         return sorted(value)
     return {k: _jsonable(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-# %% ../nbs/06b_jobs.ipynb #37e8ab37
+# %% ../nbs/06b_jobs.ipynb #7229b3c1
 @dataclass(frozen=True)
 class Job:
     "One student to train: all that the trainer needs, as JSON in `<run>/jobs/<model>.json`."
@@ -162,5 +162,7 @@ def load_pairs(folder: Path, predictors: tuple[str, ...]) -> list[list[Pair]]:
     "The pairs of `predictors` that `save_pairs` wrote: to learn from, and held out."
     from datasets import load_from_disk
 
-    sets = load_from_disk(str(folder))
-    return [[Pair(**row) for row in sets[name] if row["predictor"] in predictors] for name in ("train", "held_out")]
+    def rows(name):  # datasets cannot read back what has no rows
+        return load_from_disk(str(folder / name)) if read_json(folder / name / "state.json")["_data_files"] else []
+
+    return [[Pair(**row) for row in rows(name) if row["predictor"] in predictors] for name in ("train", "held_out")]

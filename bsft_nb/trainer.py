@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['LORA', 'load_trainable', 'save_student', 'merge', 'train', 'choose']
 
-# %% ../nbs/06e_trainer.ipynb #f10bce88
+# %% ../nbs/06e_trainer.ipynb #894e8515
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}  # for peft=True
 
 
@@ -44,7 +44,7 @@ def load_trainable(
         model = PeftModel.from_pretrained(model, last.path, is_trainable=True) if last else get_peft_model(model, lora)
     if job.config.gradient_checkpointing:
         model.config.use_cache = False
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable()
     return model
 
 
@@ -55,9 +55,6 @@ def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):
         model.save_pretrained(folder)
     codec.tokenizer.save_pretrained(folder)
     if job.config.peft:
-        base = model.get_base_model()
-        base.config.save_pretrained(folder)
-        base.generation_config.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # peft's model card, with nothing filled in
         meta["base"] = {"path": job.target, "fingerprint": job.fingerprint}
     write_json(folder / "bsft.json", meta)
@@ -79,7 +76,7 @@ def merge(
     out.mkdir(parents=True)
     with quiet():
         PeftModel.from_pretrained(load_weights(Path(base["path"])), folder).merge_and_unload().save_pretrained(out)
-    load_codec(folder).tokenizer.save_pretrained(out)
+    load_codec(Path(base["path"])).tokenizer.save_pretrained(out)
     write_json(out / "bsft.json", meta)
     return out
 

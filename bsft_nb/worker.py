@@ -73,7 +73,7 @@ def room_for(model: PreTrainedModel) -> int:
     free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else psutil.virtual_memory().available
     return max(1024, free // 4 // (2 * c.num_hidden_layers * width * model.dtype.itemsize))
 
-# %% ../nbs/08c_worker.ipynb #c4dbaa57
+# %% ../nbs/08c_worker.ipynb #2e579b85
 class Loop(threading.Thread):
     "Loads the model, answers jobs, ends when told to."
 
@@ -82,6 +82,7 @@ class Loop(threading.Thread):
         self.path, self.dtype, self.most_rows, self.at_once = path, dtype, most_rows, most_rows
         self.inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None: end when all is answered
         self.abandon = False  # end now
+        self.busy = threading.Lock()  # held while the model works
         self._waiting: OrderedDict[tuple, deque[Job]] = OrderedDict()
         self._running: list[Batch] = []
         self._jobs: dict[int, Job] = {}  # id of a running row → its job
@@ -89,8 +90,9 @@ class Loop(threading.Thread):
 
     def run(self):
         try:
-            generator = Generator(load_for_inference(self.path, self.dtype), load_codec(self.path))
-            self._room = room_for(generator.model)
+            with self.busy:
+                generator = Generator(load_for_inference(self.path, self.dtype), load_codec(self.path))
+                self._room = room_for(generator.model)
         except Exception as e:  # whoever waits, and whoever comes, must hear of it
             while (job := self.inbox.get()) is not None:
                 job.finish(e)
@@ -101,10 +103,11 @@ class Loop(threading.Thread):
                 return
             self._held = self._held + 1 if fresh else 3
             began = time.monotonic()
-            if not self._running or self._held >= 3:
-                self._admit(generator)
-            for batch in list(self._running):
-                self._step(generator, batch)
+            with self.busy:
+                if not self._running or self._held >= 3:
+                    self._admit(generator)
+                for batch in list(self._running):
+                    self._step(generator, batch)
             self._took = time.monotonic() - began
 
     def _gather(self) -> int:
@@ -186,7 +189,7 @@ class Loop(threading.Thread):
         self.at_once = max(1, len(jobs) // 2)
         self._waiting.setdefault(group, deque()).extendleft(reversed(jobs))
 
-# %% ../nbs/08c_worker.ipynb #0bb5942d
+# %% ../nbs/08c_worker.ipynb #7a276436
 class Worker:
     "Starts the loop when it is needed, and ends it. Make one with `Worker.at(folder)`: it is shared."
 
@@ -243,17 +246,36 @@ class Worker:
             loop.join()
 
 
+def _loops() -> list[Loop]:
+    return [w._loop for w in list(Worker._workers.values()) if w._loop is not None]
+
+
 def _at_exit():
     "No thread may be inside the model when the interpreter goes."
-    loops = [w._loop for w in list(Worker._workers.values()) if w._loop is not None]
-    for loop in loops:
+    for loop in _loops():
         loop.abandon = True
         loop.inbox.put(None)
-    for loop in loops:
         loop.join(10)
 
 
-def _after_fork():
+_held: list[Loop] = []
+
+
+def _before_fork():
+    "No thread may be inside the model while the process is copied: the child could never enter it."
+    _held[:] = _loops()
+    for loop in _held:
+        loop.busy.acquire()
+
+
+def _after_fork_here():
+    for loop in _held:
+        loop.busy.release()
+    _held.clear()
+
+
+def _after_fork_in_child():
+    _held.clear()
     Worker._workers_lock = threading.Lock()
     for worker in list(Worker._workers.values()):
         worker._reset()
@@ -261,4 +283,4 @@ def _after_fork():
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_here, after_in_child=_after_fork_in_child)

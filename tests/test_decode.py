@@ -128,7 +128,7 @@ def test_logprobs_are_those_of_the_model(llama):
     p = model(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
     for i, (token, logprob, best) in enumerate(row.scores[: len(row.answer)]):
         assert token == row.answer[i] == best[0][0] and len(best) == 3
-        assert logprob == pytest.approx(float(p[i, token]), abs=1e-4) == best[0][1]
+        assert logprob == pytest.approx(p[i, token].item(), abs=1e-4) == best[0][1]
 
 
 def test_scores_that_are_not_numbers_fail_one_row_only(llama):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
-ORDER = ["events", "runs", "models", "formats", "bootstrap", "data", "trainer", "progress", "safe", "compare", "verdict", "charts", "engine", "teleprompter", "demo.tickets"]
+ORDER = ["events", "runs", "models", "formats", "bootstrap", "data", "trainer", "progress", "safe", "compare", "verdict", "charts", "report", "engine", "teleprompter", "demo.tickets"]
 MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 
 

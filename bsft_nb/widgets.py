@@ -75,7 +75,7 @@ def join(parts: Iterable[Any], between: str = "") -> Html:
     "All parts one after the other, made safe."
     return Html(between.join(as_html(p) for p in parts))
 
-# %% ../nbs/11_widgets.ipynb #ea8341f6
+# %% ../nbs/11_widgets.ipynb #09b15302
 def table(head: list[str], rows: list[list[Any]], label: str, numbers: Iterable[int] = (), limit: int = 2000) -> Html:
     "A table with a head; the columns in `numbers` are aligned to the right; `label` tells a screen reader what it is."
     numbers = set(numbers)
@@ -90,7 +90,7 @@ def bar(share: float, label: str, width: str = "100%") -> Html:
     "A bar filled to `share` (0 to 1)."
     percent = 100 * min(max(share, 0.0), 1.0)
     fill = tag("div", "", f"width:{percent:.1f}%;height:6px;background:{ACCENT};border-radius:3px")
-    return tag("div", fill, f"width:{width};height:6px;background:var(--jp-layout-color3,#80808040);border-radius:3px;margin:4px 0", role="progressbar", aria_label=label, aria_valuenow=round(percent), aria_valuemin=0, aria_valuemax=100)
+    return tag("div", fill, f"width:{width};height:6px;background:var(--jp-layout-color3,#80808040);border-radius:3px;margin:4px 0", role="img", aria_label=label)
 
 
 def page(*parts: Any) -> Html:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
-ORDER = ["events", "runs", "models", "formats", "bootstrap", "data", "trainer", "progress", "safe", "compare", "verdict", "report", "widgets", "progress_panel", "engine", "teleprompter", "data_panel", "compare_panel", "compile_panel", "magics", "demo.tickets"]
+ORDER = ["events", "runs", "models", "formats", "bootstrap", "data", "trainer", "progress", "safe", "compare", "verdict", "charts", "report", "widgets", "progress_panel", "engine", "teleprompter", "data_panel", "compare_panel", "compile_panel", "magics", "demo.tickets"]
 MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 
 

@@ -58,7 +58,7 @@ def run_status(run: Run) -> Status:
     made.html = panel_html(state, last)
     return made
 
-# %% ../nbs/12_magics.ipynb #9ce8864d
+# %% ../nbs/12_magics.ipynb #7cc07bf6
 def named(namespace: dict, option: str, text: str) -> Any:
     "The value of the expression `text` in the notebook. `UsageError` where it has none."
     try:
@@ -78,16 +78,13 @@ def run_body(shell, cell: str) -> Any:
 
 
 def chosen_run(name: str | None) -> Run:
-    "The run with that id or path; without one, the newest."
+    "The run with that id or path; without one, the newest. Raises `FileNotFoundError` that lists the runs."
     if name is None:
         runs = list_runs()
         if not runs:
             raise UsageError("no runs yet: compile a program first")
         name = runs[0]["id"]
-    try:
-        return Run(find_run(name))
-    except FileNotFoundError as e:
-        raise UsageError(str(e)) from e
+    return Run(find_run(name))
 
 # %% ../nbs/12_magics.ipynb #68f551ef
 COMMANDS = ("runs", "status", "attach", "stop", "report", "compare", "data", "panel", "compile")
@@ -117,7 +114,7 @@ def _arguments(function):
         function = option(function)
     return magic_arguments()(function)
 
-# %% ../nbs/12_magics.ipynb #fad0228e
+# %% ../nbs/12_magics.ipynb #b32bfbe5
 @magics_class
 class BsftMagics(Magics):
     "`%bsft` and `%%bsft`."
@@ -133,11 +130,17 @@ class BsftMagics(Magics):
         args = parse_argstring(self.bsft, line)
         if (cell is not None) != (args.command == "compile"):
             raise UsageError("compile needs a cell: %%bsft compile … and a body that ends in the program" if cell is None else f"%%bsft {args.command}: only compile takes a cell's body; use %bsft {args.command}")
-        result = self.compile(args, cell) if cell is not None else getattr(self, args.command)(args)
+        result = self.compile(args, cell) if cell is not None else self._look(args)
         if args.out:
             self.shell.user_ns[args.out] = result
             return None
         return result
+
+    def _look(self, args) -> Any:
+        try:
+            return getattr(self, args.command)(args)
+        except FileNotFoundError as e:  # no such run, or it has not come so far
+            raise UsageError(str(e)) from e
 
     def runs(self, args) -> RunList:
         return RunList(list_runs())
@@ -217,17 +220,17 @@ def complete(shell, event) -> list[str]:
         return list(OPTIONS)
     return [r["id"] for r in list_runs()] if len(done) == 1 else []
 
-# %% ../nbs/12_magics.ipynb #91cfc124
+# %% ../nbs/12_magics.ipynb #306aaa32
 HOOKS = ("%bsft", "%%bsft")
 
 
 def load_ipython_extension(shell):
     "Bring `%bsft`, its completion, and `%config BSFT` to a shell."
+    unload_ipython_extension(shell)  # once, however often it is loaded
     shell.register_magics(BsftMagics)
     for key in HOOKS:
         shell.set_hook("complete_command", complete, str_key=key)
-    if BSFT.instance() not in shell.configurables:
-        shell.configurables.append(BSFT.instance())
+    shell.configurables.append(BSFT.instance())
 
 
 def unload_ipython_extension(shell):
@@ -237,5 +240,4 @@ def unload_ipython_extension(shell):
     shell.magics_manager.registry.pop("BsftMagics", None)
     for key in HOOKS:
         shell.strdispatchers["complete_command"].strs.pop(key, None)
-    if BSFT.instance() in shell.configurables:
-        shell.configurables.remove(BSFT.instance())
+    shell.configurables[:] = [c for c in shell.configurables if not isinstance(c, (BSFT, BsftMagics))]

@@ -1,5 +1,4 @@
 """The progress panel in a real JupyterLab: it moves, it stops, it stays."""
-from pathlib import Path
 
 SETUP = """
 import warnings, logging, pathlib, dspy

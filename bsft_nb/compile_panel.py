@@ -67,7 +67,7 @@ def python_for(choice: dict[str, Any]) -> str:
     made, asked = (", ".join(f"{k}={v}" for k, v in a.items()) for a in arguments(choice))
     return f"from bsft_nb import BootstrapFinetune\n\ntp = BootstrapFinetune({made})\nrun = tp.start({asked})\n"
 
-# %% ../nbs/11d_compile_panel.ipynb #4f8847f8
+# %% ../nbs/11d_compile_panel.ipynb #fbd843a5
 class CompilePanel:
     "Choose, check, start, stop, resume; `panel.python` is the code that does the same, `panel.run` the last run."
 
@@ -94,8 +94,8 @@ class CompilePanel:
         found = candidates(self.namespace)
         for name, kind in (("student", "student"), ("teacher", "student"), ("trainset", "trainset"), ("valset", "trainset"), ("metric", "metric"), ("lm", "lm")):
             control, before = self.controls[name], self.controls[name].value
-            needed = name in ("student", "trainset")
-            control.options = [*([] if needed and found[kind] else [(NONE[name], "")]), *((n, n) for n in found[kind])]
+            names = [(n, n) for n in found[kind]]
+            control.options = names if names and name in ("student", "trainset") else [*names, (NONE[name], "")] if name in ("metric", "lm") else [(NONE[name], ""), *names]
             control.value = before if before in found[kind] else control.options[0][1]
         self.changed()
 

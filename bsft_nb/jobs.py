@@ -110,7 +110,7 @@ def _jsonable(value: Any) -> Any:
         return sorted(value)
     return {k: _jsonable(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-# %% ../nbs/06b_jobs.ipynb #37e8ab37
+# %% ../nbs/06b_jobs.ipynb #7229b3c1
 @dataclass(frozen=True)
 class Job:
     "One student to train: all that the trainer needs, as JSON in `<run>/jobs/<model>.json`."

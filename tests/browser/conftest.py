@@ -72,7 +72,7 @@ def chromium():
 class Notebook:
     "A notebook that is open in the browser."
 
-    def __init__(self, page, lab, name: str, cells: list[str], fresh: bool = True):
+    def __init__(self, page, lab, name: str, cells: list[str], fresh: bool = True, kernel: bool = True):
         self.page, self.name, (url, self.root) = page, name, lab
         self.alerts = []
         page.on("dialog", lambda d: (self.alerts.append(d.message), d.dismiss()))
@@ -81,9 +81,11 @@ class Notebook:
             nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
             nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
             nbformat.write(nb, self.path)
+        if not kernel:
+            page.route("**/api/sessions*", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
         page.goto(f"{url}lab/workspaces/{name}/tree/{name}.ipynb?reset")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60000)
-        self.ready()
+        self.ready() if kernel else page.wait_for_timeout(3000)
         self.command("application:toggle-left-area") if page.locator(".jp-FileBrowser:visible").count() else None
 
     def command(self, name: str, **args):
@@ -93,6 +95,12 @@ class Notebook:
         "Wait until the kernel answers."
         kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
         self.page.wait_for_function(f"(() => {{ try {{ return {kernel}.connectionStatus === 'connected' && {kernel}.status === 'idle' }} catch (e) {{ return false }} }})()", timeout=60000)
+
+    def restart(self):
+        "Restart the kernel; all names are gone."
+        self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.restartKernel().then(() => null)")
+        self.page.wait_for_timeout(1000)
+        self.ready()
 
     def cell(self, i: int):
         return self.page.locator(".jp-NotebookPanel:visible .jp-Notebook .jp-Cell").nth(i)
@@ -146,9 +154,9 @@ def notebook(lab, chromium):
     "`notebook(name, cells)` opens one; all are closed after the test."
     contexts = []
 
-    def open_notebook(name: str, cells: list[str] = (), fresh: bool = True) -> Notebook:
+    def open_notebook(name: str, cells: list[str] = (), fresh: bool = True, kernel: bool = True) -> Notebook:
         contexts.append(chromium.new_context(viewport={"width": 1100, "height": 900}))
-        return Notebook(contexts[-1].new_page(), lab, name, list(cells), fresh)
+        return Notebook(contexts[-1].new_page(), lab, name, list(cells), fresh, kernel)
 
     yield open_notebook
     for context in contexts:

@@ -1,0 +1,116 @@
+"""Data, compare and compile panels in a real JupyterLab, with texts that would run if they could."""
+from test_progress_browser import SETUP
+
+TABLE = """import dspy, pathlib
+from hostile import HOSTILE
+from bsft_nb.compare import Answer, compare_rows, write_table
+from bsft_nb.compare_panel import ComparePanel
+from bsft_nb.data import Pair
+from bsft_nb.data_panel import DataPanel
+%load_ext bsft_nb
+teams = ["billing", "shipping", "returns"]
+texts = [f"My parcel {i} has not come, and I was charged twice for it." for i in range(80)] + HOSTILE
+examples = [dspy.Example(message=t, team=teams[i % 3]).with_inputs("message") for i, t in enumerate(texts)]
+def answers(shift, latency, tokens):
+    return [Answer({"team": teams[(i + (i % 7 == 0) * shift) % 3], "why": texts[i]}, score=float(i % 7 > 0 or not shift), latency=latency, tokens=tokens, cost=0.0002 * (not shift)) for i in range(len(texts))]
+columns = {"teacher": answers(0, 0.9, 310), "tuned": answers(1, 0.08, 90), "untuned": answers(2, 0.08, 95)}
+rows = write_table(pathlib.Path("table.jsonl"), compare_rows(examples, columns, "tickets-1"))
+def attempt(t, i):
+    return dict(inputs={"message": t}, prediction={"team": t if i > 79 else teams[i % 3]}, calls=[dict(predictor="self", inputs={"message": t}, outputs={"team": teams[i % 3]})], score=i % 5 / 4, kept=i % 5 > 1, reason="" if i % 5 > 1 else "rejected")
+traces = [attempt(t, i) for i, t in enumerate(texts)]
+pairs = [Pair(f"example{i}", "self", t[:5000], teams[i % 3], 1.0, [1] * 30, [2, 3]) for i, t in enumerate(texts)]"""
+
+
+def scripts_ran(nb) -> bool:
+    "Did any of the hostile texts do something?"
+    return bool(nb.alerts) or nb.page.evaluate("document.querySelectorAll('.jp-OutputArea iframe, .jp-OutputArea script, .jp-OutputArea [onerror], .jp-OutputArea form').length") > 0
+
+
+def test_compare_panel_filters_pages_and_stays_harmless(notebook):
+    nb = notebook("compare", [TABLE, "panel = ComparePanel(rows, again=lambda examples: f'started with {len(examples)}')\npanel"])
+    nb.run(0)
+    nb.run(1)
+    nb.see(1, "rows 1–25 of 120")
+    nb.shot("compare")
+    nb.output(1).get_by_role("button", name="Next").click()
+    nb.see(1, "rows 26–50 of 120")
+    nb.output(1).get_by_label("Show").first.select_option("regressed")
+    nb.see(1, "rows 1–18 of 18")
+    nb.theme("Dark")
+    nb.shot("compare-regressed-dark")
+    nb.output(1).get_by_role("button", name="Send these").click()
+    nb.see(1, "started with 18")
+    nb.output(1).get_by_label("Show").first.select_option("all")
+    nb.output(1).get_by_label("Slices by").select_option("labels.team")
+    nb.see(1, "win rate of those decided")
+    nb.shot("compare-slices-dark")
+    nb.theme("Light")
+    for _ in range(4):
+        nb.output(1).get_by_role("button", name="Next").click()
+        nb.page.wait_for_timeout(300)
+    nb.see(1, "rows 101–120 of 120")
+    nb.shot("compare-hostile")
+    nb.output(1).get_by_role("tab", name="One row").click()
+    nb.output(1).get_by_label("Row in full").fill("92")
+    nb.page.keyboard.press("Enter")
+    nb.see(1, "row 92 ")
+    nb.shot("compare-one-row")
+    assert not scripts_ran(nb) and nb.page.locator(".jp-Notebook").bounding_box()["width"] <= 1100
+
+
+def test_data_panel_answers_slider_and_edits(notebook):
+    nb = notebook("data", [TABLE, "panel = DataPanel(traces, pairs, {'tried': {'all': 120}, 'kept': {'all': 72}, 'trained': {'all': 64, 'self': 64}})\npanel", "len(panel.pairs)"])
+    nb.run(0)
+    nb.run(1)
+    nb.see(1, "A threshold of 0 would leave 120 of 120")
+    nb.output(1).get_by_role("slider").focus()
+    for _ in range(5):
+        nb.page.keyboard.press("PageUp")
+    nb.page.wait_for_timeout(800)
+    assert "of 0 would" not in nb.output(1).inner_text() and "would leave" in nb.output(1).inner_text()
+    nb.shot("data-funnel")
+    nb.output(1).get_by_role("tab", name="Attempts").click()
+    nb.output(1).get_by_label("Show").select_option("rejected")
+    nb.see(1, "rows 1–20 of 48")
+    nb.shot("data-attempts")
+    nb.output(1).get_by_role("tab", name="Rows").click()
+    nb.output(1).get_by_role("button", name="Drop this row").click()
+    nb.see(1, "119 of 120 rows are left")
+    nb.theme("Dark")
+    nb.shot("data-rows-dark")
+    nb.theme("Light")
+    nb.run(2)
+    assert nb.output(2).inner_text().strip().endswith("119") and not scripts_ran(nb)
+
+
+def test_compile_panel_starts_what_it_shows(notebook):
+    nb = notebook("compile", [f"{SETUP}\n%load_ext bsft_nb\nstudent = dspy.Predict('words -> kind')\nlm = teacher_lm(lambda text: {{'kind': 'odd'}})", "panel = %bsft panel\npanel", "panel.run.result(60)._compiled", "%bsft report"])
+    nb.run(0)
+    nb.run(1)
+    nb.output(1).get_by_label("target").fill("tiny-llama")
+    nb.page.keyboard.press("Tab")
+    nb.output(1).get_by_label("lm").select_option("lm")
+    nb.see(1, "teacher_settings=dict(lm=lm)")
+    nb.shot("compile-panel")
+    nb.output(1).get_by_role("button", name="Start").click()
+    nb.see(1, "panel.run.result()")
+    nb.run(2)
+    nb.see(1, ": finished")
+    nb.shot("compile-panel-finished")
+    assert "True" in nb.output(2).inner_text()
+    nb.run(3)
+    nb.see(3, "finished")
+    nb.shot("report-magic")
+
+
+def test_the_saved_panel_reads_without_a_kernel(notebook):
+    nb = notebook("kept", [TABLE, "ComparePanel(rows)"])
+    nb.run(0)
+    nb.run(1)
+    nb.see(1, "rows 1–25 of 120")
+    saved = nb.saved()
+    assert "tickets-1" in saved.cells[1].outputs[0]["data"]["text/html"] and "widgets" not in saved.metadata
+    nb.page.close()
+    again = notebook("kept", fresh=False, kernel=False)
+    again.shot("kept-reopened")
+    assert not scripts_ran(again)

@@ -20,13 +20,13 @@ from .models import Codec
 # %% auto #0
 __all__ = ['Pair', 'DataError', 'PairBuilder', 'check_parity', 'prompt_diff']
 
-# %% ../nbs/04e_pairs.ipynb #0e426543
+# %% ../nbs/04e_pairs.ipynb #749be14d
 @dataclass
 class Pair:
     "One row to train on."
     example: str  # key of the example it came from
     predictor: str  # name in the program
-    prompt: str  # as the student reads it, control tokens included
+    prompt: str  # as a causal student reads it, control tokens included; for an encoder its text
     completion: str
     score: float | None  # the metric's, of the whole trace
     prompt_ids: list[int]
@@ -86,8 +86,13 @@ class PairBuilder:
             raise DataError(f"predictor {predictor!r}: a completion does not survive the target's vocabulary: {why}")
         text = self.adapter.format_assistant_message_content(signature, outputs)
         ids = self.codec.prompt(messages)
-        prompt = self.codec.tokenizer.decode(ids, skip_special_tokens=False)
-        return Pair(example, predictor, prompt, text, score, ids, self.codec.completion(text), messages)
+        return Pair(example, predictor, self.rendered(messages, ids), text, score, ids, self.codec.completion(text), messages)
+
+    def rendered(self, messages: list[dict], ids: list[int]) -> str:
+        "The prompt as one text. An encoder's is that before it is tokenised: what its vocabulary lacks is lost after."
+        if self.codec.encoder_decoder:
+            return " ".join(m["content"] for m in messages)
+        return self.codec.tokenizer.decode(ids, skip_special_tokens=False)
 
     def fits(self, pair: Pair) -> bool:
         "Is the row within the model's length?"

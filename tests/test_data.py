@@ -54,7 +54,10 @@ def folder(request):
 
 def builder_of(folder, program=None, adapter=None) -> PairBuilder:
     codec = load_codec(folder)
-    has_token = lambda t: codec.tokenizer.convert_tokens_to_ids(t) not in (None, codec.tokenizer.unk_token_id)
+
+    def has_token(t):
+        return codec.tokenizer.convert_tokens_to_ids(t) not in (None, codec.tokenizer.unk_token_id)
+
     return PairBuilder(program or Desk(), adapter or fitting(codec.survives, has_token), codec)
 
 
@@ -130,7 +133,9 @@ def test_conflicts_by_majority_by_best_score_and_all(builder):
 
 
 def test_held_out_keeps_proportions_whatever_the_order():
-    make = lambda label: [dspy.Example(q=str(i), team="rare" if i % 20 == 0 else "common", note=str(i), **label(i)).with_inputs("q") for i in range(200)]
+    def make(label):
+        return [dspy.Example(q=str(i), team="rare" if i % 20 == 0 else "common", note=str(i), **label(i)).with_inputs("q") for i in range(200)]
+
     examples = make(lambda i: {})
     keys = held_out(examples, share=0.1)
     assert len(keys) == 20 and sum(example_key(e) in keys for e in examples if e.team == "rare") == 1

@@ -43,7 +43,10 @@ def call(ticket="It is late.", team="shipping", reason="Late."):
 
 def builder_of(folder, adapter=None, texts=()):
     codec = load_codec(folder)
-    has_token = lambda t: codec.tokenizer.convert_tokens_to_ids(t) not in (None, codec.tokenizer.unk_token_id)
+
+    def has_token(t):
+        return codec.tokenizer.convert_tokens_to_ids(t) not in (None, codec.tokenizer.unk_token_id)
+
     return PairBuilder(Desk(), adapter or fitting(codec.survives, has_token, texts), codec)
 
 

@@ -1,7 +1,6 @@
 """Over generated typed values: what is written as a completion and tokenised comes back equal, in the causal and the T5 format."""
 import datetime
 import enum
-import json
 import math
 from typing import Any, Literal, Optional
 
@@ -11,8 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bsft_nb.bootstrap import Call
-from bsft_nb.data import PairBuilder
 from bsft_nb.formats import StudentAdapter, fitting, read_value, roundtrip, write_value
 from bsft_nb.models import load_codec
 

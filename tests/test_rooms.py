@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
-ORDER = ["events", "runs", "models", "formats", "bootstrap", "funnel", "pairs", "data", "exchange", "trainer", "progress", "engine", "parity", "teleprompter", "demo.tickets"]
+ORDER = ["events", "runs", "models", "formats", "bootstrap", "funnel", "pairs", "dedupe", "data", "exchange", "trainer", "progress", "engine", "parity", "teleprompter", "demo.tickets"]
 MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 
 

@@ -122,7 +122,7 @@ def _known(predictor: str, names: Iterable[str]):
     if predictor not in names:
         raise DataError(f"unknown predictor {predictor!r}: the program has {', '.join(map(repr, names))}")
 
-# %% ../nbs/05b_exchange.ipynb #7a7760ac
+# %% ../nbs/05b_exchange.ipynb #23a5499f
 class PairReader:
     "Turns rows of either form back into pairs of one student."
 
@@ -152,7 +152,7 @@ class PairReader:
         try:
             return self.builder.adapter.parse(self.builder.signatures[predictor], completion)
         except (AdapterParseError, ValueError) as e:
-            why = " ".join(str(e.__cause__ or e).split())
+            why = " ".join(str(e).split("\n\nAdapter ")[0].split())
             raise DataError(f"the completion {completion!r:.120} does not parse as an answer of predictor {predictor!r}: {why:.300}") from e
 
     def _chat(self, row: dict) -> tuple[list[dict], str]:
@@ -171,9 +171,8 @@ class PairReader:
 
     def _unrendered(self, row: dict) -> list[dict]:
         "Messages of a row in prompt-completion form."
-        frame, codec = self._frame(row["predictor"]), self.builder.codec
-        rendered = codec.tokenizer.decode(codec.prompt(frame), skip_special_tokens=False)
-        texts = self._texts(rendered, row["prompt"], "the prompt")
+        frame = self._frame(row["predictor"])
+        texts = self._texts(self.builder.rendered(frame, self.builder.codec.prompt(frame)), row["prompt"], "the prompt")
         for text in texts.values():
             found = [t for t in self.control if t in text]
             if found:

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 __all__ = ['ADAPTERS', 'write_value', 'read_value', 'StudentAdapter', 'fitting', 'roundtrip', 'adapter_state', 'load_adapter',
            'unwritable']
 
-# %% ../nbs/03_formats.ipynb #151bac03
+# %% ../nbs/03_formats.ipynb #29116eb8
 def _is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType)
 
@@ -54,6 +54,8 @@ def write_value(value: Any, annotation: Any) -> str:
     if annotation in (int, float, bool) and isinstance(value, (int, float)):
         return str(value)
     data = TypeAdapter(annotation).dump_python(value, mode="json", warnings="none")
+    if isinstance(value, (set, frozenset)):  # the order of a set differs between processes
+        data = sorted(data, key=lambda v: json.dumps(v, sort_keys=True))
     return json.dumps(data, ensure_ascii=False)
 
 
@@ -67,7 +69,7 @@ def read_value(text: str, annotation: Any) -> Any:
         exact = [a for a in get_args(annotation) if write_value(a, annotation) == text]
         return exact[0] if exact else parse_value(text, annotation)
     good, value = _json(text)
-    if _is_union(annotation) and not good and str in get_args(annotation):
+    if not good and (annotation is Any or _is_union(annotation) and str in get_args(annotation)):
         return text
     if good:
         try:
@@ -182,7 +184,7 @@ def _show(value: Any) -> str:
     value = serialize_for_json(value) if not isinstance(value, (str, Reasoning)) else str(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
-# %% ../nbs/03_formats.ipynb #ef671929
+# %% ../nbs/03_formats.ipynb #8d8ea78b
 def fitting(
     survives: Callable[[str], bool],  # does this text come back from being tokenised?
     has_token: Callable[[str], bool],  # is this one token of the vocabulary?
@@ -214,9 +216,14 @@ def roundtrip(
     except (AdapterParseError, ValueError, KeyError, TypeError) as e:
         return f"{type(e).__name__}: {e}"
     for name, field in signature.output_fields.items():
-        if name not in back or write_value(back[name], field.annotation) != write_value(outputs[name], field.annotation):
+        if name not in back or not _same(back[name], outputs[name], field.annotation):
             return f"{name}={outputs[name]!r} comes back as {back.get(name)!r}"
     return None
+
+
+def _same(a: Any, b: Any, annotation: Any) -> bool:
+    "Equal (NaN is), and written alike: 1, 1.0 and True are equal, but not the same."
+    return (a == b or repr(a) == repr(b)) and write_value(a, annotation) == write_value(b, annotation)
 
 # %% ../nbs/03_formats.ipynb #5b246de1
 ADAPTERS = {a.__name__: a for a in (StudentAdapter, dspy.ChatAdapter, dspy.JSONAdapter)}

@@ -8,9 +8,9 @@ from __future__ import annotations
 from html import escape
 
 # %% auto #0
-__all__ = ['STAGES', 'Funnel', 'funnel_text', 'where_it_ends', 'funnel_html']
+__all__ = ['STAGES', 'ATTEMPTS', 'Funnel', 'funnel_text', 'where_it_ends', 'funnel_html']
 
-# %% ../nbs/04d_funnel.ipynb #9e548931
+# %% ../nbs/04d_funnel.ipynb #99299a60
 STAGES = {  # stage → what it is called, and what a user can do where nothing is left
     "tried": ("tried", "give examples"),
     "ran": ("ran", "every attempt ended in an error: the first ones stand in traces.jsonl with their tracebacks"),
@@ -23,6 +23,7 @@ STAGES = {  # stage → what it is called, and what a user can do where nothing 
     "trained": ("trained", "all accepted examples are held out: give more examples, or a valset"),
     "held out": ("held out", "give a valset"),
 }
+ATTEMPTS = ("tried", "ran", "parsed", "kept")  # stages that count attempts; the others count rows
 Funnel = dict[str, dict[str, int]]
 
 
@@ -46,7 +47,7 @@ def where_it_ends(
 ) -> tuple[str, str] | None:
     "The first stage up to `trained` at which nothing is left, and what to do about it; `None` where rows are left."
     for stage in [s for s in STAGES if s in funnel and s != "held out"]:
-        by_predictor = predictors is not None and stage not in ("tried", "ran")  # a failed attempt does not tell whom it called
+        by_predictor = predictors is not None and stage not in ATTEMPTS
         counts = [funnel[stage].get(p, 0) for p in predictors] if by_predictor else [funnel[stage].get("all", 0)]
         if not sum(counts):
             return STAGES[stage]

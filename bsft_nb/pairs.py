@@ -20,13 +20,13 @@ from .models import Codec
 # %% auto #0
 __all__ = ['Pair', 'DataError', 'PairBuilder', 'check_parity', 'prompt_diff']
 
-# %% ../nbs/04e_pairs.ipynb #9f62cf6c
+# %% ../nbs/04e_pairs.ipynb #749be14d
 @dataclass
 class Pair:
     "One row to train on."
     example: str  # key of the example it came from
     predictor: str  # name in the program
-    prompt: str  # as the student reads it, control tokens included
+    prompt: str  # as a causal student reads it, control tokens included; for an encoder its text
     completion: str
     score: float | None  # the metric's, of the whole trace
     prompt_ids: list[int]
@@ -56,9 +56,9 @@ class PairBuilder:
         self.signatures = {name: p.signature for name, p in student.named_predictors()}
 
     def values(self, predictor: str, inputs: dict) -> dict:
-        "Those of `inputs` that `predictor` takes, as values of its types; they may be given in JSON form."
+        "Those of `inputs` that `predictor` takes, as they are put into a prompt; they may be given in JSON form."
         signature = self.signatures[predictor]
-        return {k: _typed(inputs[k], f.annotation) for k, f in signature.input_fields.items() if k in inputs}
+        return {k: _input(inputs[k], f.annotation) for k, f in signature.input_fields.items() if k in inputs}
 
     def messages(self, predictor: str, inputs: dict) -> list[dict]:
         "The messages that `predictor` sends for `inputs`."
@@ -69,9 +69,13 @@ class PairBuilder:
         return self.codec.prompt(self.messages(predictor, inputs))
 
     def pair(self, call: Call, example: str, score: float | None) -> Pair:
-        "The pair of one call. Raises `DataError` where the completion does not survive the vocabulary."
-        fields = self.signatures[call.predictor].output_fields
-        outputs = {k: _typed(call.outputs.get(k), f.annotation) for k, f in fields.items()}
+        "The pair of one call. Raises `DataError` where an output has another type, or does not survive the vocabulary."
+        outputs = {}
+        for k, f in self.signatures[call.predictor].output_fields.items():
+            try:
+                outputs[k] = _typed(call.outputs.get(k), f.annotation)
+            except ValueError as e:
+                raise DataError(f"predictor {call.predictor!r}: output {k!r} is {call.outputs.get(k)!r:.120}, not of type {f.annotation}") from e
         return self.row(call.predictor, self.messages(call.predictor, call.inputs), outputs, example, score)
 
     def row(self, predictor: str, messages: list[dict], outputs: dict, example: str, score: float | None) -> Pair:
@@ -82,8 +86,13 @@ class PairBuilder:
             raise DataError(f"predictor {predictor!r}: a completion does not survive the target's vocabulary: {why}")
         text = self.adapter.format_assistant_message_content(signature, outputs)
         ids = self.codec.prompt(messages)
-        prompt = self.codec.tokenizer.decode(ids, skip_special_tokens=False)
-        return Pair(example, predictor, prompt, text, score, ids, self.codec.completion(text), messages)
+        return Pair(example, predictor, self.rendered(messages, ids), text, score, ids, self.codec.completion(text), messages)
+
+    def rendered(self, messages: list[dict], ids: list[int]) -> str:
+        "The prompt as one text. An encoder's is that before it is tokenised: what its vocabulary lacks is lost after."
+        if self.codec.encoder_decoder:
+            return " ".join(m["content"] for m in messages)
+        return self.codec.tokenizer.decode(ids, skip_special_tokens=False)
 
     def fits(self, pair: Pair) -> bool:
         "Is the row within the model's length?"
@@ -99,17 +108,27 @@ class PairBuilder:
                     call = Call(name, {k: e[k] for k in signature.input_fields}, {k: e[k] for k in signature.output_fields})
                     try:
                         pairs.append(self.pair(call, example_key(e), None))
-                    except (DataError, ValidationError) as error:
+                    except DataError as error:
                         raise DataError(f"valset[{i}] has outputs that predictor {name!r} cannot give: {call.outputs} ({error}). Correct the label, or the signature") from error
         return pairs
 
 
 def _typed(value, annotation):
-    "A value from its JSON form."
+    "An output from its JSON form. Raises `ValueError` for text that spells no such value."
     try:
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError:
         return read_value(value, annotation) if isinstance(value, str) else value
+
+
+def _input(value, annotation):
+    "An input from its JSON form. Adapters write that as they write the value (but for infinity and NaN within a structure); only DSPy's own types must be made again."
+    if dspy.Type.extract_custom_type_from_annotation(annotation) or annotation is dspy.History:
+        try:
+            return TypeAdapter(annotation).validate_python(value)
+        except ValidationError:  # given as something else, which DSPy allows
+            pass
+    return value
 
 # %% ../nbs/04e_pairs.ipynb #6e24dd0f
 def check_parity(

@@ -102,6 +102,11 @@ class Notebook:
         self.page.wait_for_timeout(1000)
         self.ready()
 
+    def leave(self):
+        "End the kernel and close the page."
+        self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => null)")
+        self.page.close()
+
     def cell(self, i: int):
         return self.page.locator(".jp-NotebookPanel:visible .jp-Notebook .jp-Cell").nth(i)
 
@@ -114,9 +119,10 @@ class Notebook:
         self.page.keyboard.press("Shift+Enter")
 
     def run(self, i: int, timeout: float = 120):
-        "Run cell `i` and wait until it has ended."
+        "Run cell `i` and wait until it has ended; it must not raise."
         self.begin(i)
         self.ended(i, timeout)
+        assert "Traceback (most recent call last)" not in self.output(i).inner_text(), self.output(i).inner_text()
 
     def ended(self, i: int, timeout: float = 120):
         prompt = self.cell(i).locator(".jp-InputPrompt")
@@ -134,8 +140,12 @@ class Notebook:
         except Exception as e:
             raise AssertionError(f"cell {i} does not show {text!r} but: {self.output(i).inner_text()}") from e
 
-    def shot(self, name: str):
+    def shot(self, name: str, cell: int | None = None):
+        "A screenshot, with the output of `cell` at its top."
         SHOTS.mkdir(parents=True, exist_ok=True)
+        if cell is not None:
+            self.cell(cell).evaluate("e => e.scrollIntoView({block: 'start'})")
+            self.page.wait_for_timeout(300)
         self.page.screenshot(path=SHOTS / f"{name}.png")
 
     def theme(self, name: str):

@@ -9,7 +9,7 @@ from bsft_nb.data import Pair
 from bsft_nb.data_panel import DataPanel
 %load_ext bsft_nb
 teams = ["billing", "shipping", "returns"]
-texts = [f"My parcel {i} has not come, and I was charged twice for it." for i in range(80)] + HOSTILE
+texts = [f"My parcel {i} has not come, and I was charged twice for it." for i in range(80)] + [t.encode("utf-8", "replace").decode() for t in HOSTILE]
 examples = [dspy.Example(message=t, team=teams[i % 3]).with_inputs("message") for i, t in enumerate(texts)]
 def answers(shift, latency, tokens):
     return [Answer({"team": teams[(i + (i % 7 == 0) * shift) % 3], "why": texts[i]}, score=float(i % 7 > 0 or not shift), latency=latency, tokens=tokens, cost=0.0002 * (not shift)) for i in range(len(texts))]
@@ -31,30 +31,30 @@ def test_compare_panel_filters_pages_and_stays_harmless(notebook):
     nb.run(0)
     nb.run(1)
     nb.see(1, "rows 1–25 of 120")
-    nb.shot("compare")
+    nb.shot("compare", 1)
     nb.output(1).get_by_role("button", name="Next").click()
     nb.see(1, "rows 26–50 of 120")
     nb.output(1).get_by_label("Show").first.select_option("regressed")
     nb.see(1, "rows 1–18 of 18")
     nb.theme("Dark")
-    nb.shot("compare-regressed-dark")
+    nb.shot("compare-regressed-dark", 1)
     nb.output(1).get_by_role("button", name="Send these").click()
     nb.see(1, "started with 18")
     nb.output(1).get_by_label("Show").first.select_option("all")
     nb.output(1).get_by_label("Slices by").select_option("labels.team")
     nb.see(1, "win rate of those decided")
-    nb.shot("compare-slices-dark")
+    nb.shot("compare-slices-dark", 1)
     nb.theme("Light")
     for _ in range(4):
         nb.output(1).get_by_role("button", name="Next").click()
         nb.page.wait_for_timeout(300)
     nb.see(1, "rows 101–120 of 120")
-    nb.shot("compare-hostile")
+    nb.shot("compare-hostile", 1)
     nb.output(1).get_by_role("tab", name="One row").click()
     nb.output(1).get_by_label("Row in full").fill("92")
     nb.page.keyboard.press("Enter")
     nb.see(1, "row 92 ")
-    nb.shot("compare-one-row")
+    nb.shot("compare-one-row", 1)
     assert not scripts_ran(nb) and nb.page.locator(".jp-Notebook").bounding_box()["width"] <= 1100
 
 
@@ -68,16 +68,16 @@ def test_data_panel_answers_slider_and_edits(notebook):
         nb.page.keyboard.press("PageUp")
     nb.page.wait_for_timeout(800)
     assert "of 0 would" not in nb.output(1).inner_text() and "would leave" in nb.output(1).inner_text()
-    nb.shot("data-funnel")
+    nb.shot("data-funnel", 1)
     nb.output(1).get_by_role("tab", name="Attempts").click()
     nb.output(1).get_by_label("Show").select_option("rejected")
     nb.see(1, "rows 1–20 of 48")
-    nb.shot("data-attempts")
+    nb.shot("data-attempts", 1)
     nb.output(1).get_by_role("tab", name="Rows").click()
     nb.output(1).get_by_role("button", name="Drop this row").click()
     nb.see(1, "119 of 120 rows are left")
     nb.theme("Dark")
-    nb.shot("data-rows-dark")
+    nb.shot("data-rows-dark", 1)
     nb.theme("Light")
     nb.run(2)
     assert nb.output(2).inner_text().strip().endswith("119") and not scripts_ran(nb)
@@ -91,16 +91,16 @@ def test_compile_panel_starts_what_it_shows(notebook):
     nb.page.keyboard.press("Tab")
     nb.output(1).get_by_label("lm").select_option("lm")
     nb.see(1, "teacher_settings=dict(lm=lm)")
-    nb.shot("compile-panel")
+    nb.shot("compile-panel", 1)
     nb.output(1).get_by_role("button", name="Start").click()
     nb.see(1, "panel.run.result()")
     nb.run(2)
     nb.see(1, ": finished")
-    nb.shot("compile-panel-finished")
+    nb.shot("compile-panel-finished", 1)
     assert "True" in nb.output(2).inner_text()
     nb.run(3)
     nb.see(3, "finished")
-    nb.shot("report-magic")
+    nb.shot("report-magic", 3)
 
 
 def test_the_saved_panel_reads_without_a_kernel(notebook):
@@ -110,7 +110,7 @@ def test_the_saved_panel_reads_without_a_kernel(notebook):
     nb.see(1, "rows 1–25 of 120")
     saved = nb.saved()
     assert "tickets-1" in saved.cells[1].outputs[0]["data"]["text/html"] and "widgets" not in saved.metadata
-    nb.page.close()
+    nb.leave()
     again = notebook("kept", fresh=False, kernel=False)
     again.shot("kept-reopened")
     assert not scripts_ran(again)

@@ -34,14 +34,14 @@ def test_started_run_shows_moves_and_stops(notebook):
     first = nb.output(1).inner_text()
     nb.page.wait_for_timeout(3000)
     assert nb.output(1).inner_text() != first and nb.output(1).locator("svg polyline").count() > 0
-    nb.shot("start-running")
+    nb.shot("start-running", 1)
     nb.theme("Dark")
-    nb.shot("start-running-dark")
+    nb.shot("start-running-dark", 1)
     nb.theme("Light")
     nb.output(1).get_by_role("button", name="Stop").click()
     nb.run(2)
     nb.see(1, ": stopped")
-    nb.shot("start-stopped")
+    nb.shot("start-stopped", 1)
     assert "stopped" in nb.output(2).inner_text()
     saved = nb.saved()
     assert ": <bdi>stopped" in html_outputs(saved, 1) and "widget-view" not in str(saved.cells[1].outputs) and nb.alerts == []
@@ -56,7 +56,7 @@ def test_stop_works_while_a_cell_awaits(notebook):
     nb.ended(1, 30)
     nb.see(1, "Stopped")
     nb.see(1, ": stopped")
-    nb.shot("await-stopped")
+    nb.shot("await-stopped", 1)
     assert nb.output(1).get_by_role("button", name="Stop").count() == 0
 
 
@@ -66,11 +66,11 @@ def test_a_blocking_cell_says_how_to_stop_and_is_interrupted(notebook):
     nb.begin(1)
     nb.see(1, "step ", 60)
     nb.see(1, "This cell blocks the kernel")
-    nb.shot("blocking-running")
+    nb.shot("blocking-running", 1)
     nb.command("notebook:interrupt-kernel")
     nb.ended(1, 30)
     nb.see(1, ": stopped")
-    nb.shot("blocking-interrupted")
+    nb.shot("blocking-interrupted", 1)
 
 
 def test_a_finished_run_stays_in_the_saved_notebook_without_a_kernel(notebook, tmp_path):
@@ -79,12 +79,13 @@ def test_a_finished_run_stays_in_the_saved_notebook_without_a_kernel(notebook, t
     nb.run(1)
     nb.see(1, ": finished")
     nb.run(2)
-    nb.shot("finished")
+    nb.shot("finished", 1)
     saved = nb.saved()
     assert "data:image/png" in html_outputs(saved, 1) and nb.path.stat().st_size < 150_000
-    nb.page.close()
+    nb.leave()
     again = notebook("finished", fresh=False, kernel=False)
     again.see(1, ": finished")
+    assert "No Kernel" in again.page.locator(".jp-NotebookPanel-toolbar").inner_text()
     assert again.output(1).locator("img").evaluate_all("pictures => pictures.every(p => p.naturalWidth > 0)") and "model not found" not in again.page.content()
     again.theme("Dark")
     again.shot("finished-reopened-dark")
@@ -114,12 +115,12 @@ def test_a_run_of_another_process_is_attached_to_again_and_again(notebook, lab):
             assert other.poll() is None
         nb.run(2)
         nb.see(2, "step ", 60)
-        nb.shot("attached")
+        nb.shot("attached", 2)
         nb.restart()
         nb.run(0)
         nb.run(2)
         nb.see(2, "step ", 60)
-        nb.shot("attached-after-restart")
+        nb.shot("attached-after-restart", 2)
         nb.run(3)
         nb.see(2, ": stopped", 30)
     finally:

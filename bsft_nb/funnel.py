@@ -10,7 +10,7 @@ from html import escape
 # %% auto #0
 __all__ = ['STAGES', 'ATTEMPTS', 'Funnel', 'funnel_text', 'where_it_ends', 'funnel_html']
 
-# %% ../nbs/04e_funnel.ipynb #99299a60
+# %% ../nbs/04e_funnel.ipynb #4e5739c2
 STAGES = {  # stage → what it is called, and what a user can do where nothing is left
     "tried": ("tried", "give examples"),
     "ran": ("ran", "every attempt ended in an error: the first ones stand in traces.jsonl with their tracebacks"),
@@ -28,13 +28,13 @@ Funnel = dict[str, dict[str, int]]
 
 
 def funnel_text(funnel: Funnel) -> str:
-    "The funnel as lines of text: a line a stage, then what was left out and why."
+    "The funnel as lines of text: a line a stage, then what else was counted: mostly why something was left out."
     lines = []
     for stage in [s for s in STAGES if s in funnel]:
         parts = ", ".join(f"{k} {v}" for k, v in funnel[stage].items() if k != "all")
         lines.append(f"{STAGES[stage][0]:>14} {funnel[stage].get('all', 0):>6}" + (f"  ({parts})" if parts else ""))
     beside = ", ".join(f"{k} {v['all']}" for k, v in _beside(funnel).items())
-    return "\n".join([*lines, *([f"{'left out':>14}  {beside}"] if beside else [])])
+    return "\n".join([*lines, *([f"{'besides':>14}  {beside}"] if beside else [])])
 
 
 def _beside(funnel: Funnel) -> Funnel:
@@ -53,7 +53,7 @@ def where_it_ends(
             return STAGES[stage]
     return None
 
-# %% ../nbs/04e_funnel.ipynb #d36154ed
+# %% ../nbs/04e_funnel.ipynb #d779c851
 def funnel_html(funnel: Funnel) -> str:
     "The funnel as an HTML table: a row a stage, a bar, a column a predictor. Safe to show: all names are escaped."
     stages = [s for s in STAGES if s in funnel]
@@ -62,7 +62,7 @@ def funnel_html(funnel: Funnel) -> str:
     head = "".join(_cell("th", escape(n)) for n in ["stage", "", "all", *names])
     body = "".join(_stage_row(STAGES[s][0], funnel[s], names, most) for s in stages)
     beside = ", ".join(f"{escape(k)} {v['all']}" for k, v in _beside(funnel).items())
-    note = f'<div style="opacity:.75;padding:4px 8px">left out: {beside}</div>' if beside else ""
+    note = f'<div style="opacity:.75;padding:4px 8px">besides: {beside}</div>' if beside else ""
     return f'<div style="color:inherit;font-size:13px"><table style="border-collapse:collapse;color:inherit"><tr>{head}</tr>{body}</table>{note}</div>'
 
 

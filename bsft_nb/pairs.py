@@ -20,7 +20,7 @@ from .models import Codec
 # %% auto #0
 __all__ = ['Pair', 'DataError', 'PairBuilder', 'check_parity', 'prompt_diff']
 
-# %% ../nbs/04f_pairs.ipynb #749be14d
+# %% ../nbs/04f_pairs.ipynb #5f49c6c7
 @dataclass
 class Pair:
     "One row to train on."
@@ -85,7 +85,10 @@ class PairBuilder:
         if why:
             raise DataError(f"predictor {predictor!r}: a completion does not survive the target's vocabulary: {why}")
         text = self.adapter.format_assistant_message_content(signature, outputs)
-        ids = self.codec.prompt(messages)
+        try:
+            ids = self.codec.prompt(messages)
+        except (TypeError, UnicodeError) as e:  # half of a surrogate pair
+            raise DataError(f"predictor {predictor!r}: the prompt is no Unicode text: {messages[-1]['content']!r:.120}") from e
         return Pair(example, predictor, self.rendered(messages, ids), text, score, ids, self.codec.completion(text), messages)
 
     def rendered(self, messages: list[dict], ids: list[int]) -> str:

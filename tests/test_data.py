@@ -81,16 +81,17 @@ def test_traces_are_read_once_and_every_row_is_accounted_for(llama):
         Trace("d", 0, reason="error", error="TimeoutError"),
         Trace("e", 0, calls=[route("fee", "billing")], reason="rejected", score=0.0),
         kept("f", route("fee", "gardening")),
+        kept("g", route("half a pair \ud800")),
     ]
     built = build(builder_of(llama), iter(traces), held={"c"})
     counts = {k: v["all"] for k, v in built.funnel.items()}
-    assert counts["tried"] == 6 and counts["ran"] == 5 and counts["kept"] == 4
-    assert built.funnel["parsed"] == {"all": 5, "route": 5, "reply.predict": 3}, "attempts that called it"
-    assert (counts["calls"], counts["written"], counts["unwritable"]) == (8, 7, 1)
+    assert counts["tried"] == 7 and counts["ran"] == 6 and counts["kept"] == 5
+    assert built.funnel["parsed"] == {"all": 6, "route": 6, "reply.predict": 3}, "attempts that called it"
+    assert (counts["calls"], counts["written"], counts["unwritable"]) == (9, 7, 2)
     assert (counts["exact duplicates"], counts["alike"], counts["deduplicated"]) == (1, 1, 5)
     assert (counts["too long"], counts["fitted"], counts["trained"], counts["held out"]) == (1, 4, 2, 2)
     assert {p.example for p in built.train} == {"a"} and {p.example for p in built.held} == {"c"}
-    assert ["gardening" in d for d in built.dropped] == [True, False] and "example b" in built.dropped[1]
+    assert ["gardening" in d for d in built.dropped] == [True, False, False] and "no Unicode text" in built.dropped[1] and "example b" in built.dropped[2]
     assert counts["calls"] == counts["trained"] + counts["held out"] + sum(counts[k] for k in ("unwritable", "exact duplicates", "lost to conflicts", "alike", "too long", "held out but trained on"))
     assert json.loads(json.dumps(built.funnel)) == built.funnel
     assert [c.predictor for c, _ in built.samples].count("route") == 3

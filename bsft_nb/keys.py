@@ -16,9 +16,10 @@ from pydantic import TypeAdapter
 from .runs import code_fingerprint, fingerprint
 
 # %% auto #0
-__all__ = ['plain', 'example_key', 'program_key', 'signature_key', 'asked_key', 'lm_key', 'teacher_key', 'code_key']
+__all__ = ['plain', 'example_key', 'predictor_names', 'program_key', 'signature_key', 'asked_key', 'lm_key', 'teacher_key',
+           'code_key']
 
-# %% ../nbs/04a_keys.ipynb #c6d23501
+# %% ../nbs/04a_keys.ipynb #11e1cab2
 def plain(values: Any) -> dict:
     "A mapping's values in JSON form."
     return {k: v if type(v) in (str, int, float, bool, type(None)) else serialize_for_json(v) for k, v in dict(values).items()}
@@ -27,6 +28,11 @@ def plain(values: Any) -> dict:
 def example_key(example: dspy.Example) -> str:
     "A key that follows from the example's content and from which fields are inputs."
     return fingerprint([plain(example.items()), sorted(example.inputs().keys())])
+
+
+def predictor_names(program: dspy.Module) -> dict[int, str]:
+    "Name of each predictor of `program`, by the predictor's `id`."
+    return {id(p): name for name, p in program.named_predictors()}
 
 
 def program_key(program: dspy.Module) -> str:

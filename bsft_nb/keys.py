@@ -19,7 +19,7 @@ from .runs import code_fingerprint, fingerprint
 __all__ = ['plain', 'example_key', 'predictor_names', 'program_key', 'signature_key', 'asked_key', 'lm_key', 'teacher_key',
            'code_key']
 
-# %% ../nbs/04a_keys.ipynb #c6d23501
+# %% ../nbs/04a_keys.ipynb #11e1cab2
 def plain(values: Any) -> dict:
     "A mapping's values in JSON form."
     return {k: v if type(v) in (str, int, float, bool, type(None)) else serialize_for_json(v) for k, v in dict(values).items()}

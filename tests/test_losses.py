@@ -50,7 +50,8 @@ def made(name):
 def rows(lengths, shared=20, seed=0, vocab=97):
     "Pairs that begin alike; `lengths` of each row's own prompt and completion."
     draw = random.Random(seed)
-    ids = lambda n: [draw.randrange(1, vocab) for _ in range(n)]
+    def ids(n):
+        return [draw.randrange(1, vocab) for _ in range(n)]
     begin = ids(shared)
     return [Pair(str(i), "p", "", "", None, begin + ids(a), ids(b)) for i, (a, b) in enumerate(lengths)]
 

@@ -4,7 +4,7 @@
 
 Each peer trains in a process of its own, on the same batches in the same order: the demo's training tickets with their
 gold labels, both predictors, batch 8, fp32 unless --bf16, AdamW. Seconds are those of whole optimizer steps after a
-warm-up. Memory is the peak resident size above that with all libraries imported: weights, gradients, optimizer, activations.
+warm-up. Memory is the peak resident size above that with the peer's libraries imported: weights, gradients, optimizer, activations.
 
 TRL is measured twice: with its defaults, which recompute activations (gradient checkpointing), and with that switched off,
 as ours and Trainer's default is. `*_vs_trl` compare with the defaults, `*_vs_trl_no_checkpointing` with the other.
@@ -74,14 +74,13 @@ def arguments(kind, args, **more):
     return kind(folder, **{**common, **more})
 
 
-def imported():
-    "Import what the peers need, then say the resident size in bytes."
-    import peft  # noqa: F401
+def imported(peer):
+    "Import what `peer` needs, then say the resident size in bytes."
     import transformers
-    import trl  # noqa: F401
     from transformers import AutoModelForCausalLM, Seq2SeqTrainer, Trainer  # noqa: F401
-    from trl import SFTTrainer  # noqa: F401
 
+    if "trl" in peer:
+        from trl import SFTTrainer  # noqa: F401
     transformers.logging.disable_progress_bar()
     with open("/proc/self/statm") as f:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -97,13 +96,14 @@ def run(trainer, before):
     return {"examples_per_s": BSIZE / statistics.median(ticks.steps), "memory": peak, "losses": losses}
 
 
-def padded(codec, labelled=True):
+def padded(codec):
     "A collator of the usual kind: rows padded on the right, -100 where there is no label."
     import torch
 
     def collator(pairs):
         width = max(p.tokens for p in pairs)
-        fill = lambda rows, value: torch.tensor([r + [value] * (width - len(r)) for r in rows])
+        def fill(rows, value):
+            return torch.tensor([r + [value] * (width - len(r)) for r in rows])
         return {
             "input_ids": fill([p.prompt_ids + p.completion_ids for p in pairs], codec.pad_id),
             "attention_mask": fill([[1] * p.tokens for p in pairs], 0),
@@ -183,7 +183,8 @@ def with_t5(args, target, before, ours):
     widths = [max(len(getattr(p, k)) for p in pairs) for k in ("prompt_ids", "completion_ids")]
 
     def longest(rows):
-        fill = lambda ids, width, value: ids + [value] * (width - len(ids))
+        def fill(ids, width, value):
+            return ids + [value] * (width - len(ids))
         inputs = [fill(p.prompt_ids, widths[0], 0) for p in rows]
         mask = [fill([1] * len(p.prompt_ids), widths[0], 0) for p in rows]
         labels = [fill(p.completion_ids, widths[1], -100) for p in rows]
@@ -246,7 +247,7 @@ def main():
         from bsft_nb.models import resolve_target
 
         args.steps *= 1 if args.quick else MANY.get(args.peer, 1)
-        before = imported()
+        before = imported(args.peer)
         return print(json.dumps(PEERS[args.peer](args, resolve_target(args.target), before)))
     found, options = {}, [f"--target={args.target}", f"--steps={args.steps}", *(f"--{k}" for k in ("quick", "bf16") if getattr(args, k))]
     for name in args.only or PEERS:

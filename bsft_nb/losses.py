@@ -142,7 +142,7 @@ def _base(model) -> PreTrainedModel:
     "The transformers model itself, without PEFT's wrapper."
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-# %% ../nbs/06a_losses.ipynb #d5c11726
+# %% ../nbs/06a_losses.ipynb #704bf9c5
 def can_share(model: PreTrainedModel) -> str | None:
     "`None` where rows of a batch can share the beginning of their prompts in `model`, else why not."
     from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -173,7 +173,7 @@ def _probe(model, base) -> str | None:
     try:
         use_packed_attention(base)
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(base.device.type, enabled=False):
             takes = set(inspect.signature(base.forward).parameters)
             batches = [{k: v.to(base.device) for k, v in collate(pairs, codec, s).items()} for s in (True, False)]
             packed, padded = (_logits(model, takes, **b).float().flatten(0, -2) for b in batches)

@@ -402,8 +402,10 @@ def test_a_lora_config_becomes_json_and_other_adapters_are_refused():
     assert TrainConfig(**json.loads(json.dumps(asdict(config)))) == config
     with pytest.raises(ValueError, match="rank is no argument of peft.LoraConfig"):
         TrainConfig(peft=dict(rank=4))
-    with pytest.raises(ValueError, match="only LoRA adapters"):
+    with pytest.raises(ValueError, match="a peft.LoraConfig"):
         TrainConfig(peft=peft.IA3Config())
+    with pytest.raises(ValueError, match="only LoRA adapters are trained here, not IA3"):
+        TrainConfig(peft=dict(peft_type="IA3"))
 
 
 def test_without_peft_installed_the_settings_say_so(monkeypatch):

@@ -380,3 +380,35 @@ def test_lora_trains_an_adapter_that_resumes_and_merges(llama, tmp_path, monkeyp
     ids = torch.tensor([[20, 21, 22]])
     logits = [AutoModelForCausalLM.from_pretrained(f)(ids).logits for f in (folder, merge(folder, tmp_path / "merged"), llama)]
     assert torch.allclose(logits[0], logits[1], atol=1e-4) and not torch.allclose(logits[0], logits[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_lora_of_all_kinds_learns_with_gradient_checkpointing_too(kind, request, tmp_path):
+    pytest.importorskip("peft")
+    target = request.getfixturevalue(kind)
+    jobs = [a_job(tmp_path, target, str(c), peft=True, lr=1e-2, gradient_checkpointing=c) for c in (False, True)]
+    for job, run in jobs:
+        work(job, run)
+    plain, saving = (losses(job) for job, _ in jobs)
+    assert plain[-1] < plain[0] and saving == pytest.approx(plain, rel=1e-3)
+    files = {f.name: f.stat().st_size for f in choose(jobs[0][0]).iterdir()}
+    assert files["adapter_model.safetensors"] < (target / "model.safetensors").stat().st_size
+
+
+def test_a_lora_config_becomes_json_and_other_adapters_are_refused():
+    peft = pytest.importorskip("peft")
+    config = TrainConfig(peft=peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    assert config.peft["r"] == 4 and config.peft["target_modules"] == ["q_proj", "v_proj"]
+    assert TrainConfig(**json.loads(json.dumps(asdict(config)))) == config
+    with pytest.raises(ValueError, match="rank is no argument of peft.LoraConfig"):
+        TrainConfig(peft=dict(rank=4))
+    with pytest.raises(ValueError, match="a peft.LoraConfig"):
+        TrainConfig(peft=peft.IA3Config())
+    with pytest.raises(ValueError, match="only LoRA adapters are trained here, not IA3"):
+        TrainConfig(peft=dict(peft_type="IA3"))
+
+
+def test_without_peft_installed_the_settings_say_so(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="peft=True: the package peft is not installed.*pip install peft"):
+        TrainConfig(peft=True)

@@ -73,7 +73,7 @@ def room_for(model: PreTrainedModel) -> int:
     free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else psutil.virtual_memory().available
     return max(1024, free // 4 // (2 * c.num_hidden_layers * width * model.dtype.itemsize))
 
-# %% ../nbs/08c_worker.ipynb #2e579b85
+# %% ../nbs/08c_worker.ipynb #f815994d
 class Loop(threading.Thread):
     "Loads the model, answers jobs, ends when told to."
 
@@ -93,19 +93,23 @@ class Loop(threading.Thread):
             with self.busy:
                 generator = Generator(load_for_inference(self.path, self.dtype), load_codec(self.path))
                 self._room = room_for(generator.model)
+            self._serve(generator)
         except Exception as e:  # whoever waits, and whoever comes, must hear of it
+            for job in [*self._jobs.values(), *(j for jobs in self._waiting.values() for j in jobs)]:
+                job.finish(e)
             while (job := self.inbox.get()) is not None:
                 job.finish(e)
-            return
+
+    def _serve(self, generator: Generator):
         while not self.abandon:
             fresh = self._gather()
             if self._closing and not self._running and not any(self._waiting.values()):
                 return
-            self._held = self._held + 1 if fresh else 3
-            began = time.monotonic()
+            began, self._held = time.monotonic(), self._held + 1
             with self.busy:
-                if not self._running or self._held >= 3:
+                if not self._running or not fresh or self._held >= 3:
                     self._admit(generator)
+                    self._held = 0
                 for batch in list(self._running):
                     self._step(generator, batch)
             self._took = time.monotonic() - began
@@ -170,12 +174,12 @@ class Loop(threading.Thread):
             for row in batch.rows:
                 self._jobs[id(row)].tell()
             batch.advance()
-            self.at_once = min(self.most_rows, self.at_once + 1)
         except Exception as e:
             self._again(batch.rows, batch.group, e)
             batch.rows = []
         if not batch.rows:
             self._running.remove(batch)
+            self.at_once = min(self.most_rows, self.at_once + 1)
 
     def _done(self, rows: list[Row]):
         for row in rows:

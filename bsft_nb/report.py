@@ -23,17 +23,17 @@ from .verdict import spent, verdict
 # %% auto #0
 __all__ = ['CELL', 'QUIET', 'BAD', 'GOOD', 'APART', 'snapshot_html', 'report_html', 'write_report']
 
-# %% ../nbs/10c_report.ipynb #27654649
+# %% ../nbs/10c_report.ipynb #d8f94bbe
 CELL = "border:1px solid rgba(128,128,128,.4);padding:3px 8px;text-align:left;vertical-align:top;overflow-wrap:anywhere"
 QUIET = "opacity:.7;font-size:90%"
 BAD, GOOD = "#d9534f", "#3fa45b"  # legible on white and on black
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    "A table from cells that are HTML already."
-    top = "".join(f'<th scope="col" style="{CELL}">{h}</th>' for h in head)
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]], width: str = "auto") -> str:
+    "A table from cells that are HTML already; `width`: of its columns but the first."
+    top = "".join(f'<th scope="col" style="{CELL};white-space:nowrap;width:{width if i else "auto"}">{h}</th>' for i, h in enumerate(head))
     body = "".join(f"<tr>{''.join(f'<td style={chr(34)}{CELL}{chr(34)}>{c}</td>' for c in row)}</tr>" for row in rows)
-    return f'<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:4px 0"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:4px 0;color:inherit;font-size:inherit"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _section(title: str, body: str) -> str:
@@ -44,7 +44,7 @@ def _figure(value: Any) -> str:
     "A number, or whatever stands where one should."
     return show_number(value) if value is None or isinstance(value, (int, float)) else safe(value, 60)
 
-# %% ../nbs/10c_report.ipynb #b2bf961e
+# %% ../nbs/10c_report.ipynb #31c5662f
 def _head(folder: RunFolder, state: State) -> str:
     "Run, status, target and how long each stage took."
     info = folder.info
@@ -52,7 +52,7 @@ def _head(folder: RunFolder, state: State) -> str:
     colour = {"finished": GOOD, "failed": BAD}.get(status, "#888888")
     about = " · ".join([f"{k} {safe(info[k], 120)}" for k in ("program", "target", "created") if info.get(k)])
     stages = " · ".join(f"{safe(k, 60)} {show_seconds(last - first)}" for k, (first, last) in state.stages.items() if last > first)
-    title = f'<div style="border-left:4px solid {colour};padding-left:10px"><b>Run {safe(folder.id, 80)}: {safe(status, 40)}</b>'
+    title = f'<div style="border-left:4px solid {colour};padding-left:10px;margin-bottom:8px"><b>Run {safe(folder.id, 80)}: {safe(status, 40)}</b>'
     return f'{title}<div style="{QUIET}">{about}</div><div style="{QUIET}">{stages}</div></div>'
 
 
@@ -106,7 +106,7 @@ def _mean(values: np.ndarray) -> float | None:
 def _verdict(folder: RunFolder, table: Table | None) -> str:
     return verdict(table, *spent(folder)).html() if table is not None and len(table) else ""
 
-# %% ../nbs/10c_report.ipynb #7493eddf
+# %% ../nbs/10c_report.ipynb #5c3ee842
 def _rows(table: Table | None, most: int, budget: int) -> str:
     "At most `most` rows and about `budget` characters."
     if table is None or not len(table):
@@ -116,14 +116,14 @@ def _rows(table: Table | None, most: int, budget: int) -> str:
     rows, used = [], 0
     for r in table.read(order):
         kind = next(k for k, found in kinds.items() if r["row"] in found)
-        row = [f"{r['row'] + 1:,}<br>{'' if kind == 'all' else kind}", _fields({**r["inputs"], **{f"{k} (label)": v for k, v in r["labels"].items()}}), *(_answer(r["columns"], c) for c in table.columns)]
+        row = [f'<span style="white-space:nowrap">{r["row"] + 1:,}<br>{"" if kind == "all" else kind}</span>', _fields({**r["inputs"], **{f"{k} (label)": v for k, v in r["labels"].items()}}), *(_answer(r["columns"], c) for c in table.columns)]
         used += sum(map(len, row))
         if used > budget:
             break
         rows.append(row)
     counts = ", ".join(f"{k} {len(v):,}" for k, v in kinds.items() if k != "all")
     note = f"{len(rows)} of {len(table):,} rows ({counts}). <del>Struck through</del>: only the teacher's; <ins>underlined</ins>: only the student's."
-    return f'<div style="{QUIET}">{note}</div>' + _table(["row", "inputs", *table.columns], rows)
+    return f'<div style="{QUIET}">{note}</div>' + _table(["row", "inputs", *table.columns], rows, f"{90 // (1 + len(table.columns))}%")
 
 
 def _fields(values: dict) -> str:

@@ -20,7 +20,7 @@ from .widgets import BAD, CODE, bundle, button, page, row, tag, text_box
 # %% auto #0
 __all__ = ['DEFAULTS', 'NAMES', 'NONE', 'candidates', 'arguments', 'python_for', 'CompilePanel']
 
-# %% ../nbs/11d_compile_panel.ipynb #7aa82028
+# %% ../nbs/11d_compile_panel.ipynb #2e4c3e56
 def candidates(namespace: dict) -> dict[str, list[str]]:
     "Names in `namespace` that can be a student (or teacher), a trainset, a metric, an LM."
     kinds = {"student": _is_program, "trainset": _is_examples, "metric": _is_metric, "lm": lambda v: isinstance(v, dspy.BaseLM)}
@@ -37,13 +37,15 @@ def _is_examples(value: Any) -> bool:
 
 
 def _is_metric(value: Any) -> bool:
+    "A function of an example and a prediction by name: `*args` would fit too much, such as IPython's own `open`."
     if not inspect.isfunction(value):
         return False
+    named = [p for p in inspect.signature(value).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     try:
         check_metric(value)
     except TypeError:
         return False
-    return True
+    return len(named) >= 2
 
 # %% ../nbs/11d_compile_panel.ipynb #b4fe02a5
 DEFAULTS = {k: p.default for k, p in inspect.signature(BootstrapFinetune.compile).parameters.items() if k != "self"}

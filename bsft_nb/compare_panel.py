@@ -58,15 +58,15 @@ def _took(answer: dict) -> Html:
     took += [f"${answer['cost']:.3g}"] if answer.get("cost") else []
     return tag("span", " · " + " · ".join(took) if took else "", QUIET)
 
-# %% ../nbs/11c_compare_panel.ipynb #2c03ad18
+# %% ../nbs/11c_compare_panel.ipynb #d4f869d2
 def rows_html(rows: list[dict], columns: list[str], diff: bool = True, right: Callable[[float], bool] = lambda s: s > 0) -> Html:
     "A page of the table, each row stamped with the run that made it."
     body = []
     for r in rows:
         answers = r["columns"]
-        number = join([f"{r['row'] + 1:,}", tag("div", r.get("run", ""), f"{QUIET};font-size:11px", 60)])
+        number = tag("div", join([f"{r['row'] + 1:,}", tag("div", r.get("run", ""), f"{QUIET};font-size:11px", 60)]), "min-width:80px")
         given = join(tag("div", join([tag("span", f"{k}: ", QUIET), tag("span", _text(v), "white-space:pre-wrap", 300)])) for k, v in r["inputs"].items())
-        body.append([number, given, *(answer_html(answers.get(c), answers.get("teacher") if diff and c != "teacher" else None, right, 300) for c in columns)])
+        body.append([number, tag("div", given, "min-width:140px"), *(answer_html(answers.get(c), answers.get("teacher") if diff and c != "teacher" else None, right, 300) for c in columns)])
     return table(["#, run", "inputs", *columns], body, "answers side by side")
 
 

@@ -152,11 +152,13 @@ def reduce_all(events: list[Event], state: State | None = None) -> State:
         state = reduce(state, event)
     return state
 
-# %% ../nbs/07_progress.ipynb #c63684b0
+# %% ../nbs/07_progress.ipynb #a0328353
 def show_seconds(seconds: float | None) -> str:
-    "A duration as a person says it: `0.4 s`, `12 s`, `2 min 5 s`, `3 h 10 min`."
+    "A duration as a person says it: `80 ms`, `0.4 s`, `12 s`, `2 min 5 s`, `3 h 10 min`."
     if seconds is None or seconds != seconds or seconds in (float("inf"), float("-inf")):
         return "–"
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -160,8 +160,8 @@ def _event(line: bytes) -> Event | None:
     except (ValueError, TypeError):  # a broken line, or a kind of a later version
         return None
 
-# %% ../nbs/11a_progress_panel.ipynb #2a0f4e67
-HOW_TO_STOP = "This cell blocks the kernel, so a button would not be heard: stop it with the kernel's interrupt (■), or with `bsft stop {run}` in a terminal. What is finished is kept."
+# %% ../nbs/11a_progress_panel.ipynb #a4788adc
+HOW_TO_STOP = "This cell blocks the kernel, so a button would not be heard: stop it with the kernel's interrupt (■), or with “bsft stop {run}” in a terminal. What is finished is kept."
 
 
 class ProgressPanel:

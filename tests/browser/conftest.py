@@ -85,7 +85,7 @@ class Notebook:
             page.route("**/api/sessions*", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
         page.goto(f"{url}lab/workspaces/{name}/tree/{name}.ipynb?reset")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60000)
-        self.ready() if kernel else page.wait_for_timeout(3000)
+        self.ready() if kernel else page.get_by_role("button", name="Ok").click()  # the dialog that says so
         self.command("application:toggle-left-area") if page.locator(".jp-FileBrowser:visible").count() else None
 
     def command(self, name: str, **args):

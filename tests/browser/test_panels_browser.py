@@ -1,4 +1,7 @@
 """Data, compare and compile panels in a real JupyterLab, with texts that would run if they could."""
+import subprocess
+import sys
+
 from test_progress_browser import SETUP
 
 TABLE = """import dspy, pathlib
@@ -70,7 +73,7 @@ def test_data_panel_answers_slider_and_edits(notebook):
     assert "of 0 would" not in nb.output(1).inner_text() and "would leave" in nb.output(1).inner_text()
     nb.shot("data-funnel", 1)
     nb.output(1).get_by_role("tab", name="Attempts").click()
-    nb.output(1).get_by_label("Show").select_option("rejected")
+    nb.output(1).get_by_label("Show", exact=True).select_option("rejected")
     nb.see(1, "rows 1–20 of 48")
     nb.shot("data-attempts", 1)
     nb.output(1).get_by_role("tab", name="Rows").click()
@@ -103,7 +106,7 @@ def test_compile_panel_starts_what_it_shows(notebook):
     nb.shot("report-magic", 3)
 
 
-def test_the_saved_panel_reads_without_a_kernel(notebook):
+def test_the_saved_panel_reads_as_a_page(notebook, tmp_path):
     nb = notebook("kept", [TABLE, "ComparePanel(rows)"])
     nb.run(0)
     nb.run(1)
@@ -112,5 +115,9 @@ def test_the_saved_panel_reads_without_a_kernel(notebook):
     assert "tickets-1" in saved.cells[1].outputs[0]["data"]["text/html"] and "widgets" not in saved.metadata
     nb.leave()
     again = notebook("kept", fresh=False, kernel=False)
-    again.shot("kept-reopened")
     assert not scripts_ran(again)
+    page = tmp_path / "kept.html"
+    subprocess.run([sys.executable, "-m", "nbconvert", "--to", "html", str(again.path), "--output", str(page)], check=True, capture_output=True)
+    again.page.goto(page.as_uri())
+    again.shot("kept-nbconvert")
+    assert "tickets-1" in again.page.inner_text("body") and "model not found" not in again.page.inner_text("body")

@@ -1,1 +1,24 @@
+"""BootstrapFinetune for Jupyter: turn a prompted DSPy program into a small local model."""
+
 __version__ = "0.1.0"
+
+from bsft_nb.engine import local_lm
+from bsft_nb.formats import StudentAdapter
+from bsft_nb.loading import attach, load
+from bsft_nb.teleprompter import BootstrapFinetune
+
+__all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "load", "local_lm"]
+
+
+def load_ipython_extension(shell):
+    "`%load_ext bsft_nb`: the magics `%bsft` and `%%bsft`."
+    from bsft_nb.magics import load_ipython_extension
+
+    load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell):
+    "`%unload_ext bsft_nb`."
+    from bsft_nb.magics import unload_ipython_extension
+
+    unload_ipython_extension(shell)

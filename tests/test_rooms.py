@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
-ORDER = ["events", "runs", "models", "formats", "bootstrap", "data", "trainer", "progress", "engine", "checks", "preflight", "teleprompter", "cli", "demo.tickets"]
+ORDER = [
+    "events", "runs", "models", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
+    "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
+    "attention", "decode", "worker", "engine", "parity", "safe", "compare", "verdict", "charts", "report", "widgets",
+    "progress_panel", "checks", "preflight", "scoring", "handle", "stages", "loading", "teleprompter", "data_panel",
+    "compare_panel", "compile_panel", "magics", "cli", "demo.tickets",
+]
 MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 
 

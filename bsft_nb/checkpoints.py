@@ -17,8 +17,8 @@ from pathlib import Path
 from .runs import read_json, write_json
 
 # %% auto #0
-__all__ = ['MARK', 'STATE', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'newest', 'scores', 'record_score', 'ranked',
-           'stale_epochs', 'tidy', 'install', 'keep_only']
+__all__ = ['MARK', 'STATE', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'newest', 'progress', 'note', 'scores',
+           'record_score', 'ranked', 'stale_epochs', 'tidy', 'install', 'keep_only']
 
 # %% ../nbs/06c_checkpoints.ipynb #0ec9a9d9
 MARK = "checkpoint.json"
@@ -91,6 +91,16 @@ def newest(folder: Path) -> Checkpoint | None:
     "The last checkpoint that training can go on from."
     return next((c for c in reversed(checkpoints(folder)) if c.resumable), None)
 
+# %% ../nbs/06c_checkpoints.ipynb #ce2776ba
+def progress(folder: Path) -> dict:
+    "What is known of the training in `folder`: its `key`, the step at which it was `trained`, the step that was `chosen`."
+    return read_json(Path(folder) / "training.json", {})
+
+
+def note(folder: Path, **what):
+    "Add to what `progress` tells."
+    write_json(Path(folder) / "training.json", {**progress(folder), **what})
+
 # %% ../nbs/06c_checkpoints.ipynb #5b61f81e
 def scores(folder: Path) -> dict[int, float | None]:
     "Step → metric of the checkpoints that were scored; `None` where scoring failed."
@@ -121,7 +131,7 @@ def stale_epochs(folder: Path) -> int:
     judged = [c for c in ends if known.get(c.step) is not None] if known else [c for c in ends if c.eval_loss is not None]
     return round(judged[-1].epoch - ranked(judged, known)[0].epoch) if judged else 0
 
-# %% ../nbs/06c_checkpoints.ipynb #067f72db
+# %% ../nbs/06c_checkpoints.ipynb #c9bae08f
 def tidy(
     folder: Path,
     wait_for_scores: bool,  # somebody scores: those without a score may still win
@@ -129,14 +139,15 @@ def tidy(
     "Remove what training and choosing need no more: half-written folders, old optimizer state, checkpoints that cannot win."
     for path in Path(folder).glob("step-*.tmp*"):
         shutil.rmtree(path)
-    found, known, last = checkpoints(folder), scores(folder), newest(folder)
+    found, known = checkpoints(folder), scores(folder)
+    last = None if "trained" in progress(folder) else newest(folder)
     keep = {c.step for c in [*ranked(found, known)[:1], *([last] if last else [])]}
     if wait_for_scores:
         keep |= {c.step for c in found if c.ends_epoch and c.step not in known}
     for c in found:
         if c.step not in keep:
             shutil.rmtree(c.path)
-        elif last and c.step != last.step:
+        elif not last or c.step != last.step:
             _drop_state(c.path)
 
 

@@ -68,7 +68,7 @@ def python_for(choice: dict[str, Any]) -> str:
     made, asked = (", ".join(f"{k}={v}" for k, v in a.items()) for a in arguments(choice))
     return f"from bsft_nb import BootstrapFinetune\n\ntp = BootstrapFinetune({made})\nrun = tp.start({asked})\n"
 
-# %% ../nbs/11d_compile_panel.ipynb #f6716421
+# %% ../nbs/11d_compile_panel.ipynb #2d8a3e62
 class CompilePanel:
     "Choose, check, start, stop, resume; `panel.python` is the code that does the same, `panel.run` the last run."
 
@@ -115,7 +115,7 @@ class CompilePanel:
             return tag("span", "Define a program and a list of dspy.Example in the notebook, then press “Look again”.", f"color:{BAD}")
         try:
             tp, asked = self._evaluated()
-            return tp.preflight(**asked) if hasattr(tp, "preflight") else ""
+            return tag("pre", str(tp.preflight(**asked)), CODE) if hasattr(tp, "preflight") else ""
         except (TypeError, ValueError, OSError) as e:
             return tag("span", str(e), f"color:{BAD};white-space:pre-wrap")
 

@@ -23,6 +23,7 @@ from bsft_nb.events import Event
 from bsft_nb.progress import TextProgress, reduce_all
 from bsft_nb.progress_panel import ProgressPanel, Tail, follow_progress, live_charts, panel_html, progress_for
 from bsft_nb.runs import Run, RunFolder
+from bsft_nb.teleprompter import BootstrapFinetune
 from bsft_nb.widgets import BSFT, frontend
 
 
@@ -390,3 +391,16 @@ def test_new_names_are_found(llama):
     names.update(notebook_of(llama))
     click(labelled(panel.widget, "Look again"))
     assert panel.choice["student"] == "tagger" and Path(names["llama"]).exists()
+
+
+def test_the_preflight_is_shown_as_it_changes(llama, monkeypatch):
+    asked = []
+
+    def preflight(self, student, *, trainset, **kwargs):
+        asked.append(kwargs)
+        return f"{len(trainset)} examples\n{kwargs.get('epochs', 1)} epochs <b>"
+
+    monkeypatch.setattr(BootstrapFinetune, "preflight", preflight, raising=False)
+    panel = CompilePanel(notebook_of(llama))
+    from_browser(panel.controls["epochs"], value=7)
+    assert "6 examples\n7 epochs &lt;b&gt;" in panel.checked.value and asked[-1]["epochs"] == 7

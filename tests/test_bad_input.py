@@ -294,5 +294,5 @@ def test_raising_metric_is_counted_and_shown(teacher, llama):
     tp = BootstrapFinetune(metric, dict(lm=teacher))
     with pytest.raises(DataError, match=r"(?s)tried 2, ran 2, parsed 2, kept 0, metric_errors 2.*nothing.*metric error"):
         tp.compile(dspy.Predict(Sort), trainset=examples("oak", "fir"), target=llama, display=False)
-    assert [t["reason"] for t in tp.run.traces] == ["metric error"] * 2
+    assert [t.reason for t in tp.run.traces] == ["metric error"] * 2
     assert tp.run.path / "traces.jsonl" in tp.run.path.iterdir()

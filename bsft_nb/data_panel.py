@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from .data import Pair
+from .ledger import load_traces
 from .models import Codec, load_codec, resolve_target
 from .progress import show_number
 from .runs import Run
@@ -119,7 +120,7 @@ class DataPanel:
     @classmethod
     def of(cls, run: Run) -> DataPanel:
         "The panel of a run."
-        return cls(run.traces, load_pairs(run), run.funnel(), lambda: run_codec(run))
+        return cls([t.row() for t in load_traces(run.folder / "traces.jsonl")], load_pairs(run), run.funnel(), lambda: run_codec(run))
 
     @property
     def pairs(self) -> list[Pair]:

@@ -280,9 +280,9 @@ def test_nothing_accepted(llama):
     assert "heavy" in said, "what the teacher said when it could not be parsed"
     assert str(tp.run.path / "traces.jsonl") in said
     attempts = tp.run.traces
-    assert [a["reason"] for a in attempts] == ["rejected", "unparsed", "rejected", "rejected"]
-    assert [a["inputs"]["words"] for a in attempts] == ["oak", "rose", "fir", "elm"]
-    assert all(a["prediction"] == {"kind": "stone"} and a["score"] == 0 for a in attempts if a["reason"] == "rejected")
+    assert [a.reason for a in attempts] == ["rejected", "unparsed", "rejected", "rejected"]
+    assert [a.inputs["words"] for a in attempts] == ["oak", "rose", "fir", "elm"]
+    assert all(a.prediction == {"kind": "stone"} and a.score == 0 for a in attempts if a.reason == "rejected")
     assert len((tp.run.path / "traces.jsonl").read_text().splitlines()) == 4
     assert read_json(tp.run.path / "run.json")["status"] == tp.run.status == "failed"
 

@@ -250,7 +250,7 @@ def test_one_failing_call_costs_one_attempt(tiny):
     tp.compile(dspy.Predict(Sort), trainset=trainset, target=tiny, **SETTINGS)
     failed = [t for t in tp.run.traces if t.reason == "error"]
     assert len(failed) == len({e.words for e in trainset if "cat" in e.words}) > 0
-    assert "rate limit" in failed[0]["error"] and "Traceback" in failed[0]["error"]
+    assert "rate limit" in failed[0].error and "Traceback" in failed[0].error
 
 
 KILLED = """

@@ -133,7 +133,7 @@ class _Teller:
 def _end(response: Response) -> StreamEndEvent:
     return StreamEndEvent(finish_reason=response.finish_reason, usage=response.usage)
 
-# %% ../nbs/08d_engine.ipynb #7cbabe27
+# %% ../nbs/08d_engine.ipynb #0550e5a2
 class StudentEngine:
     "The model in a folder, behind DSPy's engine contract. Make one with `StudentEngine.at(folder)`: it is shared."
 
@@ -256,7 +256,7 @@ class AsyncStudentEngine:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(lambda t: t.exception() or t.result().future.cancel())
+            task.add_done_callback(lambda t: t.cancelled() or t.exception() or t.result().future.cancel())
             raise
 
     async def stream(self, request: Request):

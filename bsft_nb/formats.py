@@ -121,21 +121,26 @@ class StudentAdapter(dspy.Adapter):
 
     def _call_preprocess(self, lm, lm_kwargs, signature, inputs):
         signature = super()._call_preprocess(lm, lm_kwargs, signature, inputs)
-        choices = self.choices(signature) if self.restrict else []
-        if choices and getattr(getattr(lm, "engine", None), "takes_choices", False):
-            schema = {"name": "choices", "schema": {"type": "string", "enum": choices}}
-            lm_kwargs["response_format"] = {"type": "json_schema", "json_schema": schema}
+        schema = self.schema(signature) if self.restrict else None
+        if schema and getattr(getattr(lm, "engine", None), "takes_choices", False):
+            lm_kwargs["response_format"] = {"type": "json_schema", "json_schema": {"name": "choices", "schema": schema}}
         return signature
 
-    def choices(self, signature: type[dspy.Signature]) -> list[str]:
-        "All completions there can be, where the only output is of a closed type; else none."
+    def schema(self, signature: type[dspy.Signature]) -> dict | None:
+        "JSON schema of all completions there can be, where the only output is of a closed type or a whole number; else none."
         if len(signature.output_fields) != 1:
-            return []
-        annotation = next(iter(signature.output_fields.values())).annotation
-        closed = isinstance(annotation, enum.EnumMeta) or annotation is bool or get_origin(annotation) is Literal
-        values = [True, False] if annotation is bool else get_args(annotation) or (list(annotation) if closed else [])
-        names = list(signature.output_fields)
-        return [self._protect(write_value(v, annotation), names) for v in values] if closed else []
+            return None
+        annotation, texts, number = next(iter(signature.output_fields.values())).annotation, [], False
+        for kind in get_args(annotation) if _is_union(annotation) else (annotation,):
+            if kind is int:
+                number = True
+            elif kind in (bool, type(None)) or isinstance(kind, enum.EnumMeta) or get_origin(kind) is Literal:
+                values = [True, False] if kind is bool else [None] if kind is type(None) else get_args(kind) or list(kind)
+                texts += [self._protect(write_value(v, annotation), list(signature.output_fields)) for v in values]
+            else:
+                return None
+        parts = [{"type": "string", "enum": texts}] * bool(texts) + [{"type": "integer"}] * number
+        return parts[0] if len(parts) == 1 else {"anyOf": parts}
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         "The outputs that `completion` spells. Raises `AdapterParseError` where it spells none."

@@ -91,8 +91,7 @@ def answers_that_parse(engine, n: int, threads: int = 32) -> dict[str, int]:
     kinds = {"Literal": Literal["billing", "shipping", "no team at all"], "bool": bool, "int": int}
     for name, kind in kinds.items():
         signature = dspy.Signature("ticket -> answer", "Answer.").with_updated_fields("answer", type_=kind)
-        texts = adapter.choices(signature)
-        schema = {"type": "string", "enum": texts} if texts else {"type": "integer"}
+        schema = adapter.schema(signature)
 
         def ask(i):
             config = Config(temperature=1.5, max_tokens=12, response_format={"type": "json_schema", "schema": schema})

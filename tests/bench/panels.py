@@ -118,5 +118,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
         os.environ["BSFT_HOME"] = made + "/home"
         figures = panel_figures(10_000 if quick else 100_000, Path(made))
-        figures |= overhead(1 if quick else 5, 10 if quick else 30, Path(made))
+        figures |= overhead(1 if quick else 5, 8 if quick else 16, Path(made))
     print(json.dumps(figures))

@@ -11,16 +11,16 @@ from bisect import bisect_left
 from dataclasses import replace
 from typing import Any
 
-from .data import Pair
+from .data import Pair, load_pairs
+from .funnel import funnel_html
 from .ledger import load_traces
 from .models import Codec, load_codec, resolve_target
 from .progress import show_number
 from .runs import Run
-from .widgets import ACCENT, BAD, CODE, LINE, QUIET, Html, Pager, bar, bundle, button, join, page, row, table, tag, text_box
+from .widgets import ACCENT, BAD, CODE, LINE, QUIET, Html, Pager, bundle, button, join, page, row, table, tag, text_box
 
 # %% auto #0
-__all__ = ['PROMPT', 'COMPLETION', 'Threshold', 'funnel_html', 'traces_html', 'pair_html', 'tokens_html', 'load_pairs',
-           'run_codec', 'DataPanel']
+__all__ = ['PROMPT', 'COMPLETION', 'Threshold', 'traces_html', 'pair_html', 'tokens_html', 'run_codec', 'DataPanel']
 
 # %% ../nbs/11b_data_panel.ipynb #1ec24054
 class Threshold:
@@ -39,13 +39,6 @@ class Threshold:
         return attempts, self.calls[attempts]
 
 # %% ../nbs/11b_data_panel.ipynb #ae469d61
-def funnel_html(funnel: dict[str, dict[str, int]]) -> Html:
-    "The stages of the funnel, each with a bar and the counts of its predictors."
-    first = max((c["all"] for c in funnel.values()), default=0)
-    rows = [[s, f"{c['all']:,}", bar(c["all"] / first if first else 0, f"{s}: {c['all']} of {first}", "160px"), ", ".join(f"{k} {v:,}" for k, v in c.items() if k != "all")] for s, c in funnel.items()]
-    return table(["stage", "left", "", "predictors"], rows, "funnel", [1])
-
-
 def traces_html(traces: list[dict], first: int = 0) -> Html:
     "Attempts with their outcome; `first` is the number of the first."
     rows = [[f"{first + i + 1:,}", _fields(t["inputs"]), _said(t), show_number(t.get("score")), _outcome(t)] for i, t in enumerate(traces)]
@@ -85,16 +78,6 @@ def tokens_html(ids: list[int], codec: Codec, most: int = 1000) -> Html:
     return join([*boxes, f"… {len(ids) - most:,} more" if len(ids) > most else ""])
 
 # %% ../nbs/11b_data_panel.ipynb #5aa233ba
-def load_pairs(run: Run) -> list[Pair]:
-    "The rows that the run trains on. Raises `FileNotFoundError` where it has not come so far."
-    folder = run.path / "pairs"
-    if not folder.exists():
-        raise FileNotFoundError(f"run {run.id} has no pairs yet: it is {run.status}")
-    from datasets import load_from_disk
-
-    return [Pair(**{k: r[k] for k in Pair.__dataclass_fields__}) for r in load_from_disk(str(folder))["train"]]
-
-
 def run_codec(run: Run) -> Codec:
     "The target's tokenizer."
     return load_codec(resolve_target(run.info["target"]).path)
@@ -120,7 +103,7 @@ class DataPanel:
     @classmethod
     def of(cls, run: Run) -> DataPanel:
         "The panel of a run."
-        return cls([t.row() for t in load_traces(run.folder / "traces.jsonl")], load_pairs(run), run.funnel(), lambda: run_codec(run))
+        return cls([t.row() for t in load_traces(run.folder / "traces.jsonl")], load_pairs(run.folder / "pairs")[0], run.funnel(), lambda: run_codec(run))
 
     @property
     def pairs(self) -> list[Pair]:
@@ -148,7 +131,7 @@ class DataPanel:
         self.corrected[i] = replace(self._pairs[i], completion=completion, completion_ids=ids)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return bundle(self.widget, page(funnel_html(self.funnel), traces_html(self.traces[:20])))
+        return bundle(self.widget, page(Html(funnel_html(self.funnel)), traces_html(self.traces[:20])))
 
     def _build(self):
         self.widget = _data_widget(self)
@@ -197,7 +180,7 @@ def _data_widget(panel: DataPanel):
     for control, call in ((slider, moved), (only, filtered), (number, turned), (tokens, turned)):
         control.observe(call, "value")
     moved(), filtered(), turned()
-    parts = [w.VBox([text_box(page(funnel_html(panel.funnel))), slider, left]), w.VBox([row(only, pager.widget), attempts]), w.VBox([row(number, tokens, toggle, keep), shown, editor, message])]
+    parts = [w.VBox([text_box(page(Html(funnel_html(panel.funnel)))), slider, left]), w.VBox([row(only, pager.widget), attempts]), w.VBox([row(number, tokens, toggle, keep), shown, editor, message])]
     return w.Tab(parts, titles=["Funnel and threshold", f"Attempts ({len(panel.traces):,})", f"Rows ({len(panel._pairs):,})"])
 
 

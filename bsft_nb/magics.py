@@ -21,7 +21,9 @@ from .data_panel import DataPanel
 from .progress import describe, reduce_all
 from .progress_panel import follow_progress, panel_html
 from .report import snapshot_html, write_report
-from .runs import Run, find_run, list_runs
+from .handle import Run
+from .loading import attach
+from .runs import list_runs
 from .teleprompter import BootstrapFinetune
 from .widgets import BSFT, page, table
 
@@ -84,7 +86,7 @@ def chosen_run(name: str | None) -> Run:
         if not runs:
             raise UsageError("no runs yet: compile a program first")
         name = runs[0]["id"]
-    return Run(find_run(name))
+    return attach(name)
 
 # %% ../nbs/12_magics.ipynb #68f551ef
 COMMANDS = ("runs", "status", "attach", "stop", "report", "compare", "data", "panel", "compile")

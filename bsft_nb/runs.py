@@ -52,7 +52,7 @@ def read_json(path: Path, default: Any = None) -> Any:
 def fingerprint(obj: Any) -> str:
     "16 hexadecimal digits that change with the JSON form of `obj`."
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def code_fingerprint(fn: Callable | None) -> str:

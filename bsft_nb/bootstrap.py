@@ -78,7 +78,7 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
         num_threads: int = 8,
         on_trace: Callable[[Trace, bool], None] = lambda trace, again: None,  # `again`: without asking the teacher
         stop: StopSignal | None = None,
-        max_calls: int | None = None,  # attempts that may ask the teacher; with that many, no new one begins
+        max_calls: int | None = None,  # LM calls at most; an attempt for which fewer than a call a predictor are left does not begin
     ) -> Traces:
         "All attempts, ordered by teacher, example and round. Raises the last error after `max_errors` of them."
         with closing(Ledger(ledger)) as store, ThreadPoolExecutor(num_threads, thread_name_prefix="bsft-teacher") as pool:
@@ -93,6 +93,12 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
                 work.over.set()
                 raise
         return Traces(ledger, (at for _, places in sorted(work.places.items()) for at in places), work.left_out)
+
+    def known(self, teachers: list[dspy.Module], trainset: list[dspy.Example], ledger: Path) -> int:
+        "How many attempts of these teachers at these examples are in the ledger, so that they ask nobody."
+        with closing(Ledger(ledger)) as store:
+            work = _Collection(self, teachers, trainset, store, None, None, 0)
+            return sum(len(list(work.in_ledger(t, key))) for _, (t, (key, _)) in work.jobs)
 
 # %% ../nbs/04d_bootstrap.ipynb #8f25b0c1
 class _Collection:
@@ -128,7 +134,7 @@ class _Collection:
             now = Trace(key, attempt, teacher, plain(example.inputs()), metric=self.metric, key=self.teachers[teacher].attempt_key(key, attempt))
             place, trace = self.ledger.find(now.key) or (None, None)
             asks = trace is None or trace.reason == "error"
-            if asks and not self.may_begin():
+            if asks and not self.may_begin(teacher):
                 return
             if asks or trace.reason == "metric error" or (trace.metric != self.metric and trace.reason != "unparsed"):
                 trace, error = self.attempt(now, example, None if asks else trace)
@@ -143,12 +149,24 @@ class _Collection:
             if trace.kept:
                 return
 
-    def may_begin(self) -> bool:
-        "May another attempt ask the teacher? Counts it, or the example that is left out."
+    def in_ledger(self, teacher: int, key: str) -> Iterator[Trace]:
+        "The rounds for one example that were run to their end, up to the first that was kept."
+        for attempt in range(self.settings.max_rounds):
+            _, trace = self.ledger.find(self.teachers[teacher].attempt_key(key, attempt)) or (None, None)
+            if trace is None or trace.reason == "error":
+                return
+            yield trace
+            if trace.kept and trace.metric == self.metric:
+                return
+
+    def may_begin(self, teacher: int) -> bool:
+        "May another attempt ask the teacher? Sets a call a predictor aside for it, or counts the example as left out."
+        calls = len(self.teachers[teacher].signatures)
         with self.lock:
-            self.left_out += self.may_ask <= 0
-            self.may_ask -= 1
-            return self.may_ask >= 0
+            fits = self.may_ask >= calls
+            self.may_ask -= calls if fits else 0
+            self.left_out += not fits
+            return fits
 
     def attempt(self, trace: Trace, example: dspy.Example, known: Trace | None) -> tuple[Trace, Exception | None]:
         "`trace` filled by running the teacher, and what went wrong; nobody is asked if the attempt is `known`."
@@ -163,6 +181,9 @@ class _Collection:
             pass
         except Exception as e:
             failed = e
+        if known is None:
+            with self.lock:  # what was set aside and not used
+                self.may_ask += len(teacher.signatures) - record.made
         if known and (failed or record.missed):  # the program did something else this time: what is written down counts
             prediction, steps = remembered(known, program)
             trace = replace(known, teacher=trace.teacher, metric=self.metric)

@@ -60,7 +60,7 @@ def stop(args: argparse.Namespace):
     run.stop()
     print(f"asked {run.id} to stop")
 
-# %% ../nbs/13_cli.ipynb #022df8ed
+# %% ../nbs/13_cli.ipynb #6a9d44ae
 def main(argv: list[str] | None = None) -> int:
     "The command `bsft`. Returns the exit code: 0, or 2 for a mistake in what was asked."
     ask = argparse.ArgumentParser("bsft", description="Look at bsft_nb's runs, follow them, stop them.")
@@ -78,4 +78,6 @@ def main(argv: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as e:
         print(f"bsft: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # enough of following
+        return 130
     return 0

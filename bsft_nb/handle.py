@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Run']
 
-# %% ../nbs/11d_handle.ipynb #a88222b3
+# %% ../nbs/11d_handle.ipynb #df721601
 class Run(runs.Run):
     "A handle on a run: look at it, wait for it, stop it, take its data out."
 
@@ -83,7 +83,7 @@ class Run(runs.Run):
         metric: Callable | None = None,
         *,
         teacher: dspy.Module | None = None,  # its calls are paid for; None: no teacher's column
-        lm: dspy.BaseLM | None = None,  # of the teacher, where it has none of its own
+        teacher_settings: dict | None = None,  # DSPy settings for the teacher, such as `dict(lm=...)`
         num_threads: int = 16,
     ) -> Table:
         "Answer `examples` with the tuned and the untuned student and the teacher; the table becomes the run's."
@@ -96,7 +96,8 @@ class Run(runs.Run):
         with dspy.context(adapter=first.adapter):
             answers["untuned"] = evaluate(untuned, examples, metric, num_threads=num_threads)
         if teacher is not None:
-            answers["teacher"] = evaluate(teacher, examples, metric, lm, num_threads)
+            with dspy.context(**(teacher_settings or {})):
+                answers["teacher"] = evaluate(teacher, examples, metric, num_threads=num_threads)
         return write_table(self.folder / "compare.jsonl", compare_rows(examples, answers, self.id))
 
     def _repr_html_(self) -> str:

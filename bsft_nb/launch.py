@@ -106,7 +106,7 @@ def score_checkpoint(job: Job, checkpoint: Checkpoint, score: Score, log: EventL
         log.emit("warn", note=f"{job.model}: epoch {epoch} could not be scored ({type(e).__name__}: {e}); training goes on, and this checkpoint counts by its held-out loss, after those with a score")
         return record_score(job.checkpoints, checkpoint.step, None)
     record_score(job.checkpoints, checkpoint.step, value)
-    log.emit("score", model=job.model, epoch=epoch, score=value, which="checkpoint")
+    log.emit("score", model=job.model, epoch=epoch, step=checkpoint.step, score=value, which="checkpoint")
 
 
 def unscored(jobs: list[Job]) -> list[tuple[Job, Checkpoint]]:

@@ -95,7 +95,7 @@ def price(
     rates = [rate(info, f"{side}_cost_per_token") for side in ("input", "output")]
     return None if None in rates else tokens_in * rates[0] + tokens_out * rates[1]
 
-# %% ../nbs/11b_preflight.ipynb #ff1dc19d
+# %% ../nbs/11b_preflight.ipynb #6ae6f638
 @dataclass(frozen=True)
 class Preflight:
     "What a compile would do, at most."
@@ -111,7 +111,7 @@ class Preflight:
     examples: int
     calls: int  # teacher calls at most, a call a predictor and attempt
     calls_known: int  # of these, in the ledger: made and paid for already
-    cost: float | None  # US dollars for the calls still to be made; `None`: no price known
+    cost: float | None  # US dollars for the calls still to be made, at 50 tokens an answer; `None`: no price known
     train_rows: int  # at most
     train_seconds: float  # about
     warnings: list[str] = field(default_factory=list)
@@ -123,10 +123,10 @@ class Preflight:
     def lines(self) -> dict[str, str]:
         "The figures in words."
         known = f", {self.calls_known:,} of them in the ledger already" if self.calls_known else ""
-        money = f", about ${self.cost:,.2f} at most" if self.cost is not None else ", no price known"
+        money = f", about ${self.cost:,.2f}" if self.cost is not None else ", no price known"
         return {
             "program": f"{self.program}: " + "; ".join(f"{k} ({v})" for k, v in self.predictors.items()),
-            "teacher": f"at most {self.calls:,} calls for {self.examples:,} examples{known}{money} (more where a predictor is called in a loop)",
+            "teacher": "is not asked" if not self.calls else f"at most {self.calls:,} calls for {self.examples:,} examples{known}{money} (more where a predictor is called in a loop)",
             "target": f"{self.target}, {self.architecture}, {_count(self.parameters)} parameters",
             "memory": f"{self.memory_needed / 2**30:.1f} GiB and activations, of {self.memory_free / 2**30:.1f} GiB free",
             "training": f"at most {self.train_rows:,} rows on {self.device} in {self.precision}, about {_span(self.train_seconds)}",
@@ -144,7 +144,7 @@ def _count(n: int) -> str:
 def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
-# %% ../nbs/11b_preflight.ipynb #b9771342
+# %% ../nbs/11b_preflight.ipynb #eb5eb545
 def preflight(
     student: dspy.Module,
     teachers: list[dspy.Module],
@@ -164,9 +164,9 @@ def preflight(
     predictors, attempts = student.predictors(), len(trainset) * len(teachers) * rounds
     calls, done = attempts * len(predictors), min(known, attempts) * len(predictors)
     sample = trainset[:20]
-    tokens = max(prompt_tokens(t, sample) for t in teachers)
+    tokens = max((prompt_tokens(t, sample) for t in teachers), default=0)
     to_make = calls - done if max_calls is None else min(calls - done, max_calls)
-    rows = len(trainset) * len(predictors) * len(teachers)
+    rows = len(trainset) * len(predictors) * max(1, len(teachers))
     own = (sum(len(str(v)) for e in sample for v in e.values()) // 4 // max(1, len(sample)) + 32) * rows  # the student's prompts are short
     warnings = []
     if max_calls is not None and max_calls < calls - done:

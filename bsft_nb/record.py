@@ -40,6 +40,7 @@ class Record:
     ):
         self.ledger, self.key, self.attempt, self.ask, self.missed = ledger, key, attempt, ask, False
         self.told: list[dict] = []  # the calls that were answered, with what the LM told about them
+        self.made = 0  # of these, those that an LM was asked now
         self._lock, self._rows = threading.Lock(), defaultdict(deque)
         for row in sorted(ledger.calls_of(key), key=lambda r: r["attempt"] != attempt):  # its own before others'
             self._rows[row["call"]].append(row)
@@ -60,6 +61,7 @@ class Record:
         with self._lock:
             self.ledger.add_call(self.key, row)
             self.told.append(row)
+            self.made += 1
 
     def bill(self) -> dict:
         "Tokens, cost and latency of the attempt, over the calls that told; `None` where none did."

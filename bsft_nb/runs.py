@@ -253,7 +253,7 @@ def attach(
 ) -> Run:
     "A handle on a run of any process. A run whose process died is marked. Raises `FileNotFoundError` that lists the runs."
     folder = find_run(run)
-    if folder.status == "died" and folder.info["status"] == "running":
+    if folder.status == "died" and folder.info["status"] == "running" and folder.trainer.get("status") != "trained":
         message = f"the process that worked on run {folder.id} died (number {folder.info['worker']['pid']}). Teacher calls and whole checkpoints are kept: compile again with the same arguments, and it goes on from there"
         folder.update(status="died", error=message)
         folder.log.emit("error", type="Died", message=message)

@@ -11,11 +11,12 @@ from typing import Any
 import dspy
 
 from .bootstrap import check_metric
+from .models import is_here
 from .progress import reduce_all
 from .progress_panel import ProgressPanel, Tail
 from .runs import Run
 from .teleprompter import BootstrapFinetune
-from .widgets import BAD, CODE, Html, bundle, button, page, row, tag, text_box
+from .widgets import BAD, CODE, QUIET, Html, bundle, button, page, row, tag, text_box
 
 # %% auto #0
 __all__ = ['DEFAULTS', 'NAMES', 'NONE', 'candidates', 'arguments', 'python_for', 'CompilePanel']
@@ -115,6 +116,8 @@ class CompilePanel:
             return tag("span", "Define a program and a list of dspy.Example in the notebook, then press “Look again”.", f"color:{BAD}")
         try:
             tp, asked = self._evaluated()
+            if not is_here(asked.get("target", "t5-large")):
+                return tag("span", f"The target {asked.get('target', 't5-large')!r} is not on this machine: Start fetches it from the Hub, then checks.", QUIET)
             return tag("pre", str(tp.preflight(**asked)), CODE) if hasattr(tp, "preflight") else ""
         except (TypeError, ValueError, OSError) as e:
             return tag("span", str(e), f"color:{BAD};white-space:pre-wrap")

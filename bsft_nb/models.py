@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['ALIASES', 'HUB_FILES', 'TargetError', 'Target', 'check_folder', 'model_cache', 'resolve_target', 'quiet',
+__all__ = ['ALIASES', 'HUB_FILES', 'TargetError', 'Target', 'check_folder', 'model_cache', 'is_here', 'resolve_target', 'quiet',
            'pick_device', 'has_bf16', 'load_weights', 'Codec', 'load_codec']
 
 # %% ../nbs/02_models.ipynb #7526786c
@@ -102,6 +102,17 @@ HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 def model_cache() -> Path:
     "Where converted models are kept: `BSFT_CACHE`, or `~/.cache/bsft_nb`."
     return Path(os.environ.get("BSFT_CACHE", Path.home() / ".cache" / "bsft_nb"))
+
+
+def is_here(target: str | Path) -> bool:
+    "Would `resolve_target` find `target` on this machine, without the Hub?"
+    from huggingface_hub import try_to_load_from_cache
+
+    package, file, hub_id = ALIASES.get(str(target), ("", "", str(target)))
+    spec = importlib.util.find_spec(package) if package else None
+    if (spec and (Path(spec.origin).parent / file).exists()) or Path(hub_id).expanduser().exists():
+        return True
+    return hub_id.count("/") < 2 and isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
 
 
 def resolve_target(

@@ -93,7 +93,7 @@ class Loop(Trainer):
             events.emit("warn", note=f"{job.model}: prompts are run whole, their shared beginning with each: {module.plain_because}")
 
     def _get_train_sampler(self, train_dataset=None):
-        return BatchOrder(self.rows, self.job.config.bsize, self.job.config.seed)
+        return BatchOrder(self.rows, self.job.config.bsize, self.job.config.seed, None if self.shared else 0.1)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         "Gradients of all rows of an optimizer step; returns their loss."

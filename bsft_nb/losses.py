@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['collate', 'shared_prefix', 'attend_packed', 'use_packed_attention', 'completion_loss', 'can_share', 'BatchOrder']
 
-# %% ../nbs/06a_losses.ipynb #b4ed59d5
+# %% ../nbs/06a_losses.ipynb #0c6a7068
 def collate(
     pairs: list[Pair],
     codec: Codec,
@@ -48,22 +48,35 @@ def shared_prefix(prompts: list[list[int]]) -> int:
 
 
 def _packed(pairs: list[Pair]) -> dict[str, list[int]]:
-    "A batch as one sequence: `sizes` are the lengths of the prefix and of each row's own part, `predict` where the logits of `labels` are."
-    n = shared_prefix([p.prompt_ids for p in pairs])
-    own = [p.prompt_ids[n:] + p.completion_ids[:-1] for p in pairs]
-    ids, positions, predict = pairs[0].prompt_ids[:n], list(range(n)), []
-    for p, row in zip(pairs, own):
-        predict += range(len(ids) + len(row) - len(p.completion_ids), len(ids) + len(row))
-        ids, positions = ids + row, positions + list(range(n, n + len(row)))
-    labels = [i for p in pairs for i in p.completion_ids]
-    return {"input_ids": ids, "position_ids": positions, "labels": labels, "predict": predict, "sizes": [n, *map(len, own)]}
+    "A batch as one sequence, predictor by predictor: `sizes` are the lengths of a prefix and of its rows' own parts, with -1 before the next prefix; `predict` is where the logits of `labels` are."
+    made = {"input_ids": [], "position_ids": [], "labels": [], "predict": [], "sizes": []}
+    groups = defaultdict(list)
+    for p in pairs:
+        groups[p.predictor].append(p)
+    for group in groups.values():
+        n = shared_prefix([p.prompt_ids for p in group])
+        made["sizes"] += [-1] * bool(made["sizes"]) + [n]
+        _append(made, group[0].prompt_ids[:n], 0)
+        for p in group:
+            own = p.prompt_ids[n:] + p.completion_ids[:-1]
+            _append(made, own, n)
+            end = len(made["input_ids"])
+            made["sizes"].append(len(own))
+            made["predict"] += range(end - len(p.completion_ids), end)
+            made["labels"] += p.completion_ids
+    return made
+
+
+def _append(made: dict[str, list[int]], ids: list[int], begin: int):
+    made["input_ids"] += ids
+    made["position_ids"] += range(begin, begin + len(ids))
 
 
 def _padded(rows: list[list[int]], fill: int, left: bool) -> list[list[int]]:
     width = max(map(len, rows))
     return [[fill] * (width - len(r)) + r if left else r + [fill] * (width - len(r)) for r in rows]
 
-# %% ../nbs/06a_losses.ipynb #53ed36c7
+# %% ../nbs/06a_losses.ipynb #e0d9166c
 def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scaling=None, packed_sizes=None, **kwargs):
     "Attention in a packed batch, for transformers' attention interface: (1, heads, tokens, size) in, (1, tokens, heads, size) out."
     import torch
@@ -75,14 +88,17 @@ def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scalin
     grouped = query.device.type == "cpu"  # elsewhere, grouped heads with a mask have no fused kernel
     if not grouped:
         key, value = (repeat_kv(x, query.shape[1] // x.shape[1]) for x in (key, value))
-    parts, prefix = [], packed_sizes[0]
-    begin = [x[:, :, :prefix] for x in (key, value)]
-    for i, own in enumerate(zip(*(x.split(packed_sizes, 2) for x in (query, key, value)))):
-        n, after = own[0].shape[2], prefix if i else 0
-        if n:
-            k, v = (torch.cat([b, x], 2) for b, x in zip(begin, own[1:])) if after else own[1:]
-            mask = torch.ones(n, after + n, dtype=torch.bool, device=query.device).tril(after) if after else None
-            parts.append(scaled_dot_product_attention(own[0], k, v, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped))
+    parts, at = [], 0
+    for sizes in packed_sizes:
+        some = [x[:, :, at : at + sum(sizes)] for x in (query, key, value)]
+        prefix, at = sizes[0], at + sum(sizes)
+        begin = [x[:, :, :prefix] for x in some[1:]]
+        for i, own in enumerate(zip(*(x.split(sizes, 2) for x in some))):
+            n, after = own[0].shape[2], prefix if i else 0
+            if n:
+                k, v = (torch.cat([b, x], 2) for b, x in zip(begin, own[1:])) if after else own[1:]
+                mask = torch.ones(n, after + n, dtype=torch.bool, device=query.device).tril(after) if after else None
+                parts.append(scaled_dot_product_attention(own[0], k, v, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped))
     return torch.cat(parts, 2).transpose(1, 2), None
 
 
@@ -98,7 +114,7 @@ def use_packed_attention(model: PreTrainedModel):
     AttentionMaskInterface.register("bsft_packed", mask)
     model.set_attn_implementation("bsft_packed")
 
-# %% ../nbs/06a_losses.ipynb #8a830c1b
+# %% ../nbs/06a_losses.ipynb #55351fbe
 def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
     "`model` (or a PEFT model) in a module whose `forward` takes a batch of `collate` and returns the mean loss of a completion token; its `plain_because` is what `can_share` said."
     import torch
@@ -127,7 +143,7 @@ def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
 def _logits(model, takes: set[str], input_ids, labels, sizes=None, *, position_ids=None, predict=None, attention_mask=None, **_):
     "Logits of `labels`: (*labels.shape, vocabulary)."
     if sizes is not None:
-        args = dict(position_ids=position_ids, logits_to_keep=predict[0], packed_sizes=sizes[0].tolist(), use_cache=False)
+        args = dict(position_ids=position_ids, logits_to_keep=predict[0], packed_sizes=_groups(sizes[0].tolist()), use_cache=False)
         return model(input_ids=input_ids, **args).logits
     if model.config.is_encoder_decoder:
         return model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).logits
@@ -136,6 +152,14 @@ def _logits(model, takes: set[str], input_ids, labels, sizes=None, *, position_i
         args["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **args).logits
     return logits[:, -labels.shape[1] - 1 : -1]
+
+
+def _groups(sizes: list[int]) -> list[list[int]]:
+    "The sizes of each prefix and its rows."
+    groups = [[]]
+    for n in sizes:
+        groups.append([]) if n < 0 else groups[-1].append(n)
+    return groups
 
 
 def _base(model) -> PreTrainedModel:
@@ -184,16 +208,16 @@ def _probe(model, base) -> str | None:
     near = 1e-3 if base.dtype is torch.float32 else 0.05
     return None if error < near else f"a probe's logits are {error:.2g} of their size off with a shared beginning"
 
-# %% ../nbs/06a_losses.ipynb #13cb0eee
+# %% ../nbs/06a_losses.ipynb #867cec6e
 class BatchOrder:
-    "A sampler for `DataLoader`: indices of `pairs`, of which each `bsize` in a row make a batch of one predictor and similar length."
+    "A sampler for `DataLoader`: indices of `pairs`, of which each `bsize` in a row make a batch."
 
     def __init__(
         self,
         pairs: list[Pair],
         bsize: int,  # rows of a batch
         seed: int = 0,  # with the epoch, fixes the order
-        noise: float = 0.1,  # lengths are compared after a random factor within 1 ± noise
+        noise: float | None = None,  # batches of similar length: lengths are compared after a random factor within 1 ± noise; None: any
     ):
         self.pairs, self.bsize, self.seed, self.noise, self.epoch = pairs, bsize, seed, noise, 0
 
@@ -205,17 +229,13 @@ class BatchOrder:
         return len(self.pairs)
 
     def __iter__(self) -> Iterator[int]:
-        draw, groups = random.Random(f"{self.seed} {self.epoch}"), defaultdict(list)
-        for i in draw.sample(range(len(self)), len(self)):
-            groups[self.pairs[i].predictor].append(i)
-        over = {name: len(g) % self.bsize for name, g in groups.items()}
-        mixed = [i for name in sorted(groups) for i in groups[name][: over[name]]]
-        chunks = [c for name in sorted(groups) for c in self._chunks(groups[name][over[name] :], draw)]
-        chunks += [mixed[i : i + self.bsize] for i in range(0, len(mixed), self.bsize)]
-        last = chunks.pop() if len(mixed) % self.bsize else []
-        draw.shuffle(chunks)
-        return iter([i for c in [*chunks, last] for i in c])
-
-    def _chunks(self, rows: list[int], draw: random.Random) -> list[list[int]]:
-        rows = sorted(rows, key=lambda i: self.pairs[i].tokens * draw.uniform(1 - self.noise, 1 + self.noise))
-        return [rows[i : i + self.bsize] for i in range(0, len(rows), self.bsize)]
+        draw = random.Random(f"{self.seed} {self.epoch}")
+        rows = draw.sample(range(len(self)), len(self))
+        if self.noise is not None:
+            over = len(rows) % self.bsize
+            last, rest = rows[:over], rows[over:]
+            rest.sort(key=lambda i: self.pairs[i].tokens * draw.uniform(1 - self.noise, 1 + self.noise))
+            chunks = [rest[i : i + self.bsize] for i in range(0, len(rest), self.bsize)]
+            draw.shuffle(chunks)
+            rows = [i for c in [*chunks, last] for i in c]
+        return iter(rows)

@@ -103,6 +103,8 @@ class DataPanel:
     @classmethod
     def of(cls, run: Run) -> DataPanel:
         "The panel of a run."
+        if not (run.folder / "pairs").exists():
+            raise FileNotFoundError(f"run {run.id} has no pairs yet: it is {run.status}")
         return cls([t.row() for t in load_traces(run.folder / "traces.jsonl")], load_pairs(run.folder / "pairs")[0], run.funnel(), lambda: run_codec(run))
 
     @property

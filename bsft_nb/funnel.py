@@ -5,7 +5,7 @@
 # %% ../nbs/04e_funnel.ipynb #10db6354
 from __future__ import annotations
 
-from html import escape
+import html
 
 # %% auto #0
 __all__ = ['STAGES', 'ATTEMPTS', 'Funnel', 'funnel_text', 'where_it_ends', 'funnel_html']
@@ -59,9 +59,9 @@ def funnel_html(funnel: Funnel) -> str:
     stages = [s for s in STAGES if s in funnel]
     names = list(dict.fromkeys(k for s in stages for k in funnel[s] if k != "all"))
     most = max((funnel[s].get("all", 0) for s in stages), default=0) or 1
-    head = "".join(_cell("th", escape(n)) for n in ["stage", "", "all", *names])
+    head = "".join(_cell("th", _shown(n)) for n in ["stage", "", "all", *names])
     body = "".join(_stage_row(STAGES[s][0], funnel[s], names, most) for s in stages)
-    beside = ", ".join(f"{escape(k)} {v['all']}" for k, v in _beside(funnel).items())
+    beside = ", ".join(f"{_shown(k)} {v['all']}" for k, v in _beside(funnel).items())
     note = f'<div style="opacity:.75;padding:4px 8px">besides: {beside}</div>' if beside else ""
     return f'<div style="color:inherit;font-size:13px"><table style="border-collapse:collapse;color:inherit"><tr>{head}</tr>{body}</table>{note}</div>'
 
@@ -70,8 +70,13 @@ def _stage_row(label: str, counts: dict[str, int], names: list[str], most: int) 
     width = round(100 * counts.get("all", 0) / most)
     bar = f'<div style="width:160px"><div style="width:{width}%;height:10px;background:currentColor;opacity:.45;border-radius:2px"></div></div>'
     numbers = [str(counts.get(n, "")) for n in ["all", *names]]
-    return "<tr>" + "".join(_cell("td", c) for c in [escape(label), bar, *numbers]) + "</tr>"
+    return "<tr>" + "".join(_cell("td", c) for c in [_shown(label), bar, *numbers]) + "</tr>"
 
 
 def _cell(tag: str, content: str) -> str:
     return f'<{tag} style="padding:2px 8px;text-align:right;background:transparent;color:inherit">{content}</{tag}>'
+
+
+def _shown(text: str) -> str:
+    "Text as HTML; what steers a screen (control characters, direction marks, halves of characters) is made visible."
+    return html.escape("".join(ch if ch.isprintable() else "\ufffd" for ch in str(text)))

@@ -92,7 +92,7 @@ def reduce(state: State, event: Event) -> State:
 def _stage(event: Event, state: State) -> str:
     d = event.data
     if event.kind == "done":
-        return d.get("status", "finished")
+        return d.get("status") or "finished"
     if event.kind == "score" and d.get("which") == "checkpoint":  # in the middle of a training
         return state.stage
     return {"bootstrap": "bootstrap", "trace": "bootstrap", "data": "data", "train": f"train {d.get('model', '')}".strip(), "score": "score"}.get(event.kind, state.stage)

@@ -41,7 +41,7 @@ from .widgets import frontend
 # %% auto #0
 __all__ = ['BootstrapFinetune']
 
-# %% ../nbs/11g_teleprompter.ipynb #85c53630
+# %% ../nbs/11g_teleprompter.ipynb #cd9c2fdc
 class BootstrapFinetune(Teleprompter):
     "Fine-tune a small model on the accepted traces of a teacher, and return the program with it."
 
@@ -151,6 +151,7 @@ class BootstrapFinetune(Teleprompter):
         "The arguments `a` of `compile` as a `Compilation`. Nothing is written, no model is loaded."
         check_metric(self.metric)
         check_conflicts(a["conflicts"])
+        config = _config(a)
         student, teachers = a["student"], a["teacher"] if isinstance(a["teacher"], (list, tuple)) else [a["teacher"]]
         teachers = [t for t in teachers if t is not None]
         check_programs(student, teachers)
@@ -160,7 +161,7 @@ class BootstrapFinetune(Teleprompter):
         _check_files(a)
         if a["traces"] is None and a["pairs"] is None:
             check_teacher_lms(teachers, self.teleprompter.teacher_settings)
-        target, config = resolve_target(a["target"]), _config(a)
+        target = resolve_target(a["target"])
         codec = load_codec(target.path)
         adapter = a["adapter"] or fit_adapter(codec, student, target.name)
         adapter_state(adapter)

@@ -265,7 +265,7 @@ def small_t5():
 
 
 def test_encoder_decoder_rows_are_exact():
-    model, pairs = small_t5(), BATCHES["two predictors"]
+    model, pairs = small_t5(), BATCHES["two predictors in turn"]
     batch = collate(pairs, SimpleNamespace(encoder_decoder=True, pad_id=0))
     alone = [model(input_ids=torch.tensor([p.prompt_ids]), labels=torch.tensor([p.completion_ids])).loss * len(p.completion_ids) for p in pairs]
     assert_same(model, completion_loss(model)(**batch)["loss"], sum(alone) / sum(len(p.completion_ids) for p in pairs))
@@ -285,7 +285,7 @@ def test_who_cannot_share_says_why_and_takes_the_plain_path(name):
     make, word = CANNOT[name]
     torch.manual_seed(0)
     model = make().train()
-    loss, pairs = completion_loss(model), BATCHES["two predictors"]
+    loss, pairs = completion_loss(model), BATCHES["two predictors in turn"]
     assert word in loss.plain_because and loss.plain_because == can_share(model)
     if model.config.is_encoder_decoder:
         return

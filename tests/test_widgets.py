@@ -402,5 +402,8 @@ def test_the_preflight_is_shown_as_it_changes(llama, monkeypatch):
 
     monkeypatch.setattr(BootstrapFinetune, "preflight", preflight, raising=False)
     panel = CompilePanel(notebook_of(llama))
+    from_browser(panel.controls["target"], value="no/such-model")
+    assert "not on this machine" in panel.checked.value and not asked, "nothing is fetched to look"
+    from_browser(panel.controls["target"], value=str(llama))
     from_browser(panel.controls["epochs"], value=7)
     assert "6 examples\n7 epochs &lt;b&gt;" in panel.checked.value and asked[-1]["epochs"] == 7

@@ -20,8 +20,8 @@ demo: setup  ## the main job, with a real 135M model
 	$(BIN)/python -c "from bsft_nb.demo.tickets import main; main()"
 
 test: setup  ## notebooks are executed, then the tests run
-	HF_HUB_OFFLINE=1 $(BIN)/nbdev_test --n_workers 2
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --ignore tests/browser tests
 
 lint: setup sync  ## names, syntax, and notebooks, package and README in step
 	$(BIN)/ruff check --select F,E7,E9,B --ignore B006,B023,B905 bsft_nb tests
@@ -37,6 +37,7 @@ bench: $(BENCHES:%=bench-%)  ## every benchmark; each ends with one line of JSON
 
 bench-%: setup  ## one of them: bench-bootstrap, bench-train, bench-generate, bench-panels
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
+	[ $* != generate ] || $(BIN)/python -m pip install -q llama-cpp-python || echo "llama-cpp-python could not be installed: its row says so"
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/bench/$*.py
 
 browser: setup  ## the panels in JupyterLab and a headless Chromium

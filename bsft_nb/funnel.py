@@ -78,5 +78,6 @@ def _cell(tag: str, content: str) -> str:
 
 
 def _shown(text: str) -> str:
-    "Text as HTML; what steers a screen (control characters, direction marks, halves of characters) is made visible."
-    return html.escape("".join(ch if ch.isprintable() else "\ufffd" for ch in str(text)))
+    "Text as HTML, cut at 120 characters; what steers a screen (control characters, direction marks, halves of characters) is made visible."
+    text = str(text) if len(str(text)) <= 120 else f"{str(text)[:120]}…"
+    return html.escape("".join(ch if ch.isprintable() else "\ufffd" for ch in text))

@@ -142,7 +142,7 @@ def follow(
     with ThreadPoolExecutor(1) as pool:
         scoring = None
         while True:
-            ended = process.poll() is not None if process else not alive(folder.trainer)
+            ended = process.poll() is not None if process else not alive(folder.trainer) or folder.trainer["status"] != "running"
             poll()
             if scoring and scoring.done():
                 scoring = scoring.result()  # None, or raises what is not the metric's fault

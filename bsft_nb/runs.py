@@ -154,7 +154,8 @@ class RunFolder:
         info = self.info
         if info.get("status") != "running" or not info.get("worker"):
             return info.get("status")
-        return "running" if alive(info["worker"]) or alive(self.trainer) else "died"
+        trains = self.trainer.get("status") == "running" and alive(self.trainer)
+        return "running" if trains or alive(info["worker"]) else "died"
 
     @property
     def trainer(self) -> dict:

@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> dict:
     ask.add_argument("--target", default="smollm2-135m")
     ask.add_argument("--teachers", type=int, default=3, help="teachers with different demos")
     ask.add_argument("--rounds", type=int, default=6, help="attempts of a teacher at an example")
-    ask.add_argument("--epochs", type=int, default=4)
+    ask.add_argument("--epochs", type=int, default=3)
     args = ask.parse_args(argv)
     for name in ("dspy", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -26,7 +26,7 @@ from .checkpoints import Checkpoint, checkpoints, newest, record_score, scores
 from .data import DataError
 from .events import EventLog, Stopped, StopSignal
 from .jobs import Job
-from .runs import RunFolder, alive, this_process, write_json
+from .runs import RunFolder, this_process, write_json
 from .trainer import choose, train
 
 # %% auto #0
@@ -142,7 +142,7 @@ def follow(
     with ThreadPoolExecutor(1) as pool:
         scoring = None
         while True:
-            ended = process.poll() is not None if process else not alive(folder.trainer) or folder.trainer["status"] != "running"
+            ended = process.poll() is not None if process else not folder.trains
             poll()
             if scoring and scoring.done():
                 scoring = scoring.result()  # None, or raises what is not the metric's fault
@@ -192,7 +192,7 @@ def launch(
     jobs = [replace(j, scored=score is not None) for j in jobs]
     models = [j.model for j in jobs]
     with interrupt_stops(folder.stop_signal):
-        if alive(folder.trainer) and folder.trainer["status"] == "running":
+        if folder.trains:
             if folder.trainer["jobs"] != models or any(replace(Job.load(folder, j.model), scored=j.scored) != j for j in jobs):
                 raise Busy(_busy(folder))
             return collect(folder, score)

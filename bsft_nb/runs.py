@@ -154,13 +154,17 @@ class RunFolder:
         info = self.info
         if info.get("status") != "running" or not info.get("worker"):
             return info.get("status")
-        trains = self.trainer.get("status") == "running" and alive(self.trainer)
-        return "running" if trains or alive(info["worker"]) else "died"
+        return "running" if self.trains or alive(info["worker"]) else "died"
 
     @property
     def trainer(self) -> dict:
         "Which process trains or has trained, and how that ended: the content of `job.json`."
         return read_json(self / "job.json", {})
+
+    @property
+    def trains(self) -> bool:
+        "Does a process train for this run now? One that has ended its training may live on: a kernel, inline."
+        return self.trainer.get("status") == "running" and alive(self.trainer)
 
     def update(self, **changes):
         "Change entries of `run.json`."

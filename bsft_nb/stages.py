@@ -30,7 +30,7 @@ from .models import Codec, Target
 from .pairs import DataError, Pair, PairBuilder, check_parity
 from .parity import asked_by
 from .report import write_report
-from .runs import RunFolder, alive, fingerprint, home, read_json, this_process
+from .runs import RunFolder, fingerprint, home, read_json, this_process
 from .sampling import learn_templates
 from .scoring import Scoring, with_students
 
@@ -72,7 +72,7 @@ class Compilation:
         "Open the run folder; what an earlier compile with other arguments left there is removed. Raises `Busy` where that one still trains."
         self.folder = RunFolder(self.path)
         if self.folder.info and self.folder.info.get("key") != self.asked["key"]:  # only with run_dir=
-            if alive(self.folder.trainer):
+            if self.folder.trains:
                 raise Busy(f"run_dir={str(self.path)!r}: another compile still trains there. Wait for it, stop it with bsft_nb.attach({str(self.path)!r}).stop(), or give another folder")
             for name in ("checkpoints", "jobs", "pairs", *(p.name for p in self.path.glob("model*"))):
                 shutil.rmtree(self.path / name, ignore_errors=True)
@@ -162,7 +162,7 @@ def gather(c: Compilation) -> Rows:
         c.warn(sentence)
     if c.traces is not None:
         export_traces(traces, c.folder / "traces.jsonl")
-    if not alive(c.folder.trainer):  # else they are there, and being read
+    if not c.folder.trains:  # else they are there, and being read
         save_pairs(built, c.folder / "pairs")
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pairs to train on, {len(built.held)} held out, {len(built.dropped)} dropped")
     return Rows(built, c.valset or [e for e in c.trainset if example_key(e) in keys], traces)

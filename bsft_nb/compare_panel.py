@@ -14,7 +14,7 @@ import dspy
 from .compare import COLUMNS, FILTERS, Slice, Table, diff_html, evaluate, open_table, to_examples, token_diff
 from .progress import show_number, show_seconds
 from .runs import Run
-from .widgets import BAD, GOOD, QUIET, Html, Pager, bundle, button, join, page, row, table, tag, text_box
+from .widgets import BAD, GOOD, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
 
 # %% auto #0
 __all__ = ['answer_html', 'rows_html', 'detail_html', 'slices_html', 'ComparePanel']
@@ -144,8 +144,8 @@ class ComparePanel:
     def _paint(self):
         self.shown.value = self.html()
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return bundle(self.widget, self.html())
+    def _ipython_display_(self):
+        show(self.widget, self.html())
 
 # %% ../nbs/12b_compare_panel.ipynb #fae63c2a
 def _compare_widget(panel: ComparePanel):
@@ -179,7 +179,7 @@ def _compare_widget(panel: ComparePanel):
 
     def sent():
         n, result = len(panel.selected), panel.send_again()
-        how = "Give again=… to this panel, or use panel.examples as trainset, to ask the teacher again." if panel.again is None else "No rows are selected." if not n else f"{n:,} examples sent: {result!r:.200}"
+        how = "Give again=… to this panel, or use panel.examples as trainset, to ask the teacher again." if panel.again is None else "No rows are selected." if not n else f"{n:,} examples sent: run {result.id}. %bsft attach {result.id} shows how it goes." if isinstance(result, Run) else f"{n:,} examples sent: {result!r:.200}"
         panel.message.value = page(how)
 
     again = button("Send these to the teacher again", sent, "start a run with the selected examples")

@@ -16,7 +16,7 @@ from .progress import reduce_all
 from .progress_panel import ProgressPanel, Tail
 from .runs import Run
 from .teleprompter import BootstrapFinetune
-from .widgets import BAD, CODE, QUIET, Html, bundle, button, page, row, tag, text_box
+from .widgets import BAD, CODE, QUIET, Html, button, page, row, show, tag, text_box
 
 # %% auto #0
 __all__ = ['DEFAULTS', 'NAMES', 'NONE', 'candidates', 'arguments', 'python_for', 'CompilePanel']
@@ -144,8 +144,8 @@ class CompilePanel:
         self.widget.children = (*self.widget.children[:-1], view.text)
         view.begin(_Place(self))
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return bundle(self.widget, self.code.value)
+    def _ipython_display_(self):
+        show(self.widget, self.code.value)
 
 
 class _Place:

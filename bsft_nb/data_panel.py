@@ -17,7 +17,7 @@ from .ledger import load_traces
 from .models import Codec, load_codec, resolve_target
 from .progress import show_number
 from .runs import Run
-from .widgets import ACCENT, BAD, CODE, LINE, QUIET, Html, Pager, bundle, button, join, page, row, table, tag, text_box
+from .widgets import ACCENT, BAD, CODE, LINE, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
 
 # %% auto #0
 __all__ = ['PROMPT', 'COMPLETION', 'Threshold', 'traces_html', 'pair_html', 'tokens_html', 'run_codec', 'DataPanel']
@@ -132,8 +132,8 @@ class DataPanel:
             raise ValueError(f"the completion {completion!r:.80} does not survive the target's vocabulary: it comes back as {self.codec.text(ids)!r:.80}")
         self.corrected[i] = replace(self._pairs[i], completion=completion, completion_ids=ids)
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return bundle(self.widget, page(Html(funnel_html(self.funnel)), traces_html(self.traces[:20])))
+    def _ipython_display_(self):
+        show(self.widget, page(Html(funnel_html(self.funnel)), traces_html(self.traces[:20])))
 
     def _build(self):
         self.widget = _data_widget(self)

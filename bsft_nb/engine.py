@@ -320,17 +320,17 @@ class StudentPredict(dspy.Predict):
     "A `dspy.Predict` that asks a student in the format the student was trained in."
 
     def forward(self, **kwargs):
-        with dspy.context(**_format_of(kwargs.get("lm") or self.lm)):
+        with dspy.context(**self._format(kwargs.get("lm"))):
             return super().forward(**kwargs)
 
     async def aforward(self, **kwargs):
-        with dspy.context(**_format_of(kwargs.get("lm") or self.lm)):
+        with dspy.context(**self._format(kwargs.get("lm"))):
             return await super().aforward(**kwargs)
 
-
-def _format_of(lm) -> dict:
-    adapter = getattr(getattr(lm or dspy.settings.lm, "engine", None), "adapter", None)
-    return {"adapter": adapter} if adapter else {}
+    def _format(self, lm) -> dict:
+        engine = getattr(lm or self.lm or dspy.settings.lm, "engine", None)
+        adapter = getattr(engine, "adapter", None) or (vars(self).get("untuned_format") if engine else None)
+        return {"adapter": adapter} if adapter else {}
 
 
 def keep_format(program: dspy.Module) -> dspy.Module:

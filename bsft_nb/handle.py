@@ -76,6 +76,14 @@ class Run(runs.Run):
             raise FileNotFoundError(f"run {self.id} has {why} (status: {self.status})")
         return path
 
+    def untuned(self, program: dspy.Module) -> dspy.Module:
+        "The compiled `program` with the target as it was before the training, asked in the student's format."
+        engines = {n: p.lm.engine for n, p in program.named_predictors() if isinstance(getattr(p.lm, "engine", None), StudentEngine)}
+        if len(engines) < len(program.predictors()):
+            raise ValueError(f"{type(program).__name__} has predictors without a student: use what compile returned, or bsft_nb.load({self.id!r}, program)")
+        base, first = resolve_target(self.info["target"]).path, next(iter(engines.values()))
+        return with_students(program, dict.fromkeys(engines, base), self.id, first.adapter, cache=False, max_tokens=first.meta["max_tokens"])
+
     def compare(
         self,
         program: dspy.Module,  # the compiled program
@@ -87,14 +95,8 @@ class Run(runs.Run):
         num_threads: int = 16,
     ) -> Table:
         "Answer `examples` with the tuned and the untuned student and the teacher; the table becomes the run's."
-        engines = {n: p.lm.engine for n, p in program.named_predictors() if isinstance(getattr(p.lm, "engine", None), StudentEngine)}
-        if len(engines) < len(program.predictors()):
-            raise ValueError(f"compare takes the compiled program, {type(program).__name__} has predictors without a student: use what compile returned, or bsft_nb.load({self.id!r}, program)")
-        base, first = resolve_target(self.info["target"]).path, next(iter(engines.values()))
-        untuned = with_students(program, dict.fromkeys(engines, base), self.id, cache=False, max_tokens=first.meta["max_tokens"])
-        answers = {"tuned": evaluate(program, examples, metric, num_threads=num_threads)}
-        with dspy.context(adapter=first.adapter):
-            answers["untuned"] = evaluate(untuned, examples, metric, num_threads=num_threads)
+        programs = {"tuned": program, "untuned": self.untuned(program)}
+        answers = {name: evaluate(p, examples, metric, num_threads=num_threads) for name, p in programs.items()}
         if teacher is not None:
             with dspy.context(**(teacher_settings or {})):
                 answers["teacher"] = evaluate(teacher, examples, metric, num_threads=num_threads)

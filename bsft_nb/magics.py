@@ -22,7 +22,7 @@ from .progress import describe, reduce_all
 from .progress_panel import follow_progress, panel_html
 from .report import snapshot_html, write_report
 from .handle import Run
-from .loading import attach
+from .loading import attach, load
 from .runs import list_runs
 from .teleprompter import BootstrapFinetune
 from .widgets import BSFT, page, table
@@ -127,6 +127,7 @@ class BsftMagics(Magics):
         """Distil prompted DSPy programs into small local models.
 
         `%bsft runs`, `%bsft attach`, `%bsft compare RUN`, …; results can be assigned: `run = %bsft attach RUN`.
+        `%bsft compare RUN --student program --lm teacher` lets you ask the programs yourself, and the teacher again.
         `%%bsft compile --trainset train --metric accept --lm teacher --target smollm2-135m` compiles the program
         that the cell's body ends in."""
         args = parse_argstring(self.bsft, line)
@@ -169,7 +170,24 @@ class BsftMagics(Magics):
         return write_report(run.folder)
 
     def compare(self, args) -> ComparePanel:
-        return ComparePanel.of(chosen_run(args.run))
+        run = chosen_run(args.run)
+        return ComparePanel.of(run, **(self._asked(args, run) if args.student else {}))
+
+    def _asked(self, args, run: Run) -> dict:
+        "Programs that answer an input of one's own, and what sends rows to the teacher again."
+        student = self._values(args, "student")["student"]
+        tuned = load(run.id, student)
+        programs = {"tuned": tuned, "untuned": run.untuned(tuned)}
+        if not args.lm and not args.teacher:
+            return {"programs": programs}
+        given = self._values(args, "lm", "metric")
+        teachers = [named(self.shell.user_ns, "teacher", t) for t in args.teacher or ()]
+        programs["teacher"] = (teachers or [student])[0].deepcopy()
+        if "lm" in given:
+            programs["teacher"].set_lm(given["lm"])
+        tp = self._optimizer(given.get("metric"), given.get("lm"), args.multitask == "yes")
+        options = {"target": run.info["target"], **self._options(args)}
+        return {"programs": programs, "again": lambda rows: tp.start(student, teacher=teachers or None, trainset=rows, display=False, **options)}
 
     def data(self, args) -> DataPanel:
         return DataPanel.of(chosen_run(args.run))
@@ -179,23 +197,29 @@ class BsftMagics(Magics):
 
     def compile(self, args, cell: str) -> Any:
         body = run_body(self.shell, cell)
-        ns = self.shell.user_ns
-        values = {k: named(ns, k, v) for k in ("student", "trainset", "valset", "metric", "lm") if (v := getattr(args, k))}
+        values = self._values(args, "student", "trainset", "valset", "metric", "lm")
         if args.trainset is None:
             raise UsageError("give the examples: --trainset NAME")
         student = values.pop("student", body)
         if not isinstance(student, dspy.Module):
             raise UsageError(f"the student is {student!r:.80}, not a dspy.Module: end the cell with the program, such as MyProgram(), or name it with --student")
-        teachers = [named(ns, "teacher", t) for t in args.teacher or ()]
+        teachers = [named(self.shell.user_ns, "teacher", t) for t in args.teacher or ()]
         lm = values.pop("lm", None)
         tp = self._optimizer(values.pop("metric", None), lm, args.multitask == "yes")
-        options = {k: v for k in (*NUMBERS, "target", "bf16", "peft") if (v := getattr(args, k)) is not None}
         try:
-            return (tp.start if args.start else tp.compile)(student, teacher=teachers or None, **values, **options)
+            return (tp.start if args.start else tp.compile)(student, teacher=teachers or None, **values, **self._options(args))
         except (TypeError, ValueError, FileNotFoundError) as e:
             if tp.run is None:  # refused before anything was done: a mistake in what was asked
                 raise UsageError(str(e)) from e
             raise
+
+    def _values(self, args, *options: str) -> dict[str, Any]:
+        "The values of those of these options that were given."
+        return {k: named(self.shell.user_ns, k, v) for k in options if (v := getattr(args, k))}
+
+    def _options(self, args) -> dict[str, Any]:
+        "The arguments of `compile` that were given as plain values."
+        return {k: v for k in (*NUMBERS, "target", "bf16", "peft") if (v := getattr(args, k)) is not None}
 
     def _optimizer(self, metric, lm, multitask: bool) -> BootstrapFinetune:
         try:

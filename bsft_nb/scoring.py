@@ -23,13 +23,14 @@ def with_students(
     program: dspy.Module,  # not changed
     folders: dict[str, Path],  # predictor's name → model folder
     name: str,  # goes into the models' names, such as the run's id
+    adapter: dspy.Adapter | None = None,  # format for models that know none: untuned ones
     **lm_settings,  # as for `dspy.LM`
 ) -> dspy.Module:
     "A copy of `program` that asks the models in `folders`."
     made = keep_format(copy_program(program))
     lms = {p: student_lm(p, f"{name}/{p.name}", **lm_settings) for p in dict.fromkeys(folders.values())}
     for predictor_name, predictor in made.named_predictors():
-        predictor.lm, predictor.demos = lms[folders[predictor_name]], []
+        predictor.lm, predictor.demos, predictor.untuned_format = lms[folders[predictor_name]], [], adapter
     made._compiled = True
     return made
 
@@ -58,10 +59,9 @@ class Scoring:
 
     def ask(self, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
         "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers."
-        program = with_students(self.program, folders, self.folder.id, cache=False, max_tokens=self.max_tokens)
+        program = with_students(self.program, folders, self.folder.id, self.adapter, cache=False, max_tokens=self.max_tokens)
         try:
-            with dspy.context(adapter=self.adapter):
-                answers = evaluate(program, self.examples, self.metric, num_threads=self.num_threads, stop=self.folder.stop_signal)
+            answers = evaluate(program, self.examples, self.metric, num_threads=self.num_threads, stop=self.folder.stop_signal)
         finally:
             for path in () if keep_loaded else set(folders.values()):
                 StudentEngine.at(path).close()

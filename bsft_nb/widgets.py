@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['TEXT', 'QUIET', 'LINE', 'CODE', 'GOOD', 'BAD', 'ACCENT', 'frontend', 'BSFT', 'Html', 'as_html', 'tag', 'join',
-           'table', 'bar', 'page', 'button', 'row', 'text_box', 'Pager', 'bundle']
+           'table', 'bar', 'page', 'button', 'row', 'text_box', 'Pager', 'show']
 
 # %% ../nbs/10a_widgets.ipynb #4b49d6c4
 def frontend() -> str:
@@ -152,10 +152,17 @@ class Pager:
         return slice(self.number * self.size, (self.number + 1) * self.size)
 
 # %% ../nbs/10a_widgets.ipynb #33e7dc7d
-def bundle(
+def show(
     widget: ipywidgets.Widget,
     html: str,  # the same as far as it goes, without a widget
-) -> dict:
-    "What a panel's `_repr_mimebundle_` returns."
-    made = widget._repr_mimebundle_() if frontend() == "notebook" else {}
-    return {**made, "text/html": html, "text/plain": "a panel of bsft_nb"}
+):
+    "Display a panel: its HTML, which the saved notebook keeps, and where somebody can click the widget, which hides it."
+    import ipywidgets
+    from IPython.display import HTML, display
+
+    if frontend() != "notebook":
+        display(HTML(html))
+        return
+    display(HTML(f'<div class="bsft-{widget.model_id}">{html}</div>'))
+    hide = ipywidgets.HTML(f"<style>.bsft-{widget.model_id} {{display: none}}</style>", layout={"display": "none"})
+    display({**ipywidgets.VBox([hide, widget])._repr_mimebundle_(), "text/plain": ""}, raw=True)

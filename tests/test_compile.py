@@ -297,5 +297,5 @@ def test_inside_better_together(tiny):
     student.set_lm(lm)
     better = dspy.BetterTogether(metric=same_kind, w=BootstrapFinetune(same_kind))
     arguments = {"w": dict(target=tiny, bsize=8, lr=3e-3, epochs=1)}
-    found = better.compile(student, trainset=examples(30, 0), strategy="w", optimizer_compile_args=arguments)
-    assert found.lm.model.startswith("bsft/") and lm.engine.calls > 0
+    found = better.compile(student, trainset=examples(30, 0), strategy="w", valset_ratio=0, optimizer_compile_args=arguments)  # the last program, not the best: the teacher is never wrong
+    assert not found.flag_compilation_error_occurred and found.lm.model.startswith("bsft/") and lm.engine.calls > 0

@@ -136,7 +136,11 @@ def test_a_cell_compiles_the_program_that_it_ends_in(shell, words):
     run = ran(shell, f"%%bsft compile {words} --start --student tagger\ntagger = Tagger()")
     assert isinstance(run, Run) and run.result(120)._compiled and run.status == "finished"
     assert len(ran(shell, "%bsft runs")) == 1, "the same compile is the same run"
-    panel = ran(shell, "%bsft data")
+    again = ran(shell, "%bsft compare --student tagger --lm lm --metric accept --epochs 1")
+    assert set(again.ask({"words": "a b"})) == {"teacher", "tuned", "untuned"}
+    again.select(filter="all")
+    assert again.send_again().result(120)._compiled and again.result.id != run.id
+    panel = ran(shell, "%bsft data " + run.id)
     assert isinstance(panel, DataPanel) and len(panel.pairs) > 0
     ran(shell, "%bsft report --out path")
     assert shell.user_ns["path"].exists()

@@ -111,11 +111,13 @@ def test_the_saved_panel_reads_as_a_page(notebook, tmp_path):
     nb.run(0)
     nb.run(1)
     nb.see(1, "rows 1–25 of 120")
+    assert nb.output(1).get_by_text("win rate").count() == 0 and nb.output(1).locator("table:visible").count() == 1, "the widget hides the page that is kept"
     saved = nb.saved()
     assert "tickets-1" in saved.cells[1].outputs[0]["data"]["text/html"] and "widgets" not in saved.metadata
     nb.leave()
     again = notebook("kept", fresh=False, kernel=False)
-    assert not scripts_ran(again)
+    assert not scripts_ran(again) and "tickets-1" in again.output(1).inner_text()
+    again.shot("kept-reopened", 1)
     page = tmp_path / "kept.html"
     subprocess.run([sys.executable, "-m", "nbconvert", "--to", "html", str(again.path), "--output", str(page)], check=True, capture_output=True)
     again.page.goto(page.as_uri())

@@ -67,6 +67,8 @@ class State:
     warnings: tuple = ()  # the last 20
     error: str = ""
     note: str = ""  # the last thing worth a line of its own
+    before: State | None = None  # an earlier compile in this folder that came to its end
+    reused: str = ""  # says that this one used the earlier one's work, whose figures these are
 
 # %% ../nbs/07b_progress.ipynb #01c230fe
 FIGURES = ("epoch", "lr", "grad_norm", "tokens_per_s", "examples_per_s", "memory_mb", "eta_s")
@@ -75,7 +77,10 @@ FIGURES = ("epoch", "lr", "grad_norm", "tokens_per_s", "examples_per_s", "memory
 def reduce(state: State, event: Event) -> State:
     "The state after `event`."
     if event.kind == "run":
-        return State(run=event.data.get("id", ""), note=event.data.get("note", ""), stages={"run": (event.t, event.t)})
+        before = replace(state, before=None) if state.status == "finished" else state.before
+        return State(run=event.data.get("id", ""), note=event.data.get("note", ""), stages={"run": (event.t, event.t)}, before=before)
+    if event.data.get("reused"):
+        return replace(state.before or state, status="", stage="data", reused=event.data["note"], note=event.data["note"])
     stage = _stage(event, state)
     first = state.stages.get(stage, (event.t,))[0]
     state = replace(state, stage=stage, stages={**state.stages, stage: (first, event.t)}, note=event.data.get("note", ""))

@@ -5,6 +5,7 @@
 # %% ../nbs/10b_progress_panel.ipynb #82f02433
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import threading
@@ -214,8 +215,14 @@ class ProgressPanel:
     def begin(self, place: Any) -> ProgressPanel:
         "Keep the panel up to date; `place.update(HTML)` is called once, when the run has ended."
         self.place = place
-        threading.Thread(target=self._work, name="bsft-panel", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="bsft-panel", daemon=True)
+        self._thread.start()
+        atexit.register(self._at_exit)
         return self
+
+    def _at_exit(self):
+        if self.run.status != "running":
+            self._thread.join(20)  # the last picture is being drawn: C++ code that must not be cut off
 
     def close(self):
         "Leave static HTML in the cell, and no widget."
@@ -229,6 +236,8 @@ class ProgressPanel:
                 self.place.update(HTML(snapshot_html(self.run.folder)))
             for widget in (*self.widget.children, self.stop_button, self.widget):
                 widget.close()
+        if threading.current_thread() is not getattr(self, "_thread", None):
+            atexit.unregister(self._at_exit)
 
     def _work(self):
         while not self._over.wait(BSFT.instance().refresh):
@@ -237,6 +246,7 @@ class ProgressPanel:
                 self.paint()
             except Exception:  # a view must not end with a traceback in somebody's training
                 logger.exception("the panel of run %s could not be painted", self.run.id)
+
     def _look(self):
         "Take in what another process wrote; end with a run that ended without a word."
         ended = self.poll is not None and self.run.status != "running"

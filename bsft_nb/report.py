@@ -52,8 +52,9 @@ def _head(folder: RunFolder, state: State) -> str:
     colour = {"finished": GOOD, "failed": BAD}.get(status, "#888888")
     about = " · ".join([f"{k} {safe(info[k], 120)}" for k in ("program", "target", "created") if info.get(k)])
     stages = " · ".join(f"{safe(k, 60)} {show_seconds(last - first)}" for k, (first, last) in state.stages.items() if last > first)
+    again = f"<div>{safe(state.reused, 120)}</div>" if state.reused else ""
     title = f'<div style="border-left:4px solid {colour};padding-left:10px;margin-bottom:8px"><b>Run {safe(folder.id, 80)}: {safe(status, 40)}</b>'
-    return f'{title}<div style="{QUIET}">{about}</div><div style="{QUIET}">{stages}</div></div>'
+    return f'{title}<div style="{QUIET}">{about}</div><div style="{QUIET}">{stages}</div>{again}</div>'
 
 
 def _problems(info: dict, state: State) -> str:

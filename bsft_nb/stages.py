@@ -108,7 +108,7 @@ class Compilation:
         "The students of an earlier, finished run of the same, if they are still there."
         models = {k: Path(v) for k, v in self.folder.info.get("models", {}).items()}
         if models and all((p / "bsft.json").exists() for p in models.values()):
-            self.folder.log.emit("data", note="already trained: the finished students are used again")
+            self.folder.log.emit("data", reused=True, note="already trained: the finished students are used again")
             return models
         return None
 

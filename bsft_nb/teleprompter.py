@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import hashlib
 import inspect
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, fields
@@ -120,7 +122,10 @@ class BootstrapFinetune(Teleprompter):
 
         self.run = Run(job.folder, future)
         job.folder.update(status="running")
-        threading.Thread(target=work, name=f"bsft-{job.folder.id}", daemon=True).start()
+        thread = threading.Thread(target=work, name=f"bsft-{job.folder.id}", daemon=True)
+        thread.start()
+        if job.launch == "inline":
+            _at_work[thread] = job.folder
         return self.run
 
     async def acompile(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> dspy.Module:
@@ -224,6 +229,18 @@ class BootstrapFinetune(Teleprompter):
             "versions": {p: version(p) for p in ("bsft_nb", "dspy", "transformers", "torch")},
         }
         return {**about, "key": fingerprint(about), "created": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+_at_work: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # thread that may train in this process → its run's folder
+
+
+@atexit.register
+def _stop_all():
+    "A process that ends stops its runs: a thread that is cut off within the training would abort it."
+    for thread, folder in list(_at_work.items()):
+        if thread.is_alive():
+            folder.stop_signal.request()
+            thread.join(60)
 
 
 def _config(a: dict) -> TrainConfig:

@@ -81,3 +81,13 @@ def test_text_says_the_last_figures_of_a_stage_and_every_warning():
 def test_numbers_have_units_and_no_false_precision():
     assert show_seconds(float("nan")) == show_seconds(float("inf")) == show_number(float("nan")) == "–"
     assert (show_seconds(3599.6), show_seconds(86400), show_number(0.000123), show_number(-2), show_number(float("inf"))) == ("1 h 0 min", "24 h 0 min", "0.000123", "-2", "inf")
+
+
+def test_a_compile_that_found_its_work_done_shows_that_work():
+    work = [Event("run", 0, {"id": "r"}), Event("trace", 1, {"kept": True, "reason": "", "again": False}), Event("train", 2, {"model": "model", "step": 3, "steps": 3, "loss": 0.5})]
+    first = reduce_all([*work, Event("done", 4, {"status": "finished"})])
+    found = [Event("run", 9, {"id": "r"}), Event("data", 9, {"reused": True, "note": "already trained"}), Event("done", 9, {"status": "finished"})]
+    second = reduce_all(found, first)
+    assert (second.tried, second.loss, second.curves, second.status) == (1, 0.5, first.curves, "finished")
+    assert second.reused == "already trained" and reduce_all(found, second).reused and not reduce_all(work, second).reused
+    assert reduce_all([Event("run", 9, {"id": "r"})], first).tried == 0, "one that begins anew shows only itself"

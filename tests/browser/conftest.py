@@ -136,8 +136,9 @@ class Notebook:
     def see(self, i: int, text: str, timeout: float = 30):
         "Wait until `text` stands in the output of cell `i`."
         try:
-            self.output(i).get_by_text(text).first.wait_for(timeout=1000 * timeout)
+            self.output(i).get_by_text(text).locator("visible=true").first.wait_for(timeout=1000 * timeout)
         except Exception as e:
+            self.shot("failed", i)
             raise AssertionError(f"cell {i} does not show {text!r} but: {self.output(i).inner_text()}") from e
 
     def shot(self, name: str, cell: int | None = None):

@@ -14,7 +14,7 @@ def cells() -> list[str]:
     source = [c.source for c in nbformat.read(Path(__file__).parents[2] / "nbs/tutorials/quickstart.ipynb", 4).cells if c.cell_type == "code"]
     asks = next(i for i, s in enumerate(source) if "local_lm(" in s and "import" not in s)
     head, tail = source[asks].split("tp = ")
-    source[asks] = f"{TEACHER}tp = {tail}"
+    source[asks] = f"{TEACHER}tp = {tail}".replace("StudentAdapter(full_instructions=True)", "dspy.ChatAdapter()")
     assert sum('target="smollm2-135m"' in s for s in source) == 2
     return [f"{SETUP}\n{source[0]}", *(s.replace('target="smollm2-135m"', "target=tiny") for s in source[1:])]
 

@@ -88,15 +88,13 @@ def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scalin
     grouped = query.device.type == "cpu"  # elsewhere, grouped heads with a mask have no fused kernel
     if not grouped:
         key, value = (repeat_kv(x, query.shape[1] // x.shape[1]) for x in (key, value))
-    parts, at = [], 0
-    for sizes in packed_sizes:
-        some = [x[:, :, at : at + sum(sizes)] for x in (query, key, value)]
-        prefix, at = sizes[0], at + sum(sizes)
-        begin = [x[:, :, :prefix] for x in some[1:]]
-        for i, own in enumerate(zip(*(x.split(sizes, 2) for x in some))):
-            n, after = own[0].shape[2], prefix if i else 0
+    parts, lengths = [], [sum(sizes) for sizes in packed_sizes]
+    for sizes, *some in zip(packed_sizes, *(x.split(lengths, 2) for x in (query, key, value))):  # split, not sliced: the gradient of a slice fills the whole with zeros
+        rows = list(zip(*(x.split(sizes, 2) for x in some)))
+        for i, own in enumerate(rows):
+            n, after = sizes[i], sizes[0] if i else 0
             if n:
-                k, v = (torch.cat([b, x], 2) for b, x in zip(begin, own[1:])) if after else own[1:]
+                k, v = (torch.cat([b, x], 2) for b, x in zip(rows[0][1:], own[1:])) if after else own[1:]
                 mask = torch.ones(n, after + n, dtype=torch.bool, device=query.device).tril(after) if after else None
                 parts.append(scaled_dot_product_attention(own[0], k, v, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped))
     return torch.cat(parts, 2).transpose(1, 2), None

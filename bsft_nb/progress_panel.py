@@ -96,14 +96,14 @@ def curves_svg(
     left, right, low, high = (f(p[i] for p in every) for i in (0, 1) for f in (min, max))
 
     def at(x: float, y: float) -> str:
-        return f"{46 + (x - left) / (right - left or 1) * (width - 54):.1f},{height - 18 - (y - low) / (high - low or 1) * (height - 36):.1f}"
+        return f"{58 + (x - left) / (right - left or 1) * (width - 66):.1f},{height - 18 - (y - low) / (high - low or 1) * (height - 36):.1f}"
 
     lines = [f'<polyline fill="none" stroke="{COLOURS[k]}" stroke-width="{1.5 if len(c) > 40 else 2.5}" points="{" ".join(at(*p) for p in c)}"/>' for k, c in points.items() if len(c) > 1]
     dots = [f'<circle r="3" fill="{COLOURS[k]}" cx="{at(*p).split(",")[0]}" cy="{at(*p).split(",")[1]}"/>' for k, c in points.items() if len(c) <= 40 for p in c]
     names = "".join(f'<tspan fill="{COLOURS[k]}">{LABELS[k]}  </tspan>' for k in points)
-    marks = [(46, 12, "start", names), (42, 22, "end", show_number(high)), (42, height - 16, "end", show_number(low)), (46, height - 3, "start", f"step {left:,.0f}"), (width - 8, height - 3, "end", f"{right:,.0f}")]
+    marks = [(58, 12, "start", names), (54, 22, "end", show_number(high)), (54, height - 16, "end", show_number(low)), (58, height - 3, "start", f"step {left:,.0f}"), (width - 8, height - 3, "end", f"{right:,.0f}")]
     texts = [f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in marks]
-    axes = f'<path d="M46,18 V{height - 18} H{width - 8}" fill="none" stroke="currentColor" opacity="0.4"/>'
+    axes = f'<path d="M58,18 V{height - 18} H{width - 8}" fill="none" stroke="currentColor" opacity="0.4"/>'
     return Html(f'<svg role="img" aria-label="{describe_curves(curves)}" width="{width}" height="{height}" font-size="11" fill="currentColor" style="margin:4px 8px 0 0">{axes}{"".join(lines + dots + texts)}</svg>')
 
 

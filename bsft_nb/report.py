@@ -15,6 +15,7 @@ import numpy as np
 
 from .charts import learning_img
 from .compare import FAILED, Table, diff_html, open_table, token_diff
+from .funnel import STAGES
 from .progress import State, reduce_all, show_number, show_seconds
 from .runs import RunFolder
 from .safe import safe
@@ -51,7 +52,7 @@ def _head(folder: RunFolder, state: State) -> str:
     status = str(info.get("status") or state.status or "not started")
     colour = {"finished": GOOD, "failed": BAD}.get(status, "#888888")
     about = " · ".join([f"{k} {safe(info[k], 120)}" for k in ("program", "target", "created") if info.get(k)])
-    stages = " · ".join(f"{safe(k, 60)} {show_seconds(last - first)}" for k, (first, last) in state.stages.items() if last > first)
+    stages = " · ".join(f"{safe(k, 60)} {show_seconds(last - first)}" for k, (first, last) in state.stages.items() if last > first and k != state.status)
     again = f"<div>{safe(state.reused, 120)}</div>" if state.reused else ""
     title = f'<div style="border-left:4px solid {colour};padding-left:10px;margin-bottom:8px"><b>Run {safe(folder.id, 80)}: {safe(status, 40)}</b>'
     return f'{title}<div style="{QUIET}">{about}</div><div style="{QUIET}">{stages}</div>{again}</div>'
@@ -70,14 +71,15 @@ def _funnel(state: State) -> str:
     "How many attempts were left after each stage, with bars."
     counts = {str(k): v for k, v in list(state.funnel.items())[:20] if isinstance(v, dict)}
     most = max([v["all"] for v in counts.values() if isinstance(v.get("all"), int)], default=0)
-    rows = []
-    for stage, count in counts.items():
+    rows, beside = [], [f"{safe(k.replace('_', ' '), 60)} {_figure(v.get('all'))}" for k, v in counts.items() if k not in STAGES and v.get("all")]
+    for stage, count in ((k, v) for k, v in counts.items() if k in STAGES):
         share = 100 * count["all"] / most if most and isinstance(count.get("all"), int) else 0
         bar = f'<div style="background:#4c8eda;height:8px;width:{max(0, min(share, 100)):.0f}%"></div>'
         parts = ", ".join(f"{safe(k, 40)} {_figure(v)}" for k, v in list(count.items())[:8] if k != "all")
-        rows.append([safe(stage, 60), _figure(count.get("all")), f'<div style="width:160px">{bar}</div>', parts])
+        rows.append([STAGES[stage][0], _figure(count.get("all")), f'<div style="width:160px">{bar}</div>', parts])
     reasons = ", ".join(f"{_figure(n)} {safe(r, 60)}" for r, n in list(state.reasons.items())[:8])
-    return (_table(["stage", "count", "", "by predictor"], rows) if rows else "") + (f'<div style="{QUIET}">dropped: {reasons}</div>' if reasons else "")
+    notes = [f"besides: {', '.join(beside)}"] * bool(beside) + [f"dropped: {reasons}"] * bool(reasons)
+    return (_table(["stage", "count", "", "by predictor"], rows) if rows else "") + "".join(f'<div style="{QUIET}">{n}</div>' for n in notes)
 
 
 def _charts(state: State, most: int) -> str:

@@ -5,6 +5,8 @@
 # %% ../nbs/11c_scoring.ipynb #f4b63943
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -61,7 +63,8 @@ class Scoring:
         "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers."
         program = with_students(self.program, folders, self.folder.id, self.adapter, cache=False, max_tokens=self.max_tokens)
         try:
-            answers = evaluate(program, self.examples, self.metric, num_threads=self.num_threads, stop=self.folder.stop_signal)
+            with _no_advice():
+                answers = evaluate(program, self.examples, self.metric, num_threads=self.num_threads, stop=self.folder.stop_signal)
         finally:
             for path in () if keep_loaded else set(folders.values()):
                 StudentEngine.at(path).close()
@@ -90,6 +93,17 @@ class Scoring:
         answers = {c: self.answers[key] for c, key in columns.items() if key in self.answers}
         write_table(self.folder / "compare.jsonl", compare_rows(self.examples, answers, self.folder.id))
         return {c: _mean(found) for c, found in answers.items()}
+
+
+@contextlib.contextmanager
+def _no_advice():
+    "An untrained student talks on until it is cut off; DSPy would advise a larger `max_tokens` each time."
+    logger, kept = logging.getLogger("dspy.clients.lm"), lambda record: "truncated" not in record.getMessage()
+    logger.addFilter(kept)
+    try:
+        yield
+    finally:
+        logger.removeFilter(kept)
 
 
 def _mean(answers: list[Answer]) -> float:

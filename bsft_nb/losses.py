@@ -94,10 +94,22 @@ def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scalin
         for i, own in enumerate(rows):
             n, after = sizes[i], sizes[0] if i else 0
             if n:
-                k, v = (torch.cat([b, x], 2) for b, x in zip(rows[0][1:], own[1:])) if after else own[1:]
+                k, v = (torch.cat(two, 2) for two in zip(rows[0][1:], own[1:])) if after else own[1:]
                 mask = torch.ones(n, after + n, dtype=torch.bool, device=query.device).tril(after) if after else None
-                parts.append(scaled_dot_product_attention(own[0], k, v, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped))
+                with _joined_again({k: (rows[0][1], own[1]), v: (rows[0][2], own[2])} if after else {}):
+                    parts.append(scaled_dot_product_attention(own[0], k, v, mask, dropout, mask is None, scale=scaling, enable_gqa=grouped))
     return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def _joined_again(parts: dict):
+    "Autograd keeps the parts of these tensors, not each row's copy of the beginning, and joins them when it needs them."
+    import torch
+
+    of = {(t.data_ptr(), t.shape): two for t, two in parts.items()}
+    return torch.autograd.graph.saved_tensors_hooks(
+        lambda t: of.get((t.data_ptr(), t.shape), t),
+        lambda kept: torch.cat(kept, 2) if isinstance(kept, tuple) else kept,
+    )
 
 
 def use_packed_attention(model: PreTrainedModel):

@@ -1,6 +1,6 @@
 """How good a small model becomes at a text classification task; the last line is one JSON object.
 
-    python tests/bench/quality.py --data ../shared/data/banking77 [--rows 3000] [--epochs 3] [--quick]
+    python tests/bench/quality.py --data ../shared/data/banking77 [--rows 3000] [--epochs 4] [--quick]
 
 `--data` is a folder with train.csv and test.csv, or one CSV, of which a tenth (at most 1,000 rows) is then kept for the test.
 Columns are `text` and the other one, or the first two. It measures training: the labels are taken as given, with no
@@ -84,7 +84,7 @@ def main():
     ask.add_argument("--target", default="smollm2-135m")
     ask.add_argument("--rows", type=int, default=3000, help="to train on, at most")
     ask.add_argument("--test", type=int, default=300)
-    ask.add_argument("--epochs", type=int, default=3)
+    ask.add_argument("--epochs", type=int, default=4)
     ask.add_argument("--bsize", type=int, default=16)
     ask.add_argument("--lr", type=float, default=3e-4)
     ask.add_argument("--seed", type=int, default=0)

@@ -21,7 +21,7 @@ import tempfile
 import time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-BSIZE, WARMUP = 8, 1
+BSIZE, WARMUP = 8, 2
 
 
 def demo_pairs(target, adapter, mixed=False):
@@ -236,7 +236,7 @@ PEERS = {
     "t5": lambda *a: with_t5(*a, True),
     "t5_hf": lambda *a: with_t5(*a, False),
 }
-MANY = {"default": 5, "t5": 10, "t5_hf": 10, "ours": 3, "mixed": 3}  # times as many steps: short ones
+MANY = {"default": 15, "t5": 15, "t5_hf": 15, "ours": 6, "mixed": 6}  # times as many steps: short ones
 
 
 def main():

@@ -291,6 +291,27 @@ def test_killed_while_bootstrapping_repeats_no_completed_call(tiny, tmp_path):
     assert done >= 15 and calls == len({e.words for e in examples(60, 0)}) - done
 
 
+LEFT = """
+import sys, time; sys.path.insert(0, {tests!r})
+import dspy
+from conftest import teacher_lm
+from test_compile import Sort, examples, knows, same_kind
+from bsft_nb import BootstrapFinetune
+tp = BootstrapFinetune(same_kind, dict(lm=teacher_lm(knows)))
+run = tp.start(dspy.Predict(Sort), trainset=examples(40, 0), target={base!r}, bsize=2, epochs=1000, display=False)
+while not any(e.kind == "train" for e in run.events):
+    time.sleep(0.05)
+print(run.id)
+"""
+
+
+def test_a_process_that_ends_stops_its_run(tiny):
+    code = LEFT.format(tests=str(Path(__file__).parent), base=str(tiny))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert find_run(done.stdout.split()[-1]).status == "stopped"
+
+
 def test_inside_better_together(tiny):
     lm = teacher_lm(knows)
     student = dspy.Predict(Sort)

@@ -11,7 +11,9 @@ from typing import Any
 
 import dspy
 
-from .compare import COLUMNS, FILTERS, Slice, Table, diff_html, evaluate, open_table, to_examples, token_diff
+from .answers import evaluate
+from .compare import COLUMNS, FILTERS, Slice, Table, open_table, to_examples
+from .diff import diff_html, token_diff
 from .progress import show_number, show_seconds
 from .runs import Run
 from .widgets import BAD, GOOD, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import dspy
 
 import bsft_nb.runs as runs
-from .compare import Table, compare_rows, evaluate, open_table, write_table
+from .answers import evaluate
+from .compare import Table, compare_rows, open_table, write_table
 from .data import load_pairs
 from .engine import StudentEngine
 from .exchange import export_pairs, export_traces

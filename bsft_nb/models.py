@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -259,6 +260,7 @@ class Codec:
         self.stop_ids = {i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None}
         self.pad_id = next((i for i in (tokenizer.pad_token_id, *sorted(self.stop_ids)) if i is not None), 0)
         self._lock = threading.Lock()  # a fast tokenizer's settings are not safe to change from two threads
+        self._known_ids = lru_cache(1024)(self._new_ids)  # of short texts: instructions, demos and choices come again with every call
 
     def prompt(
         self,
@@ -285,6 +287,9 @@ class Codec:
         return ids + self._ids(rest, control=True)
 
     def _ids(self, text: str, control: bool) -> list[int]:
+        return (self._known_ids if len(text) < 1000 else self._new_ids)(text, control)
+
+    def _new_ids(self, text: str, control: bool) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=not control)["input_ids"]
 
     def completion(self, text: str) -> list[int]:

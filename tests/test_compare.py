@@ -6,7 +6,9 @@ import time
 import dspy
 import numpy as np
 import pytest
-from bsft_nb.compare import COLUMNS, FILTERS, Answer, Table, compare_rows, diff_html, diff_text, evaluate, open_table, to_examples, token_diff, wilson, write_table
+from bsft_nb.answers import Answer, evaluate
+from bsft_nb.compare import COLUMNS, FILTERS, Table, compare_rows, open_table, to_examples, wilson, write_table
+from bsft_nb.diff import diff_html, diff_text, token_diff
 from bsft_nb.events import Stopped, StopSignal
 from bsft_nb.runs import RunFolder
 from bsft_nb.safe import attribute, clean, safe

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "bsft_nb"
 ORDER = [
     "events", "runs", "models", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
     "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
-    "attention", "decode", "worker", "engine", "parity", "safe", "compare", "verdict", "charts", "report", "widgets",
+    "attention", "decode", "worker", "engine", "parity", "safe", "diff", "answers", "compare", "verdict", "charts", "report", "widgets",
     "progress_panel", "checks", "preflight", "scoring", "handle", "stages", "loading", "teleprompter", "data_panel",
     "compare_panel", "compile_panel", "magics", "cli", "demo.tickets",
 ]

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from importlib.resources import files
-from typing import Literal, get_args
+from typing import Literal
 
 import dspy
 
@@ -19,7 +19,7 @@ from ..formats import StudentAdapter
 from ..teleprompter import BootstrapFinetune
 
 # %% auto #0
-__all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'teachers', 'right_share', 'side_by_side', 'main']
+__all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'few_shot', 'right_share', 'side_by_side', 'main']
 
 # %% ../../nbs/14_demo.ipynb #824c319b
 class Route(dspy.Signature):
@@ -73,22 +73,20 @@ def tickets(split: str) -> list[dspy.Example]:
     return [dspy.Example(**json.loads(line)).with_inputs("ticket") for line in lines]
 
 # %% ../../nbs/14_demo.ipynb #c12a765f
-SHOWN = (  # teams in the demos of each teacher: the untuned model names some teams far less readily than others
-    ("technical", "sales", "billing", "shipping"),
-    ("returns", "account", "technical", "sales"),
-    ("shipping", "technical", "returns", "account"),
+SHOWN = (  # the teacher's demos: the untuned model names `account` least readily, so it sees two of those, and last
+    ("billing", "normal"),
+    ("shipping", "high"),
+    ("technical", "low"),
+    ("returns", "normal"),
+    ("account", "low"),
+    ("account", "high"),
 )
 
 
-def teachers(trainset: list[dspy.Example], n: int) -> list[dspy.Module]:
-    "`n` times (at most three) the program with four labelled demos, each time of other teams and urgencies."
-    urgencies = get_args(Prioritise.output_fields["urgency"].annotation)
-    made = []
-    for i, teams in enumerate(SHOWN[:n]):
-        labels = [(team, urgencies[(i + j) % 3]) for j, team in enumerate(teams)]
-        demos = [next(e for e in trainset if (e.team, e.urgency) == label) for label in labels]
-        made.append(dspy.LabeledFewShot(k=4).compile(Triage(), trainset=demos))
-    return made
+def few_shot(trainset: list[dspy.Example]) -> dspy.Module:
+    "The program with six labelled demos, of every team and urgency."
+    demos = [next(e for e in trainset if (e.team, e.urgency) == label) for label in SHOWN]
+    return dspy.LabeledFewShot(k=len(demos)).compile(Triage(), trainset=demos, sample=False)
 
 
 def right_share(program: dspy.Module, testset: list[dspy.Example], lm: dspy.LM | None = None) -> tuple[float, list]:
@@ -112,9 +110,8 @@ def main(argv: list[str] | None = None) -> dict:
     "Run the demo; prints each stage, a table, and as the last line the figures as JSON."
     ask = argparse.ArgumentParser(description=main.__doc__)
     ask.add_argument("--target", default="smollm2-135m")
-    ask.add_argument("--teachers", type=int, default=3, help="teachers with different demos")
-    ask.add_argument("--rounds", type=int, default=6, help="attempts of a teacher at an example")
-    ask.add_argument("--epochs", type=int, default=3)
+    ask.add_argument("--rounds", type=int, default=24, help="attempts of the teacher at an example")
+    ask.add_argument("--epochs", type=int, default=2)
     args = ask.parse_args(argv)
     for name in ("dspy", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -129,8 +126,8 @@ def main(argv: list[str] | None = None) -> dict:
     lm("Hello", max_tokens=1)
     say("load")
     untuned, said_untuned = right_share(Triage(), testset, lm)
-    taught = teachers(tickets("train"), args.teachers)
-    teacher, said_teacher = right_share(taught[0], testset, lm)
+    taught = few_shot(tickets("train"))
+    teacher, said_teacher = right_share(taught, testset, lm)
     print(f"right on 100 test tickets: untuned {untuned:.2f}, teacher {teacher:.2f}")
     say("baselines")
     tp = BootstrapFinetune(

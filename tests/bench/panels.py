@@ -3,9 +3,9 @@
     python tests/bench/panels.py [--quick]
 
 The last line is a JSON object: first_paint_s, page_turn_s (slowest of 20), page_kb (largest), training_overhead
-(share of the examples a second that is lost while the panel shows; the median over pairs of trainings, one with
-the panel and one without, which of the two is first alternates), paint_cpu_share (processor time of all repaints by
-the time of the training). 100,000 rows of about 1.5 kB.
+(share of the examples a second that is lost while the panel shows: in one training of a tiny model the panel paints in
+every second window of two seconds and rests in the others; the median over pairs of windows), standard_error, paint_cpu_share
+(processor time of all repaints by the time in which the panel painted). 100,000 rows of about 1.8 kB.
 """
 import argparse
 import json
@@ -65,58 +65,78 @@ class Place:
         pass
 
 
-def training(llama: Path, folder: Path, shown: bool, epochs: int) -> tuple[float, float]:
-    "Examples a second of a training, and the share of its time that painting took."
-    import dspy
-    from conftest import teacher_lm
+class SometimesShown:
+    "A progress panel that paints in every second window of time of one training, and rests in the others."
 
-    from bsft_nb import BootstrapFinetune
-    from bsft_nb.progress_panel import ProgressPanel
+    def __init__(self, run, window: float):
+        from bsft_nb.progress_panel import ProgressPanel
 
-    examples = [dspy.Example(word=f"word {i}").with_inputs("word") for i in range(64)]
-    tp = BootstrapFinetune(teacher_settings=dict(lm=teacher_lm(lambda text: {"kind": "noun"})))
-    run = tp.start(dspy.Predict("word -> kind"), trainset=examples, target=llama, bsize=4, epochs=epochs, run_dir=folder, display=False)
-    spent = [0.0]
-    if shown:
-        panel = ProgressPanel(run)
-        paint = panel.paint
+        self.panel, self.window, self.windows, self.waiting, self.painting = ProgressPanel(run), window, [], [], 0.0
+        self.began, paint = time.time(), self.panel.paint
 
         def timed():
-            began = time.thread_time()
-            paint()
-            spent[0] += time.thread_time() - began
+            if self.shown:
+                began = time.thread_time()
+                paint()
+                self.painting += time.thread_time() - began
 
-        panel.paint = timed
-        run.folder.log.subscribe(panel)
-        panel.begin(Place())
-    run.result()
-    steps = [e for e in run.events if e.kind == "train"]
-    seconds = steps[-1].t - steps[0].t
-    return 4 * (steps[-1].data["step"] - steps[0].data["step"]) / seconds, spent[0] / seconds
+        self.panel.paint = timed
+        run.folder.log.subscribe(self)
+        self.panel.begin(Place())
+
+    @property
+    def number(self) -> int:
+        return int((time.time() - self.began) / self.window)
+
+    @property
+    def shown(self) -> bool:
+        return self.number % 2 == 1
+
+    def __call__(self, event):
+        self.waiting.append(event)
+        while self.waiting and (self.shown or event.kind == "done"):
+            self.panel(self.waiting.pop(0))
+        if event.kind == "train":
+            self.windows += [[] for _ in range(self.number + 1 - len(self.windows))]
+            self.windows[self.number].append((event.t, event.data["step"]))
+
+    def rates(self) -> list[float | None]:
+        "Examples a second in each window but the first, which warms up, and the last, which may be short; None where an epoch ended."
+        made = []
+        for w in self.windows[1:-1]:
+            gaps = [b[0] - a[0] for a, b in zip(w, w[1:])]
+            made.append(4 * (w[-1][1] - w[0][1]) / sum(gaps) if len(gaps) > 1 and max(gaps) < 1 else None)
+        return made
 
 
-def overhead(pairs: int, epochs: int, folder: Path) -> dict:
-    from conftest import save_llama
+def overhead(pairs: int, window: float, folder: Path) -> dict:
+    import dspy
+    from conftest import save_llama, teacher_lm
 
-    llama = save_llama(folder / "llama", width=256)
-    training(llama, folder / "warm", False, 2)
-    lost, shares = [], []
-    for i in range(pairs):
-        rates = {}
-        for shown in (True, False) if i % 2 else (False, True):
-            rates[shown], share = training(llama, folder / f"run-{i}-{shown}", shown, epochs)
-            shares += [share] * shown
-        lost.append(1 - rates[True] / rates[False])
-        print(f"pair {i + 1}: {rates[False]:.1f} examples/s without, {rates[True]:.1f} with the panel")
-    return {"training_overhead": round(statistics.median(lost), 4), "paint_cpu_share": round(statistics.median(shares), 4)}
+    from bsft_nb import BootstrapFinetune
+
+    examples = [dspy.Example(word=f"word {i}").with_inputs("word") for i in range(3000)]
+    tp = BootstrapFinetune(teacher_settings=dict(lm=teacher_lm(lambda text: {"kind": "noun"})))
+    run = tp.start(dspy.Predict("word -> kind"), trainset=examples, target=save_llama(folder / "llama", width=256), bsize=4, epochs=100, run_dir=folder / "run", display=False)
+    watch = SometimesShown(run, window)
+    while len(watch.windows) < 2 * pairs + 2:
+        time.sleep(0.5)
+    run.stop()
+    run.wait()
+    rates = watch.rates()
+    both = [(shown, hidden) for shown, hidden in zip(rates[0::2], rates[1::2]) if shown and hidden]
+    print("examples/s with the panel and without:", *(f"{shown:.0f}/{hidden:.0f}" for shown, hidden in both))
+    lost = [1 - shown / hidden for shown, hidden in both]
+    spread = statistics.stdev(lost) / len(lost) ** 0.5
+    return {"training_overhead": round(statistics.median(lost), 4), "standard_error": round(spread, 4), "paint_cpu_share": round(watch.painting / (len(rates) / 2 * window), 5)}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="10,000 rows, one pair of short trainings")
+    parser.add_argument("--quick", action="store_true", help="10,000 rows, five pairs of windows")
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as made:
         os.environ["BSFT_HOME"] = made + "/home"
         figures = panel_figures(10_000 if quick else 100_000, Path(made))
-        figures |= overhead(1 if quick else 5, 8 if quick else 16, Path(made))
+        figures |= overhead(5 if quick else 150, 2.0, Path(made))
     print(json.dumps(figures))

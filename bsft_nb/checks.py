@@ -12,7 +12,8 @@ import dspy
 
 from .bootstrap import signature_key
 from .formats import StudentAdapter, fitting, roundtrip, unwritable
-from .models import Codec, TargetError
+from .models import TargetError
+from .tokens import Codec
 
 # %% auto #0
 __all__ = ['check_programs', 'check_examples', 'check_teacher_lms', 'signature_spec', 'check_vocabulary', 'fit_adapter']

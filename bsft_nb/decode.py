@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .attention import OneEach, Packed, current, shareable, use_shared_attention
-from .models import Codec
+from .tokens import Codec
 from .sampling import Row
 
 if TYPE_CHECKING:

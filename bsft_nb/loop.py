@@ -22,7 +22,8 @@ from .data import Pair
 from .events import EventLog, StopSignal
 from .jobs import Job, TrainConfig
 from .losses import BatchOrder, collate, completion_loss
-from .models import Codec, pick_device
+from .models import pick_device
+from .tokens import Codec
 
 # %% auto #0
 __all__ = ['arguments', 'out_of_memory', 'pieces', 'Loop', 'Watch']

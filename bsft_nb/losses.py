@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from .data import Pair
-from .models import Codec
+from .tokens import Codec
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .bootstrap import Call, example_key
 from .formats import read_value, roundtrip
-from .models import Codec
+from .tokens import Codec
 
 # %% auto #0
 __all__ = ['Pair', 'DataError', 'PairBuilder', 'check_parity', 'prompt_diff']

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .models import Codec
+from .tokens import Codec
 
 if TYPE_CHECKING:
     import torch

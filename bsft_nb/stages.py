@@ -26,7 +26,8 @@ from .exchange import export_traces, read_pairs, read_traces
 from .formats import adapter_state
 from .jobs import Job, TrainConfig
 from .launch import Busy, launch
-from .models import Codec, Target
+from .models import Target
+from .tokens import Codec
 from .pairs import DataError, Pair, PairBuilder, check_parity
 from .parity import asked_by
 from .report import write_report

@@ -30,7 +30,8 @@ from .data import check_conflicts, check_lengths
 from .exchange import read_pairs, read_traces
 from .formats import adapter_state
 from .jobs import TrainConfig
-from .models import load_codec, resolve_target
+from .models import resolve_target
+from .tokens import load_codec
 from .pairs import Pair, PairBuilder
 from .preflight import Preflight, preflight
 from .progress_panel import progress_for

@@ -16,7 +16,8 @@ from .checkpoints import Checkpoint, checkpoints, install, keep_only, newest, no
 from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .jobs import Job, TrainConfig  # noqa: F401  (callers look for it here)
-from .models import Codec, check_folder, load_codec, load_weights, quiet
+from .models import check_folder, load_weights, quiet
+from .tokens import Codec, load_codec
 from .runs import read_json, write_json
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .decode import Batch, Generator
-from .models import has_bf16, load_codec, load_weights, pick_device
+from .models import has_bf16, load_weights, pick_device
+from .tokens import load_codec
 from .sampling import Row
 
 if TYPE_CHECKING:

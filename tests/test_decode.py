@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bsft_nb.decode import Batch, Generator
-from bsft_nb.models import load_codec, load_weights
+from bsft_nb.models import load_weights
+from bsft_nb.tokens import load_codec
 from bsft_nb.sampling import Numbers, Row, find_template, learn_templates
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bsft_nb.formats import StudentAdapter, fitting, read_value, roundtrip, write_value
-from bsft_nb.models import load_codec
+from bsft_nb.tokens import load_codec
 
 SETTINGS = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

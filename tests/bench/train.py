@@ -32,7 +32,7 @@ def demo_pairs(target, adapter, mixed=False):
     from bsft_nb.data import PairBuilder
     from bsft_nb.demo.tickets import Triage, tickets
     from bsft_nb.losses import BatchOrder
-    from bsft_nb.models import load_codec
+    from bsft_nb.tokens import load_codec
 
     codec = load_codec(target.path)
     builder, pairs = PairBuilder(Triage(), adapter(codec), codec), []

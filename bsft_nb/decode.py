@@ -82,6 +82,8 @@ class Generator:
         "For each prompt: keys and values after the first `n` tokens, and the scores of what comes next. Those to `keep` are remembered."
         keys = [(self._adapter, n, *p) for p in prompts]
         known = {k: self._prompts[k] for k in keys if k in self._prompts}
+        for k in known:
+            self._prompts.move_to_end(k)
         new = [list(k[2:]) for k in dict.fromkeys(keys) if k not in known]
         while new:
             seeds, size, some = [], 0, []
@@ -139,7 +141,7 @@ class Generator:
         return self._prompts[near][0][..., :common, :] if common > 0 else None
 
     def _keep(self, prompts: dict):
-        "Remember sampled prompts, the oldest forgotten first."
+        "Remember sampled prompts; those not asked for longest are forgotten first."
         for key, value in prompts.items():
             self._prompts[key] = value
             self._begins[key[: key[1] + 10]] = key

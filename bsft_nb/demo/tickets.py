@@ -110,8 +110,8 @@ def main(argv: list[str] | None = None) -> dict:
     "Run the demo; prints each stage, a table, and as the last line the figures as JSON."
     ask = argparse.ArgumentParser(description=main.__doc__)
     ask.add_argument("--target", default="smollm2-135m")
-    ask.add_argument("--rounds", type=int, default=24, help="attempts of the teacher at an example")
-    ask.add_argument("--epochs", type=int, default=2)
+    ask.add_argument("--rounds", type=int, default=20, help="attempts of the teacher at an example")
+    ask.add_argument("--epochs", type=int, default=3)
     args = ask.parse_args(argv)
     for name in ("dspy", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -134,9 +134,9 @@ def main(argv: list[str] | None = None) -> dict:
         metric=both_right,
         teacher_settings=dict(lm=warm, adapter=StudentAdapter(full_instructions=True)),
         max_rounds=args.rounds,
-        num_threads=64,
+        num_threads=32,
     )
-    compiled = tp.compile(Triage(), teacher=taught, trainset=tickets("train"), valset=tickets("dev"), target=args.target, bsize=8, lr=2e-4, epochs=args.epochs)
+    compiled = tp.compile(Triage(), teacher=taught, trainset=tickets("train"), valset=tickets("dev")[:40], target=args.target, bsize=8, lr=2e-4, epochs=args.epochs)
     seconds.update(tp.run.info["seconds"])
     say("rest of compile")
     tuned, said_tuned = right_share(compiled, testset)

@@ -73,7 +73,7 @@ def tickets(split: str) -> list[dspy.Example]:
     return [dspy.Example(**json.loads(line)).with_inputs("ticket") for line in lines]
 
 # %% ../../nbs/14_demo.ipynb #c12a765f
-SHOWN = (  # the teacher's demos: the untuned model names `account` least readily, so it sees two of those, and last
+SHOWN = (  # the teacher's demos: the untuned model names `account` least readily, so two of those come last; `sales` it names without any
     ("billing", "normal"),
     ("shipping", "high"),
     ("technical", "low"),
@@ -84,7 +84,7 @@ SHOWN = (  # the teacher's demos: the untuned model names `account` least readil
 
 
 def few_shot(trainset: list[dspy.Example]) -> dspy.Module:
-    "The program with six labelled demos, of every team and urgency."
+    "The program with six labelled demos."
     demos = [next(e for e in trainset if (e.team, e.urgency) == label) for label in SHOWN]
     return dspy.LabeledFewShot(k=len(demos)).compile(Triage(), trainset=demos, sample=False)
 

@@ -1,12 +1,16 @@
 """Small real models, made on the spot, and scripted teachers (for plumbing only)."""
 import logging
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import dspy
 import pytest
 from dspy.lm15 import Message, Response, Usage
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell without job control starts what it puts behind like this; interrupts are tested
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from .data import Pair, load_pairs
 from .funnel import funnel_html
 from .ledger import load_traces
 from .models import resolve_target
-from .tokens import Codec, load_codec
 from .progress import show_number
 from .runs import Run
+from .tokens import Codec, load_codec
 from .widgets import ACCENT, BAD, CODE, LINE, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
 
 # %% auto #0

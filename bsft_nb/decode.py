@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .attention import OneEach, Packed, current, shareable, use_shared_attention
-from .tokens import Codec
 from .sampling import Row
+from .tokens import Codec
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import dspy
 
-from .bootstrap import Trace, copy_program, example_key
 from .answers import Answer, evaluate
+from .bootstrap import Trace, copy_program, example_key
 from .compare import compare_rows, write_table
 from .engine import StudentEngine, keep_format, student_lm
 from .runs import RunFolder

@@ -27,13 +27,13 @@ from .formats import adapter_state
 from .jobs import Job, TrainConfig
 from .launch import Busy, launch
 from .models import Target
-from .tokens import Codec
 from .pairs import DataError, Pair, PairBuilder, check_parity
 from .parity import asked_by
 from .report import write_report
 from .runs import RunFolder, fingerprint, home, read_json, this_process
 from .sampling import learn_templates
 from .scoring import Scoring, with_students
+from .tokens import Codec
 
 # %% auto #0
 __all__ = ['ledger_path', 'Compilation', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'train_and_choose']

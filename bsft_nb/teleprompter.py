@@ -29,16 +29,16 @@ from .checks import check_examples, check_programs, check_teacher_lms, check_voc
 from .data import check_conflicts, check_lengths
 from .exchange import read_pairs, read_traces
 from .formats import adapter_state
+from .handle import Run
 from .jobs import TrainConfig
+from .keys import code_key
 from .models import resolve_target
-from .tokens import load_codec
 from .pairs import Pair, PairBuilder
 from .preflight import Preflight, preflight
 from .progress_panel import progress_for
-from .handle import Run
-from .keys import code_key
 from .runs import fingerprint, home
 from .stages import Compilation, ledger_path
+from .tokens import load_codec
 from .widgets import frontend
 
 # %% auto #0

@@ -17,8 +17,8 @@ from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .jobs import Job, TrainConfig  # noqa: F401  (callers look for it here)
 from .models import check_folder, load_weights, quiet
-from .tokens import Codec, load_codec
 from .runs import read_json, write_json
+from .tokens import Codec, load_codec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

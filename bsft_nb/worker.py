@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from .decode import Batch, Generator
 from .models import has_bf16, load_weights, pick_device
-from .tokens import load_codec
 from .sampling import Row
+from .tokens import load_codec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

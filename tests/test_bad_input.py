@@ -41,7 +41,7 @@ def teacher():
 
 
 @pytest.fixture
-def refused(teacher, llama):
+def assert_refused(teacher, llama):
     "Checks that `compile` with these arguments, the others being good, raises before anything is done; gives the message."
 
     def check(error, message, metric=None, settings=None, way="compile", **changed):
@@ -75,8 +75,8 @@ def test_the_good_arguments_reach_the_teacher(teacher, llama):
     ],
     ids=["empty", "empty iterator", "None", "not an Example", "no inputs", "valset without inputs"],
 )
-def test_examples(refused, changed, error, message):
-    refused(error, message, **changed)
+def test_examples(assert_refused, changed, error, message):
+    assert_refused(error, message, **changed)
 
 
 def test_generator_is_refused_or_used_whole(teacher, llama):
@@ -98,8 +98,8 @@ def test_generator_is_refused_or_used_whole(teacher, llama):
     ],
     ids=["class", "function", "text", "None", "no predictors", "image"],
 )
-def test_student(refused, student, error, message):
-    refused(error, message, student=student)
+def test_student(assert_refused, student, error, message):
+    assert_refused(error, message, student=student)
 
 
 @pytest.mark.parametrize(
@@ -114,17 +114,17 @@ def test_student(refused, student, error, message):
     ],
     ids=["class", "other predictors", "other field", "other type", "other role", "second of two"],
 )
-def test_teacher(refused, other, error, message):
-    refused(error, message, student=SortTwice(), teacher=other)
+def test_teacher(assert_refused, other, error, message):
+    assert_refused(error, message, student=SortTwice(), teacher=other)
 
 
-def test_extra_predictor_of_teacher(refused):
-    refused(ValueError, "predictor '(self|sort)' is only in the (student|teacher)", teacher=SortTwice())
+def test_extra_predictor_of_teacher(assert_refused):
+    assert_refused(ValueError, "predictor '(self|sort)' is only in the (student|teacher)", teacher=SortTwice())
 
 
-def test_teacher_is_student(refused):
+def test_teacher_is_student(assert_refused):
     student = SortTwice()
-    refused(ValueError, "teacher is the student itself: give another", student=student, teacher=student)
+    assert_refused(ValueError, "teacher is the student itself: give another", student=student, teacher=student)
 
 
 def half_set(lm):
@@ -142,8 +142,8 @@ def half_set(lm):
     ],
     ids=["none", "for one of two", "a name"],
 )
-def test_teacher_lm(refused, teacher, student, settings, error, message):
-    refused(error, message, student=student(teacher), settings=settings)
+def test_teacher_lm(assert_refused, teacher, student, settings, error, message):
+    assert_refused(error, message, student=student(teacher), settings=settings)
 
 
 def keyword_only(example, prediction, trace=None, *, threshold):
@@ -161,25 +161,25 @@ def keyword_only(example, prediction, trace=None, *, threshold):
     ],
     ids=["text", "number", "two arguments", "four arguments", "a keyword more"],
 )
-def test_metric(refused, metric, message):
-    refused(TypeError, message, metric=metric)
+def test_metric(assert_refused, metric, message):
+    assert_refused(TypeError, message, metric=metric)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 @pytest.mark.parametrize("name", ["bsize", "accumsteps", "epochs"])
-def test_counts(refused, name, value):
-    refused(ValueError, re.escape(f"{name}={value!r}: it must be a whole number of at least 1"), **{name: value})
+def test_counts(assert_refused, name, value):
+    assert_refused(ValueError, re.escape(f"{name}={value!r}: it must be a whole number of at least 1"), **{name: value})
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "x"])
 @pytest.mark.parametrize("way", ["compile", "start"])
-def test_lr(refused, way, value):
-    refused(ValueError, re.escape(f"lr={value!r}: the learning rate must be a finite number above 0, such as"), way=way, lr=value)
+def test_lr(assert_refused, way, value):
+    assert_refused(ValueError, re.escape(f"lr={value!r}: the learning rate must be a finite number above 0, such as"), way=way, lr=value)
 
 
-def test_bf16(refused, monkeypatch):
+def test_bf16(assert_refused, monkeypatch):
     monkeypatch.setattr("bsft_nb.jobs.has_bf16", lambda device: False)
-    refused(ValueError, r"bf16=True: this device \(\w+\) has no bfloat16.*Leave bf16=False", bf16=True)
+    assert_refused(ValueError, r"bf16=True: this device \(\w+\) has no bfloat16.*Leave bf16=False", bf16=True)
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_bf16(refused, monkeypatch):
         (Path("nowhere.gguf"), [str(Path("nowhere.gguf").absolute())]),
     ],
 )
-def test_unknown_target(refused, target, tried):
-    said = refused(TargetError, f"target '{target}'", target=target)
+def test_unknown_target(assert_refused, target, tried):
+    said = assert_refused(TargetError, f"target '{target}'", target=target)
     assert [t for t in tried if t not in said] == []
     assert re.search("Give a Hub id .*a folder .*a .gguf file", said)
 
@@ -204,18 +204,18 @@ def folder(path, **files):
     return path
 
 
-def test_target_that_needs_remote_code(refused, tmp_path):
+def test_target_that_needs_remote_code(assert_refused, tmp_path):
     ran = tmp_path / "ran"
     config = {"model_type": "mine", "auto_map": {"AutoConfig": "modeling_mine.C", "AutoModelForCausalLM": "modeling_mine.M"}}
     code = f"open({str(ran)!r}, 'w')\nC = M = None"
     target = folder(tmp_path / "mine", config__json=json.dumps(config), modeling_mine__py=code, model__safetensors="")
-    refused(TargetError, f"{target}.*model type 'mine' needs remote code, which is never run. Choose", target=target)
+    assert_refused(TargetError, f"{target}.*model type 'mine' needs remote code, which is never run. Choose", target=target)
     assert not ran.exists()
 
 
-def test_target_with_pickles_only(refused, tmp_path):
+def test_target_with_pickles_only(assert_refused, tmp_path):
     target = folder(tmp_path / "old", config__json='{"model_type": "llama"}', pytorch_model__bin="x")
-    refused(TargetError, rf"{target}.*only in pickle files \(pytorch_model.bin\).*Convert it once with save_pretrained", target=target)
+    assert_refused(TargetError, rf"{target}.*only in pickle files \(pytorch_model.bin\).*Convert it once with save_pretrained", target=target)
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_target_with_pickles_only(refused, tmp_path):
     [({}, "no readable config.json"), ({"config__json": "{"}, "no readable config.json"), ({"config__json": '{"model_type": "llama"}'}, "no \\*.safetensors")],
     ids=["empty", "torn config", "no weights"],
 )
-def test_incomplete_target(refused, tmp_path, files, reason):
+def test_incomplete_target(assert_refused, tmp_path, files, reason):
     target = folder(tmp_path / "part", **files)
-    refused(TargetError, f"{target}.*{reason}", target=target)
+    assert_refused(TargetError, f"{target}.*{reason}", target=target)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +237,8 @@ def test_incomplete_target(refused, tmp_path, files, reason):
     ],
     ids=["one", "many", "in valset"],
 )
-def test_long_prompts(refused, trainset, valset, message):
-    refused(DataError, message, trainset=examples(*trainset), valset=examples(*valset))
+def test_long_prompts(assert_refused, trainset, valset, message):
+    assert_refused(DataError, message, trainset=examples(*trainset), valset=examples(*valset))
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +263,8 @@ class SortLoud(dspy.Signature):
 
 
 @pytest.mark.parametrize(("adapter", "signature"), [(None, Sort), (None, SortLoud), (StudentAdapter(), SortLoud), (dspy.ChatAdapter(), Sort)], ids=["text", "literal", "given StudentAdapter", "given ChatAdapter"])
-def test_vocabulary_that_no_completion_survives(refused, lower_case_llama, adapter, signature):
-    said = refused(ValueError, "choose a target with a larger vocabulary", target=lower_case_llama, adapter=adapter, student=dspy.Predict(signature))
+def test_vocabulary_that_no_completion_survives(assert_refused, lower_case_llama, adapter, signature):
+    said = assert_refused(ValueError, "choose a target with a larger vocabulary", target=lower_case_llama, adapter=adapter, student=dspy.Predict(signature))
     assert f"target {str(lower_case_llama)!r}" in said
 
 

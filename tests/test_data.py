@@ -16,10 +16,10 @@ from bsft_nb.data import CONFLICTS, build, build_from_pairs, check_rows, held_ou
 from bsft_nb.engine import keep_format, student_lm
 from bsft_nb.formats import StudentAdapter, adapter_state, fitting
 from bsft_nb.funnel import funnel_html, funnel_text
-from bsft_nb.tokens import load_codec
 from bsft_nb.pairs import DataError, PairBuilder, check_parity
 from bsft_nb.parity import asked_by
 from bsft_nb.runs import write_json
+from bsft_nb.tokens import load_codec
 
 
 class Item(pydantic.BaseModel):

@@ -9,8 +9,8 @@ import torch
 
 from bsft_nb.decode import Batch, Generator
 from bsft_nb.models import load_weights
-from bsft_nb.tokens import load_codec
 from bsft_nb.sampling import Numbers, Row, find_template, learn_templates
+from bsft_nb.tokens import load_codec
 
 
 def prompts(codec, n):
@@ -118,6 +118,26 @@ def test_numbers_are_whole_however_hot(folder, request):
             values.add(int(codec.text(row.answer)))
             assert codec.text(row.answer) == str(int(codec.text(row.answer)))
     assert min(values) < 0 and 0 in values and max(values) > 9
+
+
+def test_a_sampled_prompt_that_comes_again_is_not_read_again_and_the_longest_unused_is_forgotten(llama):
+    codec = load_codec(llama)
+    a, b, c = [codec.prompt([{"role": "user", "content": x * 9}]) for x in "abc"]
+    generator, read = Generator(load_weights(llama), codec), []
+    n = len(Batch(generator, [Row(p, 4) for p in (a, b, c)], "g").prefix)
+    generator.keep_bytes = int(2.5 * generator.buffer(None, len(a) - n).nbytes)
+    generator.model.register_forward_pre_hook(lambda model, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
+
+    def tokens_read(prompt):
+        read.clear()
+        Batch(generator, [Row(prompt, 4, temperature=1.0)], "g")
+        return sum(read)
+
+    assert tokens_read(a) == tokens_read(b) == len(a) - n
+    assert tokens_read(a) == 0
+    assert tokens_read(c) == len(a) - n
+    assert tokens_read(a) == 0
+    assert tokens_read(b) == len(a) - n
 
 
 def test_logprobs_are_those_of_the_model(llama):

@@ -13,8 +13,8 @@ from bsft_nb.bootstrap import Call, Trace
 from bsft_nb.data import build, build_from_pairs
 from bsft_nb.exchange import FORMS, export_pairs, export_traces, read_pairs, read_traces
 from bsft_nb.formats import fitting
-from bsft_nb.tokens import load_codec
 from bsft_nb.pairs import DataError, PairBuilder
+from bsft_nb.tokens import load_codec
 
 
 class Item(pydantic.BaseModel):

@@ -98,8 +98,8 @@ def test_executed_without_a_frontend_a_notebook_keeps_text_and_html_only(tmp_pat
     from nbclient import NotebookClient
 
     code = """
-from bsft_nb.runs import Run, RunFolder
 from bsft_nb.progress_panel import progress_for
+from bsft_nb.runs import Run, RunFolder
 folder = RunFolder("run")
 view = progress_for(folder, Run(folder))
 folder.log.emit("run", id="run", note="run begins")

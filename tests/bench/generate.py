@@ -25,8 +25,8 @@ from bsft_nb.demo.tickets import Triage, both_right, tickets
 from bsft_nb.engine import StudentEngine, keep_format, student_lm
 from bsft_nb.formats import StudentAdapter, adapter_state
 from bsft_nb.models import load_weights, model_cache, resolve_target
-from bsft_nb.tokens import load_codec
 from bsft_nb.sampling import learn_templates
+from bsft_nb.tokens import load_codec
 
 TARGET, MAX_TOKENS = "smollm2-135m", 48
 

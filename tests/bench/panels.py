@@ -4,7 +4,7 @@
 
 The last line is a JSON object: first_paint_s, page_turn_s (slowest of 20), page_kb (largest), training_overhead
 (share of the examples a second that is lost while the panel shows: in one training of a tiny model the panel paints in
-every second window of two seconds and rests in the others; the median over pairs of windows), standard_error, paint_cpu_share
+every second window of two seconds and rests in the others; the median over pairs of windows), standard_error (of their mean), paint_cpu_share
 (processor time of all repaints by the time in which the panel painted). 100,000 rows of about 1.8 kB.
 """
 import argparse

@@ -26,8 +26,8 @@ from bsft_nb.data import Built, PairBuilder, save_pairs
 from bsft_nb.engine import keep_format, student_lm
 from bsft_nb.formats import adapter_state, fitting
 from bsft_nb.models import resolve_target
-from bsft_nb.tokens import load_codec
 from bsft_nb.runs import RunFolder
+from bsft_nb.tokens import load_codec
 
 
 def examples(file: Path) -> list[dspy.Example]:

@@ -59,25 +59,27 @@ class Packed:
     def __post_init__(self):
         import torch
 
-        self.hidden = []  # per span (tokens, remembered + tokens)
+        self.masks = []  # per span: what its tokens see of beginning, remembered and own tokens; None: all own ones before
         for begin, end, before in self.spans:
-            n, known = end - begin, 0 if before is None else before.shape[-2]
-            self.hidden.append(torch.ones(n, known + n, dtype=torch.bool, device=self.made.device).triu(known + 1))
+            n, known = end - begin, sum(x.shape[-2] for x in (self.prefix, before) if x is not None)
+            self.masks.append(torch.ones(n, known + n, dtype=torch.bool, device=self.made.device).tril(known) if known else None)
 
-    def own(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> _Part:
-        "q (1, kv heads, groups, tokens, size), k and v (1, kv heads, tokens, size)."
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+        "q (1, heads, tokens, size), k and v (1, kv heads, tokens, size) → as q."
         import torch
+        from torch.nn.functional import scaled_dot_product_attention
 
         self.made[layer, 0], self.made[layer, 1] = k[0], v[0]
-        parts = []
-        for (begin, end, before), hidden in zip(self.spans, self.hidden):
-            kv = self.made[layer, :, :, begin:end]
-            kv = kv if before is None else torch.cat([before[layer], kv], -2)
-            part = _part(q[0, :, :, begin:end].flatten(1, 2), kv[0], kv[1], hidden.repeat(q.shape[2], 1))
-            parts.append([x.unflatten(1, (q.shape[2], -1)) for x in part])
-        return _Part(*(torch.cat(x, 2)[None] for x in zip(*parts)))
+        parts, known = [], [] if self.prefix is None else [self.prefix[layer]]
+        for (begin, end, before), mask in zip(self.spans, self.masks):
+            own = [*known, *([] if before is None else [before[layer]]), self.made[layer, :, :, begin:end]]
+            keys, values = (torch.cat(own, -2) if len(own) > 1 else own[0])[:, None]
+            if q.device.type != "cpu":  # there, grouped heads with a mask have no fused kernel
+                keys, values = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (keys, values))
+            parts.append(scaled_dot_product_attention(q[:, :, begin:end], keys, values, mask, is_causal=mask is None, scale=scale, enable_gqa=True))
+        return torch.cat(parts, 2)
 
-
+# %% ../nbs/08b_attention.ipynb #f003ffe2
 @dataclass
 class OneEach:
     "One token for each row, behind what `buffer` (layers, 2, rows, heads, tokens, size) holds of it."
@@ -93,26 +95,23 @@ class OneEach:
         self.rows = torch.arange(len(self.lengths), device=self.buffer.device)
         self.hidden = (columns > self.lengths[:, None])[:, None, None]
 
-    def own(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> _Part:
-        "q (rows, kv heads, groups, 1, size), k and v (rows, kv heads, 1, size)."
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+        "q (rows, heads, 1, size), k and v (rows, kv heads, 1, size) → as q."
         keys, values = self.buffer[layer]
         keys[self.rows, :, self.lengths], values[self.rows, :, self.lengths] = k[:, :, 0], v[:, :, 0]
-        n = len(self.rows)
-        part = _part(q[:, :, :, 0], keys[:n, :, : self.width], values[:n, :, : self.width], self.hidden)
-        return _Part(*(x[:, :, :, None] for x in part))
+        n, begin = len(self.rows), None
+        q = (q * scale).unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # (rows, kv heads, groups, size)
+        if self.prefix is not None:
+            part = _part(q.transpose(0, 1).flatten(1, 2), *self.prefix[layer])
+            begin = _Part(*(x.unflatten(1, (n, -1)).transpose(0, 1) for x in part))
+        own = _part(q, keys[:n, :, : self.width], values[:n, :, : self.width], self.hidden)
+        return _merged(own, begin).to(v.dtype).flatten(1, 2)[:, :, None]
 
-
+# %% ../nbs/08b_attention.ipynb #970b6a81
 def _attend(module, query, key, value, attention_mask=None, scaling=None, **kwargs):
     "For transformers' attention interface: query (rows, heads, tokens, size) → (rows, tokens, heads, size)."
-    step, layer = current.step, module.layer_idx
-    rows, heads, n, size = query.shape
-    q = (query * (size**-0.5 if scaling is None else scaling)).unflatten(1, (key.shape[1], -1))
-    begin = None
-    if step.prefix is not None:
-        part = _part(q.transpose(0, 1).flatten(1, 3), *step.prefix[layer])
-        begin = _Part(*(x.unflatten(1, (rows, -1, n)).transpose(0, 1) for x in part))
-    out = _merged(step.own(layer, q, key, value), begin).to(query.dtype)
-    return out.flatten(1, 2).transpose(1, 2).contiguous(), None
+    out = current.step.attend(module.layer_idx, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return out.transpose(1, 2).contiguous(), None
 
 # %% ../nbs/08b_attention.ipynb #0f01b440
 def shareable(model: PreTrainedModel) -> bool:

@@ -20,7 +20,7 @@ from .models import check_folder, resolve_target
 from .rows import Teller, end_event, to_messages, to_response, to_row
 from .runs import read_json
 from .tokens import Codec, load_codec
-from .worker import Job, Worker
+from .worker import DTYPES, Job, Worker
 
 # %% auto #0
 __all__ = ['StudentEngine', 'AsyncStudentEngine', 'student_lm', 'local_lm', 'StudentPredict', 'keep_format']
@@ -37,10 +37,14 @@ class StudentEngine:
         self,
         path: str | Path,  # model folder: whole weights, or a LoRA adapter beside a bsft.json that names its base
         templates: bool = True,  # use the response templates of bsft.json
-        dtype: str | None = None,  # of the weights: `float32`, `bfloat16`; None: bfloat16 where the device computes in it
+        dtype: str | None = None,  # of the weights: `float32`, `bfloat16`, `float16`, or `int8` (linear layers of 8 bits, see `int8`); None: bfloat16 where the device computes in it, else float32
     ):
         self.path, self.templates, self.dtype = Path(path).absolute(), templates, dtype
         self.target = check_folder(self.path, str(path))
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype={dtype!r}: choose one of {', '.join(DTYPES)}, or leave it out")
+        if dtype == "int8" and self.target.base:
+            raise ValueError(f"dtype='int8': {path} is a LoRA adapter, whose base cannot be rounded. Merge the adapter into its base (bsft_nb.trainer.merge), or leave dtype out")
         self.meta = read_json(self.path / "bsft.json", {})
         self.adapter = load_adapter(self.meta["adapter"]) if "adapter" in self.meta else None
         base = self.target.base
@@ -189,19 +193,19 @@ def student_lm(
     name: str | None = None,  # in the model string; the folder's name by default
     *,
     templates: bool = True,  # see `StudentEngine`
-    dtype: str | None = None,
+    dtype: str | None = None,  # see `StudentEngine`
     **kwargs,  # as for `dspy.LM`: temperature, max_tokens, cache, …
 ) -> dspy.LM:
     "A `dspy.LM` answered by the model in the folder `path`."
     engine = StudentEngine.at(path, templates, dtype)
     kwargs.setdefault("max_tokens", engine.meta.get("max_tokens", 1024))
-    model = f"bsft/{name or engine.path.name}@{engine.target.fingerprint[:8]}"
+    model = f"bsft/{name or engine.path.name}@{engine.target.fingerprint[:8]}{f'-{dtype}' if dtype else ''}"  # what DSPy caches answers by
     return dspy.LM(model, engine=engine, async_engine=AsyncStudentEngine(engine), **kwargs)
 
 
 def local_lm(
     target: str | Path,  # Hub id, local folder, `.gguf` file, or the alias `smollm2-135m`
-    **kwargs,  # as for `dspy.LM`
+    **kwargs,  # as for `student_lm`: temperature, max_tokens, cache, dtype, …
 ) -> dspy.LM:
     "A `dspy.LM` answered here by the untuned model `target`. Raises `TargetError` where it is not found."
     resolved = resolve_target(target)

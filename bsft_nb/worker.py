@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['Job', 'load_for_inference', 'room_for', 'Loop', 'Worker']
+__all__ = ['DTYPES', 'Job', 'load_for_inference', 'room_for', 'Loop', 'Worker']
 
 # %% ../nbs/08d_worker.ipynb #9f1fb6bc
 @dataclass
@@ -58,9 +58,16 @@ class Job:
                 self.future.cancel()
 
 
+DTYPES = ("float32", "bfloat16", "float16", "int8")
+
+
 def load_for_inference(path: Path, dtype: str | None = None) -> PreTrainedModel:
     "The model in `path` on the best device; `dtype` by default bfloat16 where the device computes in it, else float32."
     device = pick_device()
+    if dtype == "int8":
+        from bsft_nb.int8 import to_int8
+
+        return to_int8(load_weights(path).to(device))
     return load_weights(path, dtype or ("bfloat16" if has_bf16(device) else "float32")).to(device)
 
 
@@ -87,7 +94,7 @@ class Loop(threading.Thread):
         self._waiting: OrderedDict[tuple, deque[Job]] = OrderedDict()
         self._running: list[Batch] = []
         self._jobs: dict[int, Job] = {}  # id of a running row → its job
-        self._took, self._held, self._closing = 0.0, 0, False
+        self._took, self._held, self._crowd, self._closing = 0.0, 0, most_rows, False  # `_crowd`: jobs that were here the last time
 
     def run(self):
         try:
@@ -113,22 +120,30 @@ class Loop(threading.Thread):
                     self._held = 0
                 for batch in list(self._running):
                     self._step(generator, batch)
-            self._took = time.monotonic() - began
+            self._took = max(time.monotonic() - began, self._took / 2)
 
     def _gather(self) -> int:
         "Put what has arrived into the groups' queues; waits while there is nothing else to do. Returns how many arrived."
-        idle, fresh = not self._running and not any(self._waiting.values()), 0
-        silence = min(0.05, 0.002 + self._took / 10)
+        here, fresh, silence = len(self._jobs) + self._outside(), 0, min(0.05, 0.002 + self._took / 10)
         with contextlib.suppress(queue.Empty):
-            job = self.inbox.get() if idle and not self._closing else self.inbox.get_nowait()
+            job = self.inbox.get() if not here and not self._closing else self.inbox.get(timeout=silence if self._expected(here) else 0)
             while True:
                 if job is None:
                     self._closing = True
                 else:
                     self._waiting.setdefault(job.group, deque()).append(job)
                     fresh += 1
-                job = self.inbox.get_nowait() if self._running or self._closing or fresh >= 4 * self.most_rows else self.inbox.get(timeout=silence)
+                job = self.inbox.get(timeout=silence if self._expected(here + fresh) else 0)
+        self._crowd = here + fresh
         return fresh
+
+    def _outside(self) -> int:
+        "Jobs that wait for a place in a batch."
+        return sum(map(len, self._waiting.values()))
+
+    def _expected(self, here: int) -> bool:
+        "With nothing running and `here` jobs waiting: are others likely to come at once? As many as were here before."
+        return not self._running and not self._closing and here < min(self._crowd, self.most_rows)
 
     def _admit(self, generator: Generator):
         "Let waiting jobs in, a group after the other, the one that was let in longest ago first."
@@ -204,7 +219,7 @@ class Worker:
     def __init__(
         self,
         path: Path,  # folder with a base model
-        dtype: str | None = None,  # of the weights; see `load_for_inference`
+        dtype: str | None = None,  # one of `DTYPES`; see `load_for_inference`
         most_rows: int = 64,  # in a batch
         waiting: int = 4096,  # jobs at a time; more wait in `submit`
     ):

@@ -2,7 +2,8 @@
 
 Two students of the demo's program (tickets → team, urgency) on real SmolLM2 weights, one in `StudentAdapter`'s
 format and one in ChatAdapter's, trained here just long enough to keep their formats (once; kept in the model cache).
-All peers get the same weights in float32, the same prompts, greedy decoding and the same stop tokens.
+All peers get the same weights in float32, the same prompts, greedy decoding and the same stop tokens. The engine answers
+in float32 and, in the keys with `int8`, with linear layers of 8 bits, as llama.cpp does.
 
     python tests/bench/generate.py            # all rows, about five minutes on two cores
     python tests/bench/generate.py --quick    # a quarter of the requests
@@ -85,9 +86,9 @@ def trained(model, pairs, steps):
     return model.eval()
 
 
-def through_evaluate(folder, examples, threads=16, **kwargs):
+def through_evaluate(folder, examples, dtype="float32", threads=16, **kwargs):
     "Answers of the engine: seconds, the rows it answered, and the program's predictions."
-    lm, rows = student_lm(folder, cache=False, dtype="float32", **kwargs), []
+    lm, rows = student_lm(folder, cache=False, dtype=dtype, **kwargs), []
     program = keep_format(Triage())
     program.set_lm(lm)
     program(ticket="Where is my parcel?")  # weights are loaded, the shared beginning is read
@@ -187,6 +188,12 @@ def main():
         failed = sum(p is None or "team" not in p for p in said)
         print(f"{name}: engine {rate[name]:.2f} requests/s ({len(rows)} requests, prompts of {statistics.mean(len(r.prompt) for r in rows):.0f} tokens, answers of {statistics.mean(tokens):.1f}, {failed} programs failed)", flush=True)
         prompts = [r.prompt for r in rows]
+        seconds, rounded, _ = through_evaluate(folder, tests, "int8")
+        rate[f"{name} int8"] = len(rounded) / seconds
+        exact = {tuple(r.prompt): r.answer for r in rows}
+        alike = [exact[tuple(r.prompt)] == r.answer for r in rounded if tuple(r.prompt) in exact]
+        print(f"{name}: engine, int8: {rate[f'{name} int8']:.2f} requests/s; {sum(alike)} of {len(alike)} answers to the same prompts are those in float32", flush=True)
+        StudentEngine.at(folder, True, "int8").close()
         few = prompts[:: max(1, len(prompts) // (16 if args.quick else 32))]
         seconds, _ = plain.per_request(few)
         rate[f"{name} per request"] = len(few) / seconds
@@ -206,15 +213,14 @@ def main():
         StudentEngine.at(folder, True, "float32").close()
     cpp, why = llamacpp(last)
     print(f"chat: llama-cpp-python, Q4_1, one after another: {f'{cpp:.2f} requests/s' if cpp else why}", flush=True)
-    figures = {
-        "own_vs_per_request": rate["own"] / rate["own per request"],
-        "chat_vs_per_request": rate["chat"] / rate["chat per request"],
-        "own_vs_today": rate["own"] / rate["chat per request"],
-        "own_vs_batched": rate["own"] / rate["own batched"],
-        "chat_vs_batched": rate["chat"] / rate["chat batched"],
-        "chat_vs_llamacpp": rate["chat"] / cpp if cpp else None,
-        "single_vs_generate": max(figures.values()),
-    }
+    peers = {"own_vs_per_request": "own per request", "chat_vs_per_request": "chat per request", "own_vs_today": "chat per request", "own_vs_batched": "own batched", "chat_vs_batched": "chat batched"}
+    single, figures = max(figures.values()), {}
+    for kind in ("", "_int8"):
+        for key, peer in peers.items():
+            ours, other = key.split("_", 1)
+            figures[f"{ours}{kind}_{other}"] = rate[f"{ours}{kind.replace('_', ' ')}"] / rate[peer]
+        figures[f"chat{kind}_vs_llamacpp"] = rate[f"chat{kind.replace('_', ' ')}"] / cpp if cpp else None
+    figures["single_vs_generate"] = single
     print(json.dumps({k: v and round(v, 2) for k, v in figures.items()}))
 
 

@@ -50,6 +50,7 @@ class StudentEngine:
         base = self.target.base
         self._worker = Worker.at(base.path, base.fingerprint, dtype) if base else Worker.at(self.path, self.target.fingerprint, dtype)
         self._codec: Codec | None = None
+        self._loading = threading.Lock()
 
     @classmethod
     def at(cls, path: str | Path, templates: bool = True, dtype: str | None = None) -> StudentEngine:
@@ -79,8 +80,9 @@ class StudentEngine:
     @property
     def codec(self) -> Codec:
         "Messages to tokens and back."
-        if self._codec is None:
-            self._codec = load_codec(self.path)
+        with self._loading:  # of many first callers, one loads it
+            if self._codec is None:
+                self._codec = load_codec(self.path)
         return self._codec
 
     def submit(self, request: Request, tick=None) -> Job:
@@ -125,7 +127,7 @@ def _after_fork_in_child():
     "A tokenizer may have been in use by a thread that the child does not have."
     StudentEngine._engines_lock = threading.Lock()
     for engine in list(StudentEngine._engines.values()):
-        engine._codec = None
+        engine._codec, engine._loading = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

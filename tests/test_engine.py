@@ -75,6 +75,23 @@ def ask(text, **config):
     return Request(model="m", messages=(Message.user(text),), config=Config(**config))
 
 
+def test_many_first_callers_load_the_tokenizer_once(llama, monkeypatch):
+    import bsft_nb.engine
+
+    loaded, load, together = [], bsft_nb.engine.load_codec, threading.Barrier(8)
+    monkeypatch.setattr(bsft_nb.engine, "load_codec", lambda path: loaded.append(path) or time.sleep(0.2) or load(path))
+    engine = StudentEngine(llama, dtype="float32")
+
+    def first(i):
+        together.wait(10)
+        return engine.complete(ask(f"case {i}", max_tokens=2)).usage.output_tokens
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(list(pool.map(first, range(8))))
+    engine.close()
+    assert loaded == [llama]
+
+
 def test_closing_frees_the_weights(llama, monkeypatch):
     import bsft_nb.worker
 
@@ -323,6 +340,26 @@ def test_adapters_share_one_base_and_answer_as_if_alone(llama, lora):
                 out = model.generate(torch.tensor([row.prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=0)[0].tolist()
                 assert row.answer == [t for t in out[len(row.prompt) :] if t]
     assert student_lm(lora[0]).model != student_lm(lora[1]).model
+
+
+@pytest.mark.parametrize("folder", ["llama", "t5"])
+def test_eight_bits_answer_nearly_the_same_in_any_company(folder, request):
+    path = request.getfixturevalue(folder)
+    exact, rounded = StudentEngine.at(path, dtype="float32"), StudentEngine.at(path, dtype="int8")
+    asked = [ask(f"case {i} " + "a" * (i % 5), max_tokens=6, temperature=0.0) for i in range(12)]
+    alone = [rounded.submit(a).future.result(60) for a in asked]
+    together = [job.future.result(60) for job in [rounded.submit(a) for a in asked]]
+    assert [r.answer for r in together] == [r.answer for r in alone]
+    same = [a == b for r, a_ in zip(alone, asked, strict=True) for a, b in zip(r.answer, exact.submit(a_).future.result(60).answer, strict=False)]
+    assert sum(same) > len(same) * 0.6
+    assert local_lm(path, dtype="int8").model != local_lm(path, dtype="float32").model != local_lm(path).model
+
+
+def test_types_of_weights_that_cannot_be_are_refused(llama, lora):
+    with pytest.raises(ValueError, match="dtype='fp16': choose one of float32, bfloat16, float16, int8"):
+        local_lm(llama, dtype="fp16")
+    with pytest.raises(ValueError, match="adapter.1 is a LoRA adapter, whose base cannot be rounded. Merge"):
+        StudentEngine.at(lora[0], dtype="int8")
 
 
 def test_an_adapter_without_its_base_is_refused(lora):

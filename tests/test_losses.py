@@ -105,6 +105,16 @@ def test_one_sequence_is_exact(name, batch):
     assert_same(model, loss(**collate(BATCHES[batch], CODEC))["loss"], plain)
 
 
+@pytest.mark.parametrize("name", ["tied", "gpt2", "smollm2's shape"])
+def test_gradient_of_an_embedding_that_scores_too_is_that_of_another_model_alike(name):
+    model, other, batch = made(name), made(name), BATCHES["two predictors in turn"]
+    loss = completion_loss(model)
+    assert_near(gradients(model, loss(**collate(batch, CODEC))["loss"]), plain := gradients(other, labelled(other, batch)))
+    loss(**collate(batch, CODEC))["loss"].backward()  # a second piece of the step
+    assert_near({n: p.grad for n, p in model.named_parameters()}, {n: 2 * g for n, g in plain.items()})
+    assert model.get_input_embeddings().weight.grad.layout is torch.strided
+
+
 def test_each_predictor_in_a_batch_has_its_prefix_once():
     batch = collate(BATCHES["two predictors in turn"], CODEC)
     sizes = batch["sizes"][0].tolist()

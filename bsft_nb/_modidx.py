@@ -965,5 +965,6 @@ d = { 'settings': { 'branch': 'main',
                                 'bsft_nb.worker._at_exit': ('worker.html#_at_exit', 'bsft_nb/worker.py'),
                                 'bsft_nb.worker._before_fork': ('worker.html#_before_fork', 'bsft_nb/worker.py'),
                                 'bsft_nb.worker._loops': ('worker.html#_loops', 'bsft_nb/worker.py'),
+                                'bsft_nb.worker.give_back': ('worker.html#give_back', 'bsft_nb/worker.py'),
                                 'bsft_nb.worker.load_for_inference': ('worker.html#load_for_inference', 'bsft_nb/worker.py'),
                                 'bsft_nb.worker.room_for': ('worker.html#room_for', 'bsft_nb/worker.py')}}}

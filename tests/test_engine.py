@@ -313,6 +313,23 @@ def test_processes_end_and_fork(llama, then):
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "left", done.stderr
 
 
+def test_what_answers_for_a_worker_that_is_gone_is_waited_for_at_exit(llama):
+    "A thread inside the model while the interpreter goes would abort the process."
+    import bsft_nb.worker
+
+    worker = Worker(llama)
+    worker.submit(Job(Row([1, 2, 3], 2), (None, "g"))).result(60)
+    loop, alive = worker._loop, weakref.ref(worker)
+    with loop.busy:
+        last = worker.submit(Job(Row([1, 2, 4], 2), (None, "g")))
+        del worker
+        gc.collect()
+        assert alive() is None and loop in bsft_nb.worker._loops()
+    last.result(60)
+    loop.join(60)
+    assert loop not in bsft_nb.worker._loops()
+
+
 @pytest.fixture
 def lora(llama, tmp_path):
     "Two LoRA adapters with weights of their own, as training writes them."

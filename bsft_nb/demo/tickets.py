@@ -134,9 +134,9 @@ def main(argv: list[str] | None = None) -> dict:
         metric=both_right,
         teacher_settings=dict(lm=warm, adapter=StudentAdapter(full_instructions=True)),
         max_rounds=args.rounds,
-        num_threads=32,
+        num_threads=64,
     )
-    compiled = tp.compile(Triage(), teacher=taught, trainset=tickets("train"), valset=tickets("dev")[:40], target=args.target, bsize=8, lr=2e-4, epochs=args.epochs)
+    compiled = tp.compile(Triage(), teacher=taught, trainset=tickets("train"), valset=tickets("dev")[:30], target=args.target, bsize=8, lr=2e-4, epochs=args.epochs)
     seconds.update(tp.run.info["seconds"])
     say("rest of compile")
     tuned, said_tuned = right_share(compiled, testset)

@@ -118,7 +118,7 @@ def main():
     n = 200 if args.quick else 1000
     engine = StudentEngine.at(resolve_target(args.target).path)
     process, levels = psutil.Process(), []
-    for _ in range(2):  # memory after the second storm is that after the first
+    for _ in range(4):  # memory after the last storm is that after those before
         began = time.time()
         counts = storm(engine, n, 64)
         loop = engine._worker._loop

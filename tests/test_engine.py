@@ -369,7 +369,7 @@ def test_eight_bits_answer_nearly_the_same_in_any_company(folder, request):
     assert [r.answer for r in together] == [r.answer for r in alone]
     same = [a == b for r, a_ in zip(alone, asked, strict=True) for a, b in zip(r.answer, exact.submit(a_).future.result(60).answer, strict=False)]
     assert sum(same) > len(same) * 0.6
-    assert local_lm(path, dtype="int8").model != local_lm(path, dtype="float32").model != local_lm(path).model
+    assert len({local_lm(path, dtype=d).model for d in ("int8", "float32", None)}) == 3  # DSPy caches answers by it
 
 
 def test_types_of_weights_that_cannot_be_are_refused(llama, lora):

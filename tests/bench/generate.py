@@ -189,10 +189,10 @@ def main():
         print(f"{name}: engine {rate[name]:.2f} requests/s ({len(rows)} requests, prompts of {statistics.mean(len(r.prompt) for r in rows):.0f} tokens, answers of {statistics.mean(tokens):.1f}, {failed} programs failed)", flush=True)
         prompts = [r.prompt for r in rows]
         seconds, rounded, _ = through_evaluate(folder, tests, "int8")
-        rate[f"{name} int8"] = len(rounded) / seconds
+        rate[f"{name}_int8"] = len(rounded) / seconds
         exact = {tuple(r.prompt): r.answer for r in rows}
         alike = [exact[tuple(r.prompt)] == r.answer for r in rounded if tuple(r.prompt) in exact]
-        print(f"{name}: engine, int8: {rate[f'{name} int8']:.2f} requests/s; {sum(alike)} of {len(alike)} answers to the same prompts are those in float32", flush=True)
+        print(f"{name}: engine, int8: {rate[f'{name}_int8']:.2f} requests/s; {sum(alike)} of {len(alike)} answers to the same prompts are those in float32", flush=True)
         StudentEngine.at(folder, True, "int8").close()
         few = prompts[:: max(1, len(prompts) // (16 if args.quick else 32))]
         seconds, _ = plain.per_request(few)
@@ -213,13 +213,16 @@ def main():
         StudentEngine.at(folder, True, "float32").close()
     cpp, why = llamacpp(last)
     print(f"chat: llama-cpp-python, Q4_1, one after another: {f'{cpp:.2f} requests/s' if cpp else why}", flush=True)
-    peers = {"own_vs_per_request": "own per request", "chat_vs_per_request": "chat per request", "own_vs_today": "chat per request", "own_vs_batched": "own batched", "chat_vs_batched": "chat batched"}
     single, figures = max(figures.values()), {}
-    for kind in ("", "_int8"):
-        for key, peer in peers.items():
-            ours, other = key.split("_", 1)
-            figures[f"{ours}{kind}_{other}"] = rate[f"{ours}{kind.replace('_', ' ')}"] / rate[peer]
-        figures[f"chat{kind}_vs_llamacpp"] = rate[f"chat{kind.replace('_', ' ')}"] / cpp if cpp else None
+    for own, chat in (("own", "chat"), ("own_int8", "chat_int8")):
+        figures |= {
+            f"{own}_vs_per_request": rate[own] / rate["own per request"],
+            f"{chat}_vs_per_request": rate[chat] / rate["chat per request"],
+            f"{own}_vs_today": rate[own] / rate["chat per request"],
+            f"{own}_vs_batched": rate[own] / rate["own batched"],
+            f"{chat}_vs_batched": rate[chat] / rate["chat batched"],
+            f"{chat}_vs_llamacpp": rate[chat] / cpp if cpp else None,
+        }
     figures["single_vs_generate"] = single
     print(json.dumps({k: v and round(v, 2) for k, v in figures.items()}))
 

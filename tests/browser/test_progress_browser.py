@@ -71,6 +71,7 @@ def test_a_blocking_cell_says_how_to_stop_and_is_interrupted(notebook):
     nb.ended(1, 30)
     nb.see(1, ": stopped")
     nb.shot("blocking-interrupted", 1)
+    assert ": stopped" in nb.output(1).inner_text() and nb.alerts == []
 
 
 def test_a_finished_run_stays_in_the_saved_notebook_without_a_kernel(notebook, tmp_path):

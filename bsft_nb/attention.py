@@ -59,10 +59,10 @@ class Packed:
     def __post_init__(self):
         import torch
 
-        self.masks = []  # per span: what its tokens see of beginning, remembered and own tokens; None: all own ones before
+        self.masks = []  # per span, added to the scores of beginning, remembered and own tokens: 0, or -inf where they are not seen; None: all own ones before
         for begin, end, before in self.spans:
             n, known = end - begin, sum(x.shape[-2] for x in (self.prefix, before) if x is not None)
-            self.masks.append(torch.ones(n, known + n, dtype=torch.bool, device=self.made.device).tril(known) if known else None)
+            self.masks.append(torch.full((n, known + n), -torch.inf, dtype=self.made.dtype, device=self.made.device).triu(known + 1) if known else None)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
         "q (1, heads, tokens, size), k and v (1, kv heads, tokens, size) → as q."

@@ -169,6 +169,7 @@ class Batch:
         self.prefix, self.kv = generator.prefix([r.prompt for r in rows], group)
         self.rows: list[Row] = []
         self.lengths: list[int] = []  # of each row's own keys and values
+        self.fresh: list[torch.Tensor | None] = []  # of each row, until `advance` puts them into the buffer: many rows end with their first token
         self.tokens: list[int] = []  # drawn, not yet read by the model
         self.logits = self.buffer = None
         self.join(rows)
@@ -180,8 +181,8 @@ class Batch:
 
     @property
     def size(self) -> int:
-        "Tokens that the buffer has room for."
-        return 0 if self.buffer is None else self.buffer.shape[2] * self.buffer.shape[4]
+        "Tokens that the buffer has room for, or must have."
+        return max(len(self.rows) * max(self.lengths, default=0), 0 if self.buffer is None else self.buffer.shape[2] * self.buffer.shape[4])
 
     def join(self, rows: list[Row]):
         "Read the prompts of `rows`; they draw with the others from now on. Only before `draw`, or after `advance`."
@@ -189,23 +190,22 @@ class Batch:
 
         n = len(self.prefix)
         read = self.generator.read([r.prompt + r.answer for r in rows], n, self.kv, [bool(r.temperature) for r in rows])
-        lengths = [kv.shape[-2] for kv, _ in read]
-        self._make_room(len(self.rows) + len(rows), max(*lengths, *self.lengths, 0) + 1)
-        for i, (kv, _) in enumerate(read, len(self.rows)):
-            self.buffer[:, :, i, :, : kv.shape[-2]] = kv
-        fresh = torch.stack([x for _, x in read])
-        self.logits = torch.cat([self.logits, fresh]) if self.rows else fresh
+        logits = torch.stack([x for _, x in read])
+        self.logits = torch.cat([self.logits, logits]) if self.rows else logits
         self.rows += rows
-        self.lengths += lengths
+        self.lengths += [kv.shape[-2] for kv, _ in read]
+        self.fresh += [kv for kv, _ in read]
 
-    def _make_room(self, rows: int, tokens: int):
-        old = self.buffer
-        if old is not None and rows <= old.shape[2] and tokens <= old.shape[4]:
-            return
-        self.buffer = self.generator.buffer(max(rows, 0 if old is None else old.shape[2]), tokens + max(32, tokens // 2))
-        if self.rows:
-            n, filled = len(self.rows), max(self.lengths)
-            self.buffer[:, :, :n, :, :filled] = old[:, :, :n, :, :filled]
+    def _make_room(self):
+        old, rows, tokens = self.buffer, len(self.rows), max(self.lengths) + 1
+        if old is None or rows > old.shape[2] or tokens > old.shape[4]:
+            self.buffer = self.generator.buffer(max(rows, 0 if old is None else old.shape[2]), tokens + max(32, tokens // 2))
+            if old is not None:
+                n, filled = min(rows, old.shape[2]), min(tokens, old.shape[4])
+                self.buffer[:, :, :n, :, :filled] = old[:, :, :n, :, :filled]
+        for i, kv in enumerate(self.fresh):
+            if kv is not None:
+                self.buffer[:, :, i, :, : kv.shape[-2]], self.fresh[i] = kv, None
 
     def draw(self) -> list[Row]:
         "Draw a token for each row; returns the rows that are finished, failed or given up, which have left."
@@ -226,9 +226,9 @@ class Batch:
         left = [self.rows[i] for i in places]
         for i in sorted(places, reverse=True):
             last = len(self.rows) - 1
-            if i != last:
+            if i != last and self.fresh[last] is None:
                 self.buffer[:, :, i, :, : self.lengths[last]] = self.buffer[:, :, last, :, : self.lengths[last]]
-            for column in (self.rows, self.lengths, self.tokens):
+            for column in (self.rows, self.lengths, self.fresh, self.tokens):
                 column[i] = column[last]
                 column.pop()
         return left
@@ -239,7 +239,7 @@ class Batch:
 
         if not self.rows:
             return
-        self._make_room(len(self.rows), max(self.lengths) + 1)
+        self._make_room()
         lengths = torch.tensor(self.lengths, device=self.buffer.device)
         ids = torch.tensor(self.tokens, device=lengths.device)[:, None]
         step = OneEach(self.kv, self.buffer, lengths)

@@ -35,18 +35,18 @@ def settle(
     rows: list[tuple[Pair, int]],  # from `deduplicate`
     conflicts: str = "all",  # one of `CONFLICTS`: what stays of different completions of one prompt
 ) -> tuple[list[Pair], list[dict]]:
-    "The rows that stay, and the prompts that had several completions: predictor, prompt, and how often each came."
+    "The rows that stay, in their order, and the prompts that had several completions: predictor, prompt, and how often each came."
     prompts = defaultdict(list)
     for p, n in rows:
         prompts[p.predictor, id_bytes(p.prompt_ids)].append((p, n))
-    kept, several = [], []
+    lost, several = set(), []
     for group in prompts.values():
         if len(group) > 1:
             p = group[0][0]
             several.append({"predictor": p.predictor, "prompt": p.prompt, "completions": {q.completion: n for q, n in group}})
         rank = {"majority": lambda row: (-row[1], -_score(row[0]), row[0].completion), "best": lambda row: (-_score(row[0]), -row[1], row[0].completion)}
-        kept += [p for p, _ in (group if conflicts == "all" else sorted(group, key=rank[conflicts])[:1])]
-    return kept, several
+        lost |= {id(p) for p, _ in ([] if conflicts == "all" else sorted(group, key=rank[conflicts])[1:])}
+    return [p for p, _ in rows if id(p) not in lost], several
 
 
 def normalised(prompt: str) -> str:

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['ALIASES', 'HUB_FILES', 'TargetError', 'Target', 'check_folder', 'model_cache', 'is_here', 'resolve_target', 'quiet',
-           'pick_device', 'has_bf16', 'load_weights']
+           'pick_device', 'has_bf16', 'give_back_threads', 'load_weights']
 
 # %% ../nbs/02_models.ipynb #7526786c
 class TargetError(ValueError):
@@ -223,6 +225,13 @@ def has_bf16(device: torch.device) -> bool:
         tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
         return any(test() for test in tests if test)
     return device.type in ("xpu", "mps")
+
+
+def give_back_threads():
+    "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. Source: OpenMP 5.0, `omp_pause_resource_all`."
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a torch without OpenMP has no such function
+            ctypes.CDLL(None).omp_pause_resource_all(1)  # 1: omp_pause_soft
 
 
 def load_weights(

@@ -16,6 +16,7 @@ from .answers import Answer, evaluate
 from .bootstrap import Trace, copy_program, example_key
 from .compare import compare_rows, write_table
 from .engine import StudentEngine, keep_format, student_lm
+from .models import give_back_threads
 from .runs import RunFolder
 
 # %% auto #0
@@ -63,6 +64,7 @@ class Scoring:
     def ask(self, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
         "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers."
         program = with_students(self.program, folders, self.folder.id, self.adapter, cache=False, max_tokens=self.max_tokens)
+        give_back_threads()  # this one has trained, the models answer in others
         try:
             with _no_advice():
                 answers = evaluate(program, self.examples, self.metric, num_threads=self.num_threads, stop=self.folder.stop_signal)

@@ -16,7 +16,7 @@ from .checkpoints import Checkpoint, checkpoints, install, keep_only, newest, no
 from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .jobs import Job, TrainConfig  # noqa: F401  (callers look for it here)
-from .models import check_folder, load_weights, quiet
+from .models import check_folder, give_back_threads, load_weights, quiet
 from .runs import read_json, write_json
 from .tokens import Codec, load_codec
 
@@ -114,6 +114,8 @@ def train(
         if not out_of_memory(e):
             raise
         raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {job.model}, outside of what fewer rows could help ({str(e):.200}). Choose a smaller target, or peft=True. {loop.kept()}") from e
+    finally:
+        give_back_threads()
     state = loop.state
     if stop.requested and state.global_step < state.max_steps:
         raise Stopped(f"stopped on request after step {state.global_step} of {state.max_steps} of {job.model}. {loop.kept()}{_best_so_far(job)}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .decode import Batch, Generator
-from .models import has_bf16, load_weights, pick_device
+from .models import give_back_threads, has_bf16, load_weights, pick_device
 from .sampling import Row
 from .tokens import load_codec
 
@@ -135,7 +135,7 @@ class Loop(threading.Thread):
         "Put what has arrived into the groups' queues; waits while there is nothing else to do. Returns how many arrived."
         here, fresh, silence = len(self._jobs) + self._outside(), 0, min(0.05, 0.002 + self._took / 10)
         with contextlib.suppress(queue.Empty):
-            job = self.inbox.get() if not here and not self._closing else self.inbox.get(timeout=silence if self._expected(here) else 0)
+            job = self._next() if not here and not self._closing else self.inbox.get(timeout=silence if self._expected(here) else 0)
             while True:
                 if job is None:
                     self._closing = True
@@ -145,6 +145,13 @@ class Loop(threading.Thread):
                 job = self.inbox.get(timeout=silence if self._expected(here + fresh) else 0)
         self._crowd = here + fresh
         return fresh
+
+    def _next(self) -> Job | None:
+        "Wait for what comes, however long."
+        with contextlib.suppress(queue.Empty):
+            return self.inbox.get(timeout=0.1)
+        give_back_threads()  # others compute meanwhile
+        return self.inbox.get()
 
     def _outside(self) -> int:
         "Jobs that wait for a place in a batch."

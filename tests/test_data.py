@@ -5,7 +5,7 @@ from typing import Literal
 import dspy
 import pydantic
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from dspy.adapters.utils import serialize_for_json
@@ -99,6 +99,7 @@ def test_traces_are_read_once_and_every_row_is_accounted_for(llama):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["late", "Late", "late ", "fee", "la\u0301te", "l\u00e1te"]), st.sampled_from(["shipping", "billing"]), st.sampled_from([0.1, 1.0])), max_size=14), st.sets(st.sampled_from("abcdef")), st.sampled_from(CONFLICTS))
+@example([("a", "la\u0301te", "shipping", 0.1), ("b", "late", "shipping", 0.1), ("b", "l\u00e1te", "shipping", 0.1), ("b", "l\u00e1te", "billing", 0.1)], {"a"}, "all")
 def test_no_prompt_on_both_sides_and_nothing_uncounted(builder, rows, held, conflicts):
     traces = [kept(e, Call("self", {"ticket": t}, {"team": a}), score=s) for e, t, a, s in rows]
     built = build(builder, traces, held, conflicts)

@@ -68,15 +68,25 @@ class Generator:
 
     def prefix(self, prompts: list[list[int]], group: object) -> tuple[list[int], torch.Tensor | None]:
         "The longest beginning that all prompts of the group had so far, with its keys and values."
+        group = self._adapter, group
         known = self._prefixes.pop(group, None)
         prefix = os.path.commonprefix([*prompts, known[0]] if known else prompts)[: min(map(len, prompts)) - 1]
         kv = known[1][..., : len(prefix), :].contiguous() if known and prefix else None
         if prefix and kv is None:
-            kv = self._read([prefix], [None], 0, None)[0][0]
+            kv = self._read([prefix], [self._begun(prefix)], 0, None)[0][0]
         self._prefixes[group] = prefix, kv
         while len(self._prefixes) > 16:
             self._prefixes.popitem(last=False)
         return prefix, kv
+
+    def _begun(self, prefix: list[int]) -> torch.Tensor | None:
+        "Keys and values of what `prefix` has in common with another group's beginning, but its last token: of several, those of the longest. Two prompts of which one lacks a demo begin so."
+        found, most = None, 0
+        for (adapter, _), (other, kv) in self._prefixes.items():
+            n = min(len(os.path.commonprefix([prefix, other])), len(prefix) - 1) if adapter == self._adapter else 0
+            if n > most:
+                found, most = kv[..., :n, :], n
+        return found
 
     def read(self, prompts: list[list[int]], n: int, prefix: torch.Tensor | None, keep: list[bool]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         "For each prompt: keys and values after the first `n` tokens, and the scores of what comes next. Those to `keep` are remembered."
@@ -209,7 +219,7 @@ class Batch:
 
     def draw(self) -> list[Row]:
         "Draw a token for each row; returns the rows that are finished, failed or given up, which have left."
-        greedy, self.tokens = self.logits.argmax(-1).tolist(), []
+        greedy, self.tokens = self.logits.argmax(-1).tolist() if any(r.free for r in self.rows) else [], []
         going = []
         for i, row in enumerate(self.rows):
             try:

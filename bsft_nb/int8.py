@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .models import has_bf16, pick_device
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['Rounded', 'Int8Linear', 'to_int8']
+__all__ = ['Rounded', 'Int8Linear', 'gains_from_int8', 'to_int8']
 
 # %% ../nbs/02c_int8.ipynb #51003f65
 class Rounded:
@@ -50,6 +52,12 @@ class Int8Linear(torch.nn.Module):
         return (y if self.bias is None else y + self.bias).unflatten(0, x.shape[:-1])
 
 # %% ../nbs/02c_int8.ipynb #7a280ae7
+def gains_from_int8() -> bool:
+    "Do models run here on a processor that multiplies 8-bit whole numbers by itself, and not bfloat16?"
+    device = pick_device()
+    return device.type == "cpu" and torch.cpu._is_vnni_supported() and not has_bf16(device)
+
+
 def to_int8(
     model: PreTrainedModel,  # in float32, on the CPU
 ) -> PreTrainedModel:

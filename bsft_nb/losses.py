@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['collate', 'shared_prefix', 'attend_packed', 'use_packed_attention', 'completion_loss', 'add_looked_up_rows',
-           'can_share', 'BatchOrder']
+__all__ = ['collate', 'shared_prefix', 'attend_packed', 'use_packed_attention', 'completion_loss', 'can_share', 'BatchOrder']
 
 # %% ../nbs/06a_losses.ipynb #0c6a7068
 def collate(
@@ -131,6 +130,8 @@ def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
     import torch
     from torch.nn.functional import cross_entropy
 
+    from bsft_nb.tied import add_looked_up_rows
+
     class CompletionLoss(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -172,16 +173,6 @@ def _groups(sizes: list[int]) -> list[list[int]]:
     for n in sizes:
         groups.append([]) if n < 0 else groups[-1].append(n)
     return groups
-
-
-def add_looked_up_rows(model: PreTrainedModel):
-    "Where the output layer has the weights of the embedding, their gradient is a full matrix already: the lookup adds the rows of its tokens to it instead of a second one, mostly zeros. On the CPU, in one process: elsewhere a sparse gradient has other costs."
-    import torch
-
-    table, out = model.get_input_embeddings(), model.get_output_embeddings()
-    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-    if alone and model.device.type == "cpu" and type(table) is torch.nn.Embedding and out is not None and out.weight is table.weight:
-        table.sparse = True
 
 
 def _base(model) -> PreTrainedModel:

@@ -26,7 +26,7 @@ from .exchange import export_traces, read_pairs, read_traces
 from .formats import adapter_state
 from .jobs import Job, TrainConfig
 from .launch import Busy, launch
-from .models import Target
+from .models import Target, give_back_threads
 from .pairs import DataError, Pair, PairBuilder, check_parity
 from .parity import asked_by
 from .report import write_report
@@ -172,6 +172,7 @@ def gather(c: Compilation) -> Rows:
 def bootstrap(c: Compilation) -> Traces:
     "Run the teachers; every attempt is in the ledger, and those of this run in its `traces.jsonl`."
     log = c.folder.log
+    give_back_threads()  # this one waits
     log.emit("bootstrap", examples=len(c.trainset), teachers=len(c.teachers))
 
     def tell(t: Trace, again: bool):

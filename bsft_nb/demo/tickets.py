@@ -16,6 +16,7 @@ import dspy
 
 from ..engine import local_lm
 from ..formats import StudentAdapter
+from ..int8 import gains_from_int8
 from ..teleprompter import BootstrapFinetune
 
 # %% auto #0
@@ -122,7 +123,8 @@ def main(argv: list[str] | None = None) -> dict:
         seconds[stage] = round(time.time() - began - sum(seconds.values()), 1)
         print(f"-- {stage}: {seconds[stage]} s", flush=True)
 
-    lm, warm = local_lm(args.target), local_lm(args.target, temperature=2.0, seed=0)
+    dtype = "int8" if gains_from_int8() else None  # for the untuned model and the teacher
+    lm, warm = local_lm(args.target, dtype=dtype), local_lm(args.target, temperature=2.0, seed=0, dtype=dtype)
     lm("Hello", max_tokens=1)
     say("load")
     untuned, said_untuned = right_share(Triage(), testset, lm)

@@ -45,6 +45,7 @@ class TrainConfig:
     patience: int | None = None  # epochs without a better checkpoint until training ends; None: all epochs
     gradient_checkpointing: bool = False  # less memory, more time
     shared_prefix: bool = True  # run what all prompts of a batch begin with once
+    frozen: float = 0.0  # share of the layers that stay as they are, the lowest first, and the embedding with them; what lies above is trained in less time and memory
 
     def __post_init__(self):
         for name, least in (("bsize", 1), ("accumsteps", 1), ("epochs", 1), ("seed", 0)):
@@ -56,6 +57,9 @@ class TrainConfig:
         _number("warmup", self.warmup, 0, 1, "it is the share of the steps in which the learning rate rises: from 0 to below 1, such as 0.1")
         _number("weight_decay", self.weight_decay, 0, math.inf, "it must be a finite number of at least 0")
         _number("max_grad_norm", self.max_grad_norm, 0, math.inf, "it must be a finite number above 0, such as 1.0", open_below=True)
+        _number("frozen", self.frozen, 0, 1, "it is the share of the layers that are not trained: from 0 to below 1, such as 0.3")
+        if self.frozen and self.peft:
+            raise ValueError(f"frozen={self.frozen!r}: with peft= all of the model's own weights stay as they are. Say which layers get adapters with peft=dict(layers_to_transform=[…]), or leave frozen=0")
         if self.save_minutes is not None:
             _number("save_minutes", self.save_minutes, 0, math.inf, "it must be a finite number of minutes above 0, or None", open_below=True)
         for name in ("bf16", "int8", "gradient_checkpointing", "shared_prefix"):

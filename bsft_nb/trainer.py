@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['LORA', 'load_trainable', 'save_student', 'merge', 'train', 'choose']
+__all__ = ['LORA', 'load_trainable', 'freeze', 'save_student', 'merge', 'train', 'choose']
 
 # %% ../nbs/06e_trainer.ipynb #894e8515
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}  # for peft=True
@@ -43,10 +43,25 @@ def load_trainable(
         kind = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
         lora = LoraConfig(**{**(LORA if settings is True else settings), "task_type": kind})
         model = PeftModel.from_pretrained(model, last.path, is_trainable=True) if last else get_peft_model(model, lora)
+    if job.config.frozen:
+        freeze(model, job.config.frozen)
     if job.config.gradient_checkpointing:
         model.config.use_cache = False
         model.activation_checkpointing_enable()
     return model
+
+
+def freeze(
+    model: PreTrainedModel,
+    share: float,  # of the layers (of an encoder-decoder's encoder), rounded down
+):
+    "Leave the embedding and the lowest layers as they are. Source: Lee et al. 2019, 'What Would Elsa Do?', arXiv:1911.03090."
+    from torch.nn import ModuleList
+
+    n = model.config.num_hidden_layers
+    layers = next(m for m in model.modules() if isinstance(m, ModuleList) and len(m) == n)
+    for part in (model.get_input_embeddings(), *layers[: math.floor(share * n)]):
+        part.requires_grad_(False)
 
 
 def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):

@@ -140,6 +140,39 @@ def test_a_sampled_prompt_that_comes_again_is_not_read_again_and_the_longest_unu
     assert tokens_read(b) == len(a) - n
 
 
+def test_groups_that_begin_alike_read_what_differs(llama):
+    codec = load_codec(llama)
+    shown = [codec.prompt([{"role": "system", "content": demos}, {"role": "user", "content": u}]) for demos in ("one two three", "one three") for u in ("abc", "bcd")]
+    generator, read = Generator(load_weights(llama), codec), []
+    generator.model.register_forward_pre_hook(lambda model, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    answers = []
+    for group, some in (("all", shown[:2]), ("one less", shown[2:])):
+        rows = [Row(p, 8) for p in some]
+        generator(rows, group)
+        answers += [r.answer for r in rows]
+    assert answers == [by_generate(load_weights(llama), codec, p) for p in shown]
+    first, second = (len(p) for p, _ in generator._prefixes.values())
+    same = next(i for i, (a, b) in enumerate(zip(shown[0], shown[2])) if a != b)
+    assert 0 < same < second and read.count(first) and read.count(second - same), "the second beginning is read from where it differs"
+
+
+def test_rows_that_end_with_their_first_token_take_no_buffer(llama):
+    codec = load_codec(llama)
+    asked = prompts(codec, 5)
+    generator = Generator(load_weights(llama), codec)
+    batch = Batch(generator, [Row(p, n) for p, n in zip(asked, (1, 6, 1, 6, 1))], "g")
+    assert batch.buffer is None and batch.size > 0
+    assert [r.prompt for r in batch.draw()] == [asked[0], asked[2], asked[4]]
+    going = sorted(batch.rows, key=lambda r: asked.index(r.prompt))
+    assert batch.buffer is None
+    batch.advance()
+    assert batch.buffer.shape[2] == 2
+    while batch.rows:
+        batch.draw()
+        batch.advance()
+    assert [r.answer for r in going] == [by_generate(load_weights(llama), codec, asked[i], 6) for i in (1, 3)]
+
+
 def test_logprobs_are_those_of_the_model(llama):
     model, codec = load_weights(llama), load_codec(llama)
     prompt = prompts(codec, 1)[0]

@@ -92,6 +92,16 @@ def test_many_first_callers_load_the_tokenizer_once(llama, monkeypatch):
     assert loaded == [llama]
 
 
+def test_an_idle_worker_gives_its_helper_threads_back(llama, monkeypatch):
+    given = threading.Event()
+    monkeypatch.setattr("bsft_nb.worker.give_back_threads", given.set)
+    engine = StudentEngine.at(llama)
+    engine.complete(ask("one", max_tokens=2))
+    assert given.wait(10)
+    given.clear()
+    assert engine.complete(ask("two", max_tokens=2)).usage.output_tokens == 2 and given.wait(10), "each time"
+
+
 def test_closing_frees_the_weights(llama, monkeypatch):
     import bsft_nb.worker
 

@@ -107,6 +107,7 @@ BAD = [
     dict(bsize=0), dict(bsize=True), dict(bsize=2.0), dict(accumsteps=0), dict(epochs=0), dict(seed=-1), dict(lr=0), dict(lr=math.nan), dict(lr="1e-4"),
     dict(warmup=1.0), dict(warmup=-0.1), dict(schedule="step"), dict(weight_decay=-1), dict(max_grad_norm=0), dict(max_length=1), dict(eval_steps=0),
     dict(save_steps=0), dict(save_minutes=0), dict(patience=0), dict(int8=True), dict(gradient_checkpointing=1), dict(shared_prefix=None), dict(peft="lora"),
+    dict(frozen=1), dict(frozen=-0.1), dict(frozen=True),
 ]  # fmt: skip
 
 
@@ -322,6 +323,23 @@ def test_without_metric_the_held_out_loss_chooses_and_without_rows_the_last(llam
     work(job, run)
     choose(job)
     assert chosen(job) == 18 and not [e for e in run.log.read() if e.kind == "eval"]
+
+
+@pytest.mark.parametrize("target", ["llama", "t5"])
+def test_frozen_layers_stay_and_the_others_learn(target, tmp_path, request):
+    path = request.getfixturevalue(target)
+    job, run = a_job(tmp_path, path, epochs=1, frozen=0.5)
+    work(job, run)
+    before, after = weights(path), weights(choose(job))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    layers = "model.layers.{}." if target == "llama" else "encoder.block.{}."
+    assert [any(layers.format(i) in name for name in changed) for i in (0, 1)] == [False, True]
+    assert not any("embed" in name or "shared" in name for name in changed)
+
+
+def test_frozen_layers_and_adapters_exclude_each_other():
+    with pytest.raises(ValueError, match="layers_to_transform"):
+        TrainConfig(frozen=0.5, peft=True)
 
 
 def test_patience_ends_a_training_that_gets_no_better(llama, tmp_path):

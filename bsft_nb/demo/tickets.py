@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> dict:
         max_rounds=args.rounds,
         num_threads=64,
     )
-    compiled = tp.compile(Triage(), teacher=taught, trainset=tickets("train"), valset=tickets("dev")[:30], target=args.target, bsize=8, lr=2e-4, epochs=args.epochs, training=dict(frozen=0.2))
+    compiled = tp.compile(Triage(), teacher=taught, trainset=tickets("train"), valset=tickets("dev")[:30], target=args.target, bsize=8, lr=3e-4, epochs=args.epochs, training=dict(frozen=0.4))
     seconds.update(tp.run.info["seconds"])
     say("rest of compile")
     tuned, said_tuned = right_share(compiled, testset)

@@ -31,7 +31,7 @@ class Generator:
         model: PreTrainedModel,
         codec: Codec,
         keep_bytes: int = 1 << 30,  # of keys and values of sampled prompts, in bytes
-        pack: int = 1024,  # tokens a pass that reads prompts
+        pack: int = 512,  # tokens a pass that reads prompts: more leave a processor's cache between two layers
     ):
         self.model, self.codec, self.keep_bytes, self.pack = model, codec, keep_bytes, pack
         self.shared = shareable(model)

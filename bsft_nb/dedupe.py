@@ -39,13 +39,14 @@ def settle(
     prompts = defaultdict(list)
     for p, n in rows:
         prompts[p.predictor, id_bytes(p.prompt_ids)].append((p, n))
+    rank = {"majority": lambda row: (-row[1], -_score(row[0]), row[0].completion), "best": lambda row: (-_score(row[0]), -row[1], row[0].completion)}
     lost, several = set(), []
     for group in prompts.values():
         if len(group) > 1:
             p = group[0][0]
             several.append({"predictor": p.predictor, "prompt": p.prompt, "completions": {q.completion: n for q, n in group}})
-        rank = {"majority": lambda row: (-row[1], -_score(row[0]), row[0].completion), "best": lambda row: (-_score(row[0]), -row[1], row[0].completion)}
-        lost |= {id(p) for p, _ in ([] if conflicts == "all" else sorted(group, key=rank[conflicts])[1:])}
+            if conflicts != "all":
+                lost |= {id(q) for q, _ in sorted(group, key=rank[conflicts])[1:]}
     return [p for p, _ in rows if id(p) not in lost], several
 
 

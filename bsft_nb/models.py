@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['ALIASES', 'HUB_FILES', 'TargetError', 'Target', 'check_folder', 'model_cache', 'is_here', 'resolve_target', 'quiet',
-           'pick_device', 'has_bf16', 'give_back_threads', 'load_weights']
+           'pick_device', 'has_bf16', 'give_back_threads', 'give_back_memory', 'load_weights']
 
 # %% ../nbs/02_models.ipynb #7526786c
 class TargetError(ValueError):
@@ -229,9 +229,18 @@ def has_bf16(device: torch.device) -> bool:
 
 def give_back_threads():
     "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. Source: OpenMP 5.0, `omp_pause_resource_all`."
+    _call_libc("omp_pause_resource_all", 1)  # 1: omp_pause_soft
+
+
+def give_back_memory():
+    "Let the C library return freed memory to the system: a model that was freed leaves gaps that glibc keeps."
+    _call_libc("malloc_trim", 0)
+
+
+def _call_libc(name: str, value: int):
     if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # a torch without OpenMP has no such function
-            ctypes.CDLL(None).omp_pause_resource_all(1)  # 1: omp_pause_soft
+        with contextlib.suppress(AttributeError):  # another C library, or a torch without OpenMP
+            ctypes.CDLL(None)[name](value)
 
 
 def load_weights(

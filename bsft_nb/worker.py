@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import queue
-import sys
 import threading
 import time
 import weakref
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .decode import Batch, Generator
-from .models import give_back_threads, has_bf16, load_weights, pick_device
+from .models import give_back_memory, give_back_threads, has_bf16, load_weights, pick_device
 from .sampling import Row
 from .tokens import load_codec
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['DTYPES', 'Job', 'load_for_inference', 'give_back', 'room_for', 'Loop', 'Worker']
+__all__ = ['DTYPES', 'Job', 'load_for_inference', 'room_for', 'Loop', 'Worker']
 
 # %% ../nbs/08d_worker.ipynb #9f1fb6bc
 @dataclass
@@ -71,13 +69,6 @@ def load_for_inference(path: Path, dtype: str | None = None) -> PreTrainedModel:
 
         return to_int8(load_weights(path).to(device))
     return load_weights(path, dtype or ("bfloat16" if has_bf16(device) else "float32")).to(device)
-
-
-def give_back():
-    "Let the C library return freed memory to the system: a model that was freed leaves gaps that glibc keeps."
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # other C libraries have no such function
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def room_for(model: PreTrainedModel) -> int:
@@ -280,7 +271,7 @@ class Worker:
                 loop.inbox.put(None)
         if loop is not None and loop is not threading.current_thread():
             loop.join()
-            give_back()
+            give_back_memory()
 
 
 def _loops() -> list[Loop]:

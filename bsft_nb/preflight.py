@@ -64,9 +64,9 @@ def matmul_speed(
     return 2 * width**3 * n / (time.perf_counter() - began)
 
 
-def train_seconds(parameters: int, tokens: int, speed: float) -> float:
-    "Seconds that training on `tokens` (over all epochs) takes, about."
-    return 2 * 6 * parameters * tokens / speed
+def train_seconds(parameters: int, tokens: int, speed: float, frozen: float = 0.0) -> float:
+    "Seconds that training on `tokens` (over all epochs) takes, about, with a share of the layers frozen."
+    return 2 * (2 + 4 * (1 - frozen)) * parameters * tokens / speed
 
 # %% ../nbs/11b_preflight.ipynb #2f66868a
 def prompt_tokens(teacher: dspy.Module, examples: list[dspy.Example]) -> int:
@@ -158,6 +158,7 @@ def preflight(
     epochs: int = 1,
     bf16: bool = False,
     peft: bool = False,
+    frozen: float = 0.0,  # share of the layers that is not trained
 ) -> Preflight:
     "What compiling would do and cost. Raises `TargetError` where the target does not fit in memory."
     device, parameters = pick_device(), count_parameters(target.path)
@@ -181,14 +182,14 @@ def preflight(
         parameters=parameters,
         device=device.type,
         precision="bf16 (mixed)" if bf16 else "fp32",
-        memory_needed=parameters * (4 if peft else 16),
+        memory_needed=int(parameters * (4 if peft else 16 - 12 * frozen)),
         memory_free=free_memory(device),
         examples=len(trainset),
         calls=calls,
         calls_known=done,
         cost=price(lm, tokens * to_make // max(1, len(predictors)), 50 * to_make),
         train_rows=rows,
-        train_seconds=train_seconds(parameters, own * epochs, matmul_speed(device)),
+        train_seconds=train_seconds(parameters, own * epochs, matmul_speed(device), frozen),
         warnings=warnings,
     )
     if plan.memory_needed > plan.memory_free:

@@ -205,6 +205,7 @@ class BootstrapFinetune(Teleprompter):
                 epochs=job.config.epochs,
                 bf16=job.config.bf16,
                 peft=bool(job.config.peft),
+                frozen=job.config.frozen,
             )
 
     def _asked(self, job: Compilation, adapter: dspy.Adapter | None) -> dict:

@@ -55,12 +55,13 @@ def freeze(
     model: PreTrainedModel,
     share: float,  # of the layers (of an encoder-decoder's encoder), rounded down
 ):
-    "Leave the embedding and the lowest layers as they are. Source: Lee et al. 2019, 'What Would Elsa Do?', arXiv:1911.03090."
-    from torch.nn import ModuleList
+    "Leave the embeddings and the lowest layers as they are. Source: Lee et al. 2019, 'What Would Elsa Do?', arXiv:1911.03090."
+    from torch.nn import Embedding, ModuleList
 
     n = model.config.num_hidden_layers
-    layers = next(m for m in model.modules() if isinstance(m, ModuleList) and len(m) == n)
-    for part in (model.get_input_embeddings(), *layers[: math.floor(share * n)]):
+    stack, layers = next((m, c) for m in model.modules() for c in m.children() if isinstance(c, ModuleList) and len(c) == n)
+    positions = [c for c in stack.children() if isinstance(c, Embedding)]  # where they are learned, they would draw the gradient all the way down
+    for part in (model.get_input_embeddings(), *positions, *layers[: math.floor(share * n)]):
         part.requires_grad_(False)
 
 

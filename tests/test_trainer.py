@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from conftest import save_llama
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig
 
 import bsft_nb.loop
 from bsft_nb.checkpoints import checkpoints, newest, record_score
@@ -18,7 +18,7 @@ from bsft_nb.losses import BatchOrder
 from bsft_nb.jobs import Job, TrainConfig
 from bsft_nb.models import check_folder, load_weights
 from bsft_nb.runs import RunFolder, read_json
-from bsft_nb.trainer import choose, train
+from bsft_nb.trainer import choose, freeze, train
 
 
 def pair(i, predictor="p"):
@@ -335,6 +335,22 @@ def test_frozen_layers_stay_and_the_others_learn(target, tmp_path, request):
     layers = "model.layers.{}." if target == "llama" else "encoder.block.{}."
     assert [any(layers.format(i) in name for name in changed) for i in (0, 1)] == [False, True]
     assert not any("embed" in name or "shared" in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=32, n_positions=16, n_embd=8, n_layer=4, n_head=2),
+        OPTConfig(vocab_size=32, hidden_size=8, word_embed_proj_dim=8, ffn_dim=16, num_hidden_layers=4, num_attention_heads=2, max_position_embeddings=16),
+        LlamaConfig(vocab_size=32, hidden_size=8, intermediate_size=16, num_hidden_layers=4, num_attention_heads=2),
+    ],
+    ids=lambda c: c.model_type,
+)
+def test_backward_ends_above_the_frozen_layers(config):
+    model = AutoModelForCausalLM.from_config(config).train()
+    freeze(model, 0.5)
+    states = model(torch.arange(6)[None], output_hidden_states=True).hidden_states
+    assert [s.requires_grad for s in states] == [False, False, False, True, True]
 
 
 def test_frozen_layers_and_adapters_exclude_each_other():

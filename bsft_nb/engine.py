@@ -23,7 +23,7 @@ from .tokens import Codec, load_codec
 from .worker import DTYPES, Job, Worker
 
 # %% auto #0
-__all__ = ['StudentEngine', 'AsyncStudentEngine', 'student_lm', 'local_lm', 'StudentPredict', 'keep_format']
+__all__ = ['StudentEngine', 'AsyncStudentEngine', 'student_lm', 'in_dtype', 'local_lm', 'StudentPredict', 'keep_format']
 
 # %% ../nbs/08f_engine.ipynb #0550e5a2
 class StudentEngine:
@@ -201,8 +201,19 @@ def student_lm(
     "A `dspy.LM` answered by the model in the folder `path`."
     engine = StudentEngine.at(path, templates, dtype)
     kwargs.setdefault("max_tokens", engine.meta.get("max_tokens", 1024))
-    model = f"bsft/{name or engine.path.name}@{engine.target.fingerprint[:8]}{f'-{dtype}' if dtype else ''}"  # what DSPy caches answers by
-    return dspy.LM(model, engine=engine, async_engine=AsyncStudentEngine(engine), **kwargs)
+    return dspy.LM(_model_string(name or engine.path.name, engine), engine=engine, async_engine=AsyncStudentEngine(engine), **kwargs)
+
+
+def in_dtype(lm: dspy.LM, dtype: str | None) -> dspy.LM:
+    "A copy of the student's `lm` that computes in `dtype`; see `StudentEngine`."
+    engine = StudentEngine.at(lm.engine.path, lm.engine.templates, dtype)
+    name = lm.model.removeprefix("bsft/").rpartition("@")[0]
+    return lm.copy(model=_model_string(name, engine), engine=engine, async_engine=AsyncStudentEngine(engine))
+
+
+def _model_string(name: str, engine: StudentEngine) -> str:
+    "What DSPy caches answers by."
+    return f"bsft/{name}@{engine.target.fingerprint[:8]}{f'-{engine.dtype}' if engine.dtype else ''}"
 
 
 def local_lm(

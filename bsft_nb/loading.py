@@ -10,7 +10,7 @@ from pathlib import Path
 import dspy
 
 import bsft_nb.runs as runs
-from .engine import StudentPredict, keep_format
+from .engine import StudentEngine, StudentPredict, in_dtype, keep_format
 from .handle import Run
 from .jobs import Job
 from .launch import collect
@@ -24,6 +24,8 @@ __all__ = ['load', 'attach', 'finish']
 def load(
     run: str | Path,  # run id, run folder, or a file written by `compiled.save`
     program: dspy.Module | None = None,  # the program it belongs to, untrained; not needed for a plain `dspy.Predict`
+    *,
+    dtype: str | None = None,  # that the students compute in, see `StudentEngine`; None: as it was saved
 ) -> dspy.Module:
     "The compiled program. `program` itself is not changed. Raises `FileNotFoundError`, or `ValueError` where state and program differ."
     path = Path(run) if Path(run).suffix == ".json" else find_run(run) / "program.json"
@@ -40,8 +42,11 @@ def load(
     keep_format(program).load(path, allow_unsafe_lm_state=True)
     lms = {}
     for predictor in program.predictors():  # one LM object for one student, as after compile
-        if predictor.lm is not None:
-            predictor.lm = lms.setdefault(predictor.lm.model, predictor.lm)
+        lm = predictor.lm
+        if lm is not None:
+            if lm.model not in lms:
+                lms[lm.model] = in_dtype(lm, dtype) if dtype and isinstance(lm.engine, StudentEngine) else lm
+            predictor.lm = lms[lm.model]
     program._compiled = True
     return program
 

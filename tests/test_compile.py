@@ -162,6 +162,19 @@ print(json.dumps(out))
     assert json.loads(done.stdout.splitlines()[-1]) == [answers] * 3
 
 
+def test_a_program_is_loaded_in_another_dtype_and_keeps_it(tiny, tmp_path):
+    tp = BootstrapFinetune(None, dict(lm=teacher_lm(lambda text: {"reasoning": "so", "guess": "thing", **knows(text)})))
+    compiled = tp.compile(Two(), trainset=examples(12, 0), target=tiny, **SETTINGS)
+    bsft_nb.load(tp.run.id, Two(), dtype="int8").save(tmp_path / "two.json")
+    program = bsft_nb.load(tmp_path / "two.json", Two())
+    first, second = (p.lm for p in program.predictors())
+    assert first is second and first.engine.dtype == "int8" and first.model == compiled.first.lm.model + "-int8"
+    assert compiled.first.lm.engine.dtype is None and first.kwargs == compiled.first.lm.kwargs
+    assert bsft_nb.load(tmp_path / "two.json", Two(), dtype="float32").first.lm.model == compiled.first.lm.model + "-float32"
+    with pytest.raises(ValueError, match="int4.*float32, bfloat16, float16, int8"):
+        bsft_nb.load(tp.run.id, Two(), dtype="int4")
+
+
 def test_a_program_needs_itself_to_be_loaded_and_a_foreign_engine_is_refused(tiny, tmp_path):
     lm = teacher_lm(lambda text: {"reasoning": "So.", "guess": "thing", **knows(text)})
     tp = BootstrapFinetune(None, dict(lm=lm))

@@ -31,9 +31,10 @@ class Generator:
         model: PreTrainedModel,
         codec: Codec,
         keep_bytes: int = 1 << 30,  # of keys and values of sampled prompts, in bytes
-        pack: int = 512,  # tokens a pass that reads prompts: more leave a processor's cache between two layers
+        pack: int | None = None,  # tokens a pass that reads prompts; None: 512 on a processor (more leave its cache between two layers), else 4096
     ):
-        self.model, self.codec, self.keep_bytes, self.pack = model, codec, keep_bytes, pack
+        self.model, self.codec, self.keep_bytes = model, codec, keep_bytes
+        self.pack = pack or (512 if model.device.type == "cpu" else 4096)
         self.shared = shareable(model)
         self._prefixes: OrderedDict[object, tuple[list[int], torch.Tensor | None]] = OrderedDict()
         self._prompts: OrderedDict[tuple, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()

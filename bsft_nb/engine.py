@@ -205,7 +205,7 @@ def student_lm(
 
 
 def in_dtype(lm: dspy.LM, dtype: str | None) -> dspy.LM:
-    "A copy of the student's `lm` that computes in `dtype`; see `StudentEngine`."
+    "A copy of the student's `lm` that computes in `dtype`. Raises `ValueError` as `StudentEngine` does."
     engine = StudentEngine.at(lm.engine.path, lm.engine.templates, dtype)
     name = lm.model.removeprefix("bsft/").rpartition("@")[0]
     return lm.copy(model=_model_string(name, engine), engine=engine, async_engine=AsyncStudentEngine(engine))

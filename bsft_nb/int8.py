@@ -54,8 +54,8 @@ class Int8Linear(torch.nn.Module):
 # %% ../nbs/02c_int8.ipynb #7a280ae7
 def gains_from_int8() -> bool:
     "Do models run here on a processor that multiplies 8-bit whole numbers by itself, and not bfloat16?"
-    device = pick_device()
-    return device.type == "cpu" and torch.cpu._is_vnni_supported() and not has_bf16(device)
+    device, vnni = pick_device(), getattr(torch.cpu, "_is_vnni_supported", None)
+    return device.type == "cpu" and vnni is not None and vnni() and not has_bf16(device)
 
 
 def to_int8(

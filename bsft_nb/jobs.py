@@ -45,7 +45,7 @@ class TrainConfig:
     patience: int | None = None  # epochs without a better checkpoint until training ends; None: all epochs
     gradient_checkpointing: bool = False  # less memory, more time
     shared_prefix: bool = True  # run what all prompts of a batch begin with once
-    frozen: float = 0.0  # share of the layers that stay as they are, the lowest first, and the embedding with them; what lies above is trained in less time and memory
+    frozen: float = 0.0  # share of the layers (of an encoder-decoder: of the encoder's) that stay as they are, the lowest first; above 0 the embedding stays too, and an output layer with its weights
 
     def __post_init__(self):
         for name, least in (("bsize", 1), ("accumsteps", 1), ("epochs", 1), ("seed", 0)):

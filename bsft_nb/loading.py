@@ -27,7 +27,7 @@ def load(
     *,
     dtype: str | None = None,  # that the students compute in, see `StudentEngine`; None: as it was saved
 ) -> dspy.Module:
-    "The compiled program. `program` itself is not changed. Raises `FileNotFoundError`, or `ValueError` where state and program differ."
+    "The compiled program. `program` itself is not changed. Raises `FileNotFoundError`, or `ValueError` where state and program differ, where `dtype` is unknown, or `int8` and a student is a LoRA adapter."
     path = Path(run) if Path(run).suffix == ".json" else find_run(run) / "program.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: the run is not finished, or the file was moved")

@@ -227,17 +227,21 @@ def has_bf16(device: torch.device) -> bool:
     return device.type in ("xpu", "mps")
 
 
+_IMPORTED_IN = os.getpid()
+
+
 def give_back_threads():
-    "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. Source: OpenMP 5.0, `omp_pause_resource_all`."
-    _call_libc("omp_pause_resource_all", 1)  # 1: omp_pause_soft
+    "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. With GNU OpenMP on Linux; elsewhere at most all threads' helpers end. Does nothing in a forked process. Source: OpenMP 5.0, `omp_pause_resource_all`."
+    if os.getpid() == _IMPORTED_IN:  # a fork has none of the helpers that its parent's thread had, and would wait for them for ever
+        _call_c("omp_pause_resource_all", 1)  # 1: omp_pause_soft
 
 
 def give_back_memory():
     "Let the C library return freed memory to the system: a model that was freed leaves gaps that glibc keeps."
-    _call_libc("malloc_trim", 0)
+    _call_c("malloc_trim", 0)
 
 
-def _call_libc(name: str, value: int):
+def _call_c(name: str, value: int):
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library, or a torch without OpenMP
             ctypes.CDLL(None)[name](value)

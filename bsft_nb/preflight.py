@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import dspy
 
+from .frozen import count_trainable
 from .models import Target, TargetError, pick_device
 
 if TYPE_CHECKING:
@@ -64,9 +65,14 @@ def matmul_speed(
     return 2 * width**3 * n / (time.perf_counter() - began)
 
 
-def train_seconds(parameters: int, tokens: int, speed: float, frozen: float = 0.0) -> float:
-    "Seconds that training on `tokens` (over all epochs) takes, about, with a share of the layers frozen."
-    return 2 * (2 + 4 * (1 - frozen)) * parameters * tokens / speed
+def train_seconds(
+    parameters: int,
+    trainable: int,  # of these, those that backward reaches
+    tokens: int,  # over all epochs
+    speed: float,  # floating-point operations a second
+) -> float:
+    "Seconds that a training takes, about."
+    return 2 * (2 * parameters + 4 * trainable) * tokens / speed
 
 # %% ../nbs/11b_preflight.ipynb #2f66868a
 def prompt_tokens(teacher: dspy.Module, examples: list[dspy.Example]) -> int:
@@ -158,10 +164,11 @@ def preflight(
     epochs: int = 1,
     bf16: bool = False,
     peft: bool = False,
-    frozen: float = 0.0,  # share of the layers that is not trained
+    frozen: float = 0.0,  # see `TrainConfig`
 ) -> Preflight:
-    "What compiling would do and cost. Raises `TargetError` where the target does not fit in memory."
+    "What compiling would do and cost. Raises `TargetError` where the target does not fit in memory, `ValueError` where its layers cannot be frozen."
     device, parameters = pick_device(), count_parameters(target.path)
+    trainable = count_trainable(target.path, frozen) if frozen else parameters
     predictors, attempts = student.predictors(), len(trainset) * len(teachers) * rounds
     calls, done = attempts * len(predictors), min(known, attempts) * len(predictors)
     sample = trainset[:20]
@@ -182,14 +189,14 @@ def preflight(
         parameters=parameters,
         device=device.type,
         precision="bf16 (mixed)" if bf16 else "fp32",
-        memory_needed=int(parameters * (4 if peft else 16 - 12 * frozen)),
+        memory_needed=4 * parameters + (0 if peft else 12 * trainable),
         memory_free=free_memory(device),
         examples=len(trainset),
         calls=calls,
         calls_known=done,
         cost=price(lm, tokens * to_make // max(1, len(predictors)), 50 * to_make),
         train_rows=rows,
-        train_seconds=train_seconds(parameters, own * epochs, matmul_speed(device), frozen),
+        train_seconds=train_seconds(parameters, trainable, own * epochs, matmul_speed(device)),
         warnings=warnings,
     )
     if plan.memory_needed > plan.memory_free:

@@ -36,12 +36,15 @@ class _Rows(torch.autograd.Function):
 
 # %% ../nbs/02d_tied.ipynb #73b828cc
 def add_looked_up_rows(model: PreTrainedModel):
-    "Where the output layer of `model` has the weights of the embedding, add the lookup's gradient to theirs row by row; elsewhere do nothing."
-    table, out = model.get_input_embeddings(), model.get_output_embeddings()
-    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-    if alone and model.device.type == "cpu" and type(table) is torch.nn.Embedding and out is not None and out.weight is table.weight:
-        table.register_forward_hook(_looked_up)
+    "Where the output layer of `model` has the weights of an embedding, add the lookup's gradient to theirs row by row; elsewhere do nothing."
+    out = model.get_output_embeddings()
+    for table in model.modules():
+        if type(table) is torch.nn.Embedding and table.weight is getattr(out, "weight", None):
+            table.register_forward_hook(_looked_up)
 
 
 def _looked_up(table: torch.nn.Embedding, args: tuple, rows: torch.Tensor) -> torch.Tensor:
-    return _Rows.apply(rows.detach(), args[0], table, torch.empty((), requires_grad=True)) if rows.requires_grad else rows
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    if not (alone and rows.device.type == "cpu" and table.weight.requires_grad and torch.is_grad_enabled()):
+        return rows
+    return _Rows.apply(rows.detach(), args[0], table, torch.empty((), requires_grad=True))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .checkpoints import Checkpoint, checkpoints, install, keep_only, newest, note, progress, ranked, scores
 from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
+from .frozen import freeze
 from .jobs import Job, TrainConfig  # noqa: F401  (callers look for it here)
 from .models import check_folder, give_back_threads, load_weights, quiet
 from .runs import read_json, write_json
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['LORA', 'load_trainable', 'freeze', 'save_student', 'merge', 'train', 'choose']
+__all__ = ['LORA', 'load_trainable', 'save_student', 'merge', 'train', 'choose']
 
 # %% ../nbs/06e_trainer.ipynb #894e8515
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}  # for peft=True
@@ -48,21 +49,8 @@ def load_trainable(
     if job.config.gradient_checkpointing:
         model.config.use_cache = False
         model.activation_checkpointing_enable()
+        model.disable_input_require_grads()
     return model
-
-
-def freeze(
-    model: PreTrainedModel,
-    share: float,  # of the layers (of an encoder-decoder's encoder), rounded down
-):
-    "Leave the embeddings and the lowest layers as they are. Source: Lee et al. 2019, 'What Would Elsa Do?', arXiv:1911.03090."
-    from torch.nn import Embedding, ModuleList
-
-    n = model.config.num_hidden_layers
-    stack, layers = next((m, c) for m in model.modules() for c in m.children() if isinstance(c, ModuleList) and len(c) == n)
-    positions = [c for c in stack.children() if isinstance(c, Embedding)]  # where they are learned, they would draw the gradient all the way down
-    for part in (model.get_input_embeddings(), *positions, *layers[: math.floor(share * n)]):
-        part.requires_grad_(False)
 
 
 def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):

@@ -102,6 +102,32 @@ def test_an_idle_worker_gives_its_helper_threads_back(llama, monkeypatch):
     assert engine.complete(ask("two", max_tokens=2)).usage.output_tokens == 2 and given.wait(10), "each time"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP's helpers, as Linux shows them")
+def test_helper_threads_are_given_back_and_a_fork_does_not_wait_for_them():
+    code = """
+import os, torch
+from bsft_nb.models import give_back_threads
+def threads(): return len(os.listdir("/proc/self/task"))
+def compute(): return torch.rand(1000, 1000) @ torch.rand(1000, 1000)
+give_back_threads()
+before = threads()
+compute()
+between = threads()
+give_back_threads()
+after = threads()
+compute()
+pid = os.fork()
+if pid == 0:
+    give_back_threads()
+    os._exit(0)
+print(before, between, after, os.waitpid(pid, 0)[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert done.returncode == 0, done.stderr
+    before, between, after, status = map(int, done.stdout.split())
+    assert before == after == between - 1 and status == 0
+
+
 def test_closing_frees_the_weights(llama, monkeypatch):
     import bsft_nb.worker
 

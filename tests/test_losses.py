@@ -162,14 +162,16 @@ def test_merged_lora_has_the_adapters_loss():
 
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("lora", [False, True])
-def test_gradient_checkpointing_is_exact(reentrant, lora):
-    model, pairs = made("llama"), BATCHES["shared beginning, mixed lengths"]
+@pytest.mark.parametrize("name", ["llama", "tied"])
+def test_gradient_checkpointing_is_exact(name, reentrant, lora):
+    model, pairs = made(name), BATCHES["shared beginning, mixed lengths"]
     model = with_lora(model) if lora else model
     plain = gradients(model, labelled(model, pairs))
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     model.enable_input_require_grads()
     ours = gradients(model, completion_loss(model)(**collate(pairs, CODEC))["loss"])
     assert_near(ours, plain)
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 
 
 def test_bf16_autocast_runs_and_is_near():
@@ -181,11 +183,13 @@ def test_bf16_autocast_runs_and_is_near():
     assert all(g.dtype is torch.float32 and g.isfinite().all() for g in found.values())
 
 
-def test_under_ddp_every_parameter_is_used(tmp_path):
+@pytest.mark.parametrize("name", ["llama", "tied"])
+def test_under_ddp_every_parameter_is_used(name, tmp_path):
+    model = made(name)
+    loss = completion_loss(model)  # as in `Loop`, before the processes meet
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        model = made("llama")
-        wrapped = torch.nn.parallel.DistributedDataParallel(completion_loss(model))
+        wrapped = torch.nn.parallel.DistributedDataParallel(loss)
         for pairs in (BATCHES["nothing shared"], BATCHES["shared beginning, mixed lengths"]):  # an unused parameter fails in the second
             found = gradients(model, wrapped(**collate(pairs, CODEC))["loss"])
             assert_near(found, gradients(model, labelled(model, pairs)))

@@ -8,17 +8,18 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from conftest import save_llama
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig
+from transformers import AutoModelForCausalLM
 
 import bsft_nb.loop
 from bsft_nb.checkpoints import checkpoints, newest, record_score
 from bsft_nb.data import Built, DataError, Pair, save_pairs
 from bsft_nb.events import Stopped
+from bsft_nb.frozen import freeze
 from bsft_nb.losses import BatchOrder
 from bsft_nb.jobs import Job, TrainConfig
 from bsft_nb.models import check_folder, load_weights
 from bsft_nb.runs import RunFolder, read_json
-from bsft_nb.trainer import choose, freeze, train
+from bsft_nb.trainer import choose, load_trainable, train
 
 
 def pair(i, predictor="p"):
@@ -337,20 +338,26 @@ def test_frozen_layers_stay_and_the_others_learn(target, tmp_path, request):
     assert not any("embed" in name or "shared" in name for name in changed)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        GPT2Config(vocab_size=32, n_positions=16, n_embd=8, n_layer=4, n_head=2),
-        OPTConfig(vocab_size=32, hidden_size=8, word_embed_proj_dim=8, ffn_dim=16, num_hidden_layers=4, num_attention_heads=2, max_position_embeddings=16),
-        LlamaConfig(vocab_size=32, hidden_size=8, intermediate_size=16, num_hidden_layers=4, num_attention_heads=2),
-    ],
-    ids=lambda c: c.model_type,
-)
-def test_backward_ends_above_the_frozen_layers(config):
-    model = AutoModelForCausalLM.from_config(config).train()
-    freeze(model, 0.5)
-    states = model(torch.arange(6)[None], output_hidden_states=True).hidden_states
-    assert [s.requires_grad for s in states] == [False, False, False, True, True]
+@pytest.mark.parametrize("target", ["llama", "t5"])
+def test_backward_ends_above_the_frozen_layers_when_activations_are_recomputed_too(target, tmp_path, request):
+    found = []
+    for again in (False, True):
+        job, _ = a_job(tmp_path, request.getfixturevalue(target), str(again), frozen=0.5, gradient_checkpointing=again)
+        model = load_trainable(job, None).train()
+        states = model(input_ids=torch.arange(6)[None], labels=torch.arange(6)[None], output_hidden_states=True)
+        read = states.encoder_hidden_states if target == "t5" else states.hidden_states
+        assert [s.requires_grad for s in read] == [False, False, True]
+        states.loss.backward()
+        assert all((p.grad is None) == (not p.requires_grad) for p in model.parameters())
+        found.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
+def test_layers_that_are_not_found_are_said(llama):
+    model = load_weights(llama)
+    model.config.num_hidden_layers = 5
+    with pytest.raises(ValueError, match="layers of LlamaForCausalLM are not found.*Leave frozen=0"):
+        freeze(model, 0.5)
 
 
 def test_frozen_layers_and_adapters_exclude_each_other():

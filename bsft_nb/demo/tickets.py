@@ -17,6 +17,7 @@ import dspy
 from ..engine import local_lm
 from ..formats import StudentAdapter
 from ..int8 import gains_from_int8
+from ..worker import DTYPES
 from ..teleprompter import BootstrapFinetune
 
 # %% auto #0
@@ -113,6 +114,7 @@ def main(argv: list[str] | None = None) -> dict:
     ask.add_argument("--target", default="smollm2-135m")
     ask.add_argument("--rounds", type=int, default=20, help="attempts of the teacher at an example")
     ask.add_argument("--epochs", type=int, default=3)
+    ask.add_argument("--dtype", choices=DTYPES, default="int8" if gains_from_int8() else None, help="that the untuned model and the teacher answer in; int8 by default where the processor gains from it")
     args = ask.parse_args(argv)
     for name in ("dspy", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -123,8 +125,7 @@ def main(argv: list[str] | None = None) -> dict:
         seconds[stage] = round(time.time() - began - sum(seconds.values()), 1)
         print(f"-- {stage}: {seconds[stage]} s", flush=True)
 
-    dtype = "int8" if gains_from_int8() else None  # for the untuned model and the teacher
-    lm, warm = local_lm(args.target, dtype=dtype), local_lm(args.target, temperature=2.0, seed=0, dtype=dtype)
+    lm, warm = local_lm(args.target, dtype=args.dtype), local_lm(args.target, temperature=2.0, seed=0, dtype=args.dtype)
     lm("Hello", max_tokens=1)
     say("load")
     untuned, said_untuned = right_share(Triage(), testset, lm)

@@ -12,7 +12,8 @@ from typing import Any
 import dspy
 
 from .answers import evaluate
-from .compare import COLUMNS, FILTERS, Slice, Table, open_table, to_examples
+from .compare import FILTERS, Slice, Table, open_table
+from .compare_file import COLUMNS, to_examples
 from .diff import diff_html, token_diff
 from .progress import show_number, show_seconds
 from .runs import Run

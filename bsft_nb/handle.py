@@ -13,7 +13,8 @@ import dspy
 
 import bsft_nb.runs as runs
 from .answers import evaluate
-from .compare import Table, compare_rows, open_table, write_table
+from .compare import Table, open_table, write_table
+from .compare_file import compare_rows
 from .data import load_pairs
 from .engine import StudentEngine
 from .exchange import export_pairs, export_traces

@@ -14,7 +14,8 @@ import dspy
 
 from .answers import Answer, evaluate
 from .bootstrap import Trace, copy_program, example_key
-from .compare import compare_rows, write_table
+from .compare import write_table
+from .compare_file import compare_rows
 from .engine import StudentEngine, keep_format, student_lm
 from .models import give_back_threads
 from .runs import RunFolder

@@ -7,7 +7,8 @@ import dspy
 import numpy as np
 import pytest
 from bsft_nb.answers import Answer, evaluate
-from bsft_nb.compare import COLUMNS, FILTERS, Table, compare_rows, open_table, to_examples, wilson, write_table
+from bsft_nb.compare import FILTERS, Table, open_table, wilson, write_table
+from bsft_nb.compare_file import COLUMNS, compare_rows, to_examples
 from bsft_nb.diff import diff_html, diff_text, token_diff
 from bsft_nb.events import Stopped, StopSignal
 from bsft_nb.runs import RunFolder

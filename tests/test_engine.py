@@ -21,7 +21,8 @@ from bsft_nb.decode import Batch, Generator
 from bsft_nb.engine import StudentEngine, student_lm
 from bsft_nb.models import TargetError, check_folder, load_weights
 from bsft_nb.sampling import Row
-from bsft_nb.worker import Job, Worker
+from bsft_nb.serving import Job
+from bsft_nb.worker import Worker
 
 
 class Judge(dspy.Signature):
@@ -94,7 +95,7 @@ def test_many_first_callers_load_the_tokenizer_once(llama, monkeypatch):
 
 def test_an_idle_worker_gives_its_helper_threads_back(llama, monkeypatch):
     given = threading.Event()
-    monkeypatch.setattr("bsft_nb.worker.give_back_threads", given.set)
+    monkeypatch.setattr("bsft_nb.serving.give_back_threads", given.set)
     engine = StudentEngine.at(llama)
     engine.complete(ask("one", max_tokens=2))
     assert given.wait(10)
@@ -129,11 +130,11 @@ print(before, between, after, os.waitpid(pid, 0)[1])
 
 
 def test_closing_frees_the_weights(llama, monkeypatch):
-    import bsft_nb.worker
+    import bsft_nb.serving
 
     loaded = []
-    load = bsft_nb.worker.load_for_inference
-    monkeypatch.setattr(bsft_nb.worker, "load_for_inference", lambda *a: loaded.append(weakref.ref(m := load(*a))) or m)
+    load = bsft_nb.serving.load_for_inference
+    monkeypatch.setattr(bsft_nb.serving, "load_for_inference", lambda *a: loaded.append(weakref.ref(m := load(*a))) or m)
     engine = StudentEngine(llama, dtype="float32")
     engine.close()
     engine.complete(ask("hello", max_tokens=2))
@@ -299,12 +300,12 @@ def test_a_fault_in_one_row_is_its_own(llama, monkeypatch):
 
 
 def test_a_model_that_does_not_load_is_everybodys_error_not_a_hang(llama, monkeypatch):
-    import bsft_nb.worker
+    import bsft_nb.serving
 
     def broken(*args):
         raise OSError("gone")
 
-    monkeypatch.setattr(bsft_nb.worker, "load_for_inference", broken)
+    monkeypatch.setattr(bsft_nb.serving, "load_for_inference", broken)
     engine = StudentEngine(llama, dtype="float32")
     engine.close()
     for _ in range(2):

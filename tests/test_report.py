@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from bsft_nb.answers import Answer
 from bsft_nb.charts import describe_curves, learning_img, learning_png
-from bsft_nb.compare import compare_rows, write_table
+from bsft_nb.compare import write_table
+from bsft_nb.compare_file import compare_rows
 from bsft_nb.report import report_html, snapshot_html, write_report
 from bsft_nb.runs import RunFolder
 from bsft_nb.safe import safe

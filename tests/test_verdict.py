@@ -5,7 +5,8 @@ import dspy
 import numpy as np
 import pytest
 from bsft_nb.answers import Answer
-from bsft_nb.compare import compare_rows, write_table
+from bsft_nb.compare import write_table
+from bsft_nb.compare_file import compare_rows
 from bsft_nb.runs import RunFolder
 from bsft_nb.verdict import FEW, Verdict, paired_interval, resampled_means, spent, verdict
 from hostile import faults

@@ -15,7 +15,8 @@ from hostile import HOSTILE, faults
 from traitlets import TraitError
 
 from bsft_nb.answers import Answer
-from bsft_nb.compare import Slice, compare_rows, write_table
+from bsft_nb.compare import Slice, write_table
+from bsft_nb.compare_file import compare_rows
 from bsft_nb.compare_panel import ComparePanel, detail_html, rows_html, slices_html
 from bsft_nb.compile_panel import CompilePanel
 from bsft_nb.data import Pair

@@ -18,7 +18,7 @@ from ..engine import local_lm
 from ..formats import StudentAdapter
 from ..int8 import gains_from_int8
 from ..teleprompter import BootstrapFinetune
-from ..worker import DTYPES
+from ..serving import DTYPES
 
 # %% auto #0
 __all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'few_shot', 'right_share', 'side_by_side', 'main']

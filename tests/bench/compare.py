@@ -5,7 +5,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bsft_nb.compare import COLUMNS, Table, write_table
+from bsft_nb.compare import Table, write_table
+from bsft_nb.compare_file import COLUMNS
 from bsft_nb.verdict import verdict
 
 

@@ -7,7 +7,8 @@ from test_progress_browser import SETUP
 TABLE = """import dspy, pathlib
 from hostile import HOSTILE
 from bsft_nb.answers import Answer
-from bsft_nb.compare import compare_rows, write_table
+from bsft_nb.compare import write_table
+from bsft_nb.compare_file import compare_rows
 from bsft_nb.compare_panel import ComparePanel
 from bsft_nb.data import Pair
 from bsft_nb.data_panel import DataPanel

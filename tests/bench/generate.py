@@ -5,7 +5,7 @@ format and one in ChatAdapter's, trained here just long enough to keep their for
 All peers get the same weights in float32, the same prompts, greedy decoding and the same stop tokens. The engine answers
 in float32 and, in the keys with `int8`, with linear layers of 8 bits, as llama.cpp does.
 
-    python tests/bench/generate.py            # all rows, about twelve minutes on two cores
+    python tests/bench/generate.py            # all rows, about a quarter of an hour on two cores
     python tests/bench/generate.py --quick    # a quarter of the requests
     python tests/bench/generate.py --check    # also: the same greedy tokens alone, in batches, with and without what is shared
 """

@@ -97,7 +97,7 @@ def train(
     rows, held = _fitting(job, codec, log)
     key = job.key(rows, held)
     if progress(job.checkpoints).get("key") != key:
-        _begin(job, key)
+        _begin(job, key, log)
     if "trained" in progress(job.checkpoints):
         return checkpoints(job.checkpoints)
     stop.check()
@@ -127,8 +127,10 @@ def train(
     return checkpoints(job.checkpoints)
 
 
-def _begin(job: Job, key: str):
+def _begin(job: Job, key: str, log: EventLog):
     "An empty folder for the checkpoints, or an `OSError` that says what to do."
+    if checkpoints(job.checkpoints):
+        log.emit("warn", note=f"{job.model}: the checkpoints in {job.checkpoints} are of other settings or other pairs and make room for this training")
     try:
         shutil.rmtree(job.checkpoints, ignore_errors=True)
         note(job.checkpoints, key=key)

@@ -254,12 +254,13 @@ def test_other_settings_or_rows_begin_anew_and_finished_training_is_not_repeated
     work(job, run)
     n = len(run.log.read())
     work(job, run)
-    assert len(run.log.read()) == n
+    assert len(run.log.read()) == n and not [e for e in run.log.read() if e.kind == "warn"]
     work(other := replace(job, config=replace(job.config, lr=1e-3)), run)
     assert len(run.log.read()) > n and losses(other) != losses(a_finished(tmp_path, llama))
     save_pairs(Built([pair(i) for i in range(8)], [], {}, []), run / "pairs")
     work(other, run)
     assert len(losses(other)) == 2
+    assert ["other settings or other pairs" in e.data["note"] for e in run.log.read() if e.kind == "warn"] == [True, True]
 
 
 def a_finished(tmp_path, target):

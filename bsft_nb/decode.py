@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ class Generator:
         model: PreTrainedModel,
         codec: Codec,
         keep_bytes: int = 1 << 30,  # of keys and values of sampled prompts, in bytes
-        pack: int | None = None,  # tokens a pass that reads prompts; None: 512 on a processor (more leave its cache between two layers), else 4096
+        pack: int | None = None,  # tokens a pass that reads prompts; None: 512 on a processor (more leave its cache between two layers), else 4096, a guess
     ):
         self.model, self.codec, self.keep_bytes = model, codec, keep_bytes
         self.pack = pack or (512 if model.device.type == "cpu" else 4096)
@@ -47,7 +46,7 @@ class Generator:
     def __call__(self, rows: list[Row], group: object = None):
         "Fill in `answer` and `finish` of each row. The rows' prompts begin alike; `group` names what they share."
         if not self.shared:
-            return self.whole(rows)
+            return generate(self.model, self.codec, rows)
         batch = Batch(self, rows, group)
         while batch.rows:
             batch.draw()
@@ -163,10 +162,6 @@ class Generator:
             held -= kv.nbytes
             if self._begins.get(key[: key[1] + 10]) == key:
                 del self._begins[key[: key[1] + 10]]
-
-    def whole(self, rows: list[Row], each: Callable[[], None] = bool):
-        "Answer rows with transformers' `generate`, all of them to the end; `each` is called at every token."
-        generate(self.model, self.codec, rows, each)
 
 # %% ../nbs/08d_decode.ipynb #c0fc6db7
 class Batch:

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .models import check_folder, quiet
+from .models import Target, model_class, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,7 @@ def stack_and_layers(model: PreTrainedModel) -> tuple[torch.nn.Module, torch.nn.
     for part in stack.modules():
         if isinstance(part, ModuleList) and len(part) == n:
             return stack, part
-    raise ValueError(f"frozen=: the layers of {type(model).__name__} are not found, so the lowest cannot be left as they are. Leave frozen=0")
+    raise ValueError(f"frozen= cannot be used: the layers of {type(model).__name__} are not found, so the lowest cannot be left as they are. Leave frozen=0")
 
 
 def freeze(
@@ -37,13 +36,12 @@ def freeze(
 ):
     "Leave the lowest layers as they are, with all that runs before them: the embedding, and an output layer that has its weights. Raises `ValueError` where `model` has no list of layers. Source: Lee et al. 2019, 'What Would Elsa Do?', arXiv:1911.03090."
     stack, layers = stack_and_layers(model)
-    for part in (*_lowest(model, share), *_before(stack, layers[0])):
+    for part in (*_lowest(model, layers, share), *_before(stack, layers[0])):
         part.requires_grad_(False)
 
 
-def _lowest(model: PreTrainedModel, share: float) -> list[torch.nn.Module]:
+def _lowest(model: PreTrainedModel, layers: torch.nn.ModuleList, share: float) -> list[torch.nn.Module]:
     "The embedding and the lowest layers."
-    layers = stack_and_layers(model)[1]
     return [model.get_input_embeddings(), *layers[: math.floor(share * len(layers))]]
 
 
@@ -62,16 +60,15 @@ def _before(stack: torch.nn.Module, lowest: torch.nn.Module) -> list[torch.nn.Mo
 
 # %% ../nbs/02e_frozen.ipynb #1229377a
 def count_trainable(
-    folder: Path,  # model folder
+    target: Target,
     share: float,  # of the layers that is frozen
 ) -> int:
-    "Number of parameters of the model in `folder` that learn, about: what little lies between its embedding and its layers counts as learning. Raises what `freeze` raises."
+    "Number of parameters of the target that learn, about: what little lies between its embedding and its layers counts as learning. Raises what `freeze` raises."
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoConfig
 
-    kind = AutoModelForSeq2SeqLM if check_folder(folder, str(folder)).encoder_decoder else AutoModelForCausalLM
     with quiet(), torch.device("meta"):
-        model = kind.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    for part in _lowest(model, share):
+        model = model_class(target).from_config(AutoConfig.from_pretrained(target.path, trust_remote_code=False))
+    for part in _lowest(model, stack_and_layers(model)[1], share):
         part.requires_grad_(False)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['ALIASES', 'HUB_FILES', 'TargetError', 'Target', 'check_folder', 'model_cache', 'is_here', 'resolve_target', 'quiet',
-           'pick_device', 'has_bf16', 'give_back_threads', 'give_back_memory', 'load_weights']
+           'pick_device', 'has_bf16', 'give_back_threads', 'give_back_memory', 'model_class', 'load_weights']
 
 # %% ../nbs/02_models.ipynb #7526786c
 class TargetError(ValueError):
@@ -231,7 +231,7 @@ _IMPORTED_IN = os.getpid()
 
 
 def give_back_threads():
-    "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. With GNU OpenMP on Linux; elsewhere at most all threads' helpers end. Does nothing in a forked process. Source: OpenMP 5.0, `omp_pause_resource_all`."
+    "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. That is GNU OpenMP on Linux: other OpenMP libraries may end the helpers of all threads, on other systems nothing happens. Nor does it in a forked process. Source: OpenMP 5.0, `omp_pause_resource_all`."
     if os.getpid() == _IMPORTED_IN:  # a fork has none of the helpers that its parent's thread had, and would wait for them for ever
         _call_c("omp_pause_resource_all", 1)  # 1: omp_pause_soft
 
@@ -247,18 +247,23 @@ def _call_c(name: str, value: int):
             ctypes.CDLL(None)[name](value)
 
 
+def model_class(target: Target) -> type:
+    "The class of transformers that makes the target's model."
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if target.encoder_decoder else AutoModelForCausalLM
+
+
 def load_weights(
     path: Path,  # a model folder
     dtype: str = "float32",  # torch dtype's name
 ) -> PreTrainedModel:
     "The model in `path`, in evaluation mode, on the CPU. A LoRA adapter is loaded into its base."
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     target = check_folder(path, str(path))
-    kind = AutoModelForSeq2SeqLM if target.encoder_decoder else AutoModelForCausalLM
     with quiet():
-        model = kind.from_pretrained((target.base or target).path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True)
+        model = model_class(target).from_pretrained((target.base or target).path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True)
         if target.base:
             model.load_adapter(str(target.path))
         return model.eval()

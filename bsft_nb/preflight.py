@@ -168,7 +168,7 @@ def preflight(
 ) -> Preflight:
     "What compiling would do and cost. Raises `TargetError` where the target does not fit in memory, `ValueError` where its layers cannot be frozen."
     device, parameters = pick_device(), count_parameters(target.path)
-    trainable = count_trainable(target.path, frozen) if frozen else parameters
+    trainable = count_trainable(target, frozen) if frozen else parameters
     predictors, attempts = student.predictors(), len(trainset) * len(teachers) * rounds
     calls, done = attempts * len(predictors), min(known, attempts) * len(predictors)
     sample = trainset[:20]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .decode import Batch, Generator
+from .generate import generate
 from .models import give_back_threads, has_bf16, load_weights, pick_device
 from .sampling import Row
 from .tokens import load_codec
@@ -33,7 +34,7 @@ class Job:
     "A row on its way through the queue. Cancel `future` and the row leaves its batch at the next token."
     row: Row
     group: tuple[Path | None, str]  # LoRA adapter, and what names the beginning
-    tick: Callable[[], None] | None = None  # called, from the worker, whenever the answer has grown; must return at once
+    tick: Callable[[], None] | None = None  # called, from the thread that serves, whenever the answer has grown; must return at once
     future: Future = field(default_factory=Future)  # gives the row
 
     def __post_init__(self):
@@ -178,7 +179,7 @@ class Serving(threading.Thread):
         try:
             generator.use(group[0])
             if not generator.shared:
-                generator.whole(rows, lambda: [j.tell() for j in jobs])
+                generate(generator.model, generator.codec, rows, lambda: [j.tell() for j in jobs])
                 self._done(rows)
             elif batch is not None:
                 batch.join(rows)

@@ -20,7 +20,7 @@ __all__ = ['Worker']
 
 # %% ../nbs/08f_worker.ipynb #7a276436
 class Worker:
-    "Starts the loop when it is needed, and ends it. Make one with `Worker.at(folder)`: it is shared."
+    "Starts the thread when it is needed, and ends it. Make one with `Worker.at(folder)`: it is shared."
 
     _workers: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
     _workers_lock = threading.Lock()
@@ -37,7 +37,7 @@ class Worker:
         self._reset()
 
     def _reset(self):
-        self._lock, self._loop, self._places = threading.Lock(), None, threading.BoundedSemaphore(self.waiting)
+        self._lock, self._thread, self._places = threading.Lock(), None, threading.BoundedSemaphore(self.waiting)
 
     @classmethod
     def at(cls, path: Path, fingerprint: str, dtype: str | None = None) -> Worker:
@@ -56,37 +56,37 @@ class Worker:
         job.future.add_done_callback(lambda _: places.release())
         with self._lock:
             self._users.add(user)
-            if self._loop is None or not self._loop.is_alive():
-                self._loop = Serving(self.path, self.dtype, self.most_rows, f"bsft-worker-{self.path.name}")
-                self._loop.start()
-                weakref.finalize(self, self._loop.inbox.put, None).atexit = False
-            self._loop.inbox.put(job)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = Serving(self.path, self.dtype, self.most_rows, f"bsft-worker-{self.path.name}")
+                self._thread.start()
+                weakref.finalize(self, self._thread.inbox.put, None).atexit = False
+            self._thread.inbox.put(job)
         return job.future
 
     def close(self, user: int = 0):
-        "`user` needs it no more. After the last one: answer what waits, end the loop, free the weights. The next job starts anew."
+        "`user` needs it no more. After the last one: answer what waits, end the thread, free the weights. The next job starts anew."
         with self._lock:
             self._users.discard(user)
-            loop = self._loop if not self._users else None
-            if loop is not None:
-                self._loop = None
-                loop.inbox.put(None)
-        if loop is not None and loop is not threading.current_thread():
-            loop.join()
+            thread = self._thread if not self._users else None
+            if thread is not None:
+                self._thread = None
+                thread.inbox.put(None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
             give_back_memory()
 
 
-def _loops() -> list[Serving]:
+def _threads() -> list[Serving]:
     "All that run, also those whose worker is gone."
     return [t for t in threading.enumerate() if isinstance(t, Serving)]
 
 
 def _at_exit():
     "No thread may be inside the model when the interpreter goes."
-    for loop in _loops():
-        loop.abandon = True
-        loop.inbox.put(None)
-        loop.join(10)
+    for thread in _threads():
+        thread.abandon = True
+        thread.inbox.put(None)
+        thread.join(10)
 
 
 _held: list[Serving] = []
@@ -94,14 +94,14 @@ _held: list[Serving] = []
 
 def _before_fork():
     "No thread may be inside the model while the process is copied: the child could never enter it."
-    _held[:] = _loops()
-    for loop in _held:
-        loop.busy.acquire()
+    _held[:] = _threads()
+    for thread in _held:
+        thread.busy.acquire()
 
 
 def _after_fork_here():
-    for loop in _held:
-        loop.busy.release()
+    for thread in _held:
+        thread.busy.release()
     _held.clear()
 
 

@@ -65,10 +65,10 @@ def test_usage_history_and_close(llama):
     lm = local_lm(llama, max_tokens=4)
     lm("hello")
     assert lm.history[-1]["usage"]["prompt_tokens"] == 5 or lm.history[-1]["usage"].get("input_tokens") == 5
-    loop = lm.engine._worker._loop
+    thread = lm.engine._worker._thread
     lm.engine.close()
     lm.engine.close()
-    assert not loop.is_alive()
+    assert not thread.is_alive()
     assert isinstance(lm("hello again")[0], str), "starts again when asked"
 
 
@@ -229,9 +229,9 @@ def test_a_slow_listener_blocks_nobody_and_one_who_leaves_frees_the_place(llama)
     slow.close()
     engine.complete(ask("x", max_tokens=2))
     deadline = time.monotonic() + 10
-    while engine._worker._loop._jobs and time.monotonic() < deadline:
+    while engine._worker._thread._jobs and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not engine._worker._loop._jobs
+    assert not engine._worker._thread._jobs
 
 
 def test_a_long_answer_holds_up_nobody(llama):
@@ -356,15 +356,15 @@ def test_what_answers_for_a_worker_that_is_gone_is_waited_for_at_exit(llama):
 
     worker = Worker(llama)
     worker.submit(Job(Row([1, 2, 3], 2), (None, "g"))).result(60)
-    loop, alive = worker._loop, weakref.ref(worker)
-    with loop.busy:
+    thread, alive = worker._thread, weakref.ref(worker)
+    with thread.busy:
         last = worker.submit(Job(Row([1, 2, 4], 2), (None, "g")))
         del worker
         gc.collect()
-        assert alive() is None and loop in bsft_nb.worker._loops()
+        assert alive() is None and thread in bsft_nb.worker._threads()
     last.result(60)
-    loop.join(60)
-    assert loop not in bsft_nb.worker._loops()
+    thread.join(60)
+    assert thread not in bsft_nb.worker._threads()
 
 
 @pytest.fixture

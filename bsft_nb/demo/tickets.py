@@ -17,8 +17,8 @@ import dspy
 from ..engine import local_lm
 from ..formats import StudentAdapter
 from ..int8 import gains_from_int8
-from ..teleprompter import BootstrapFinetune
 from ..serving import DTYPES
+from ..teleprompter import BootstrapFinetune
 
 # %% auto #0
 __all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'few_shot', 'right_share', 'side_by_side', 'main']

@@ -121,11 +121,11 @@ def main():
     for _ in range(4):  # memory after the last storm is that after those before
         began = time.time()
         counts = storm(engine, n, 64)
-        loop = engine._worker._loop
+        thread = engine._worker._thread
         engine.close()
         gc.collect()
         levels.append(process.memory_info().rss / 2**20)
-        print(f"{n} requests from 64 threads in {time.time() - began:.0f} s: {dict(counts)}; left over: {len(loop._jobs)} jobs, {sum('bsft' in t.name for t in threading.enumerate())} threads; {levels[-1]:.0f} MB", flush=True)
+        print(f"{n} requests from 64 threads in {time.time() - began:.0f} s: {dict(counts)}; left over: {len(thread._jobs)} jobs, {sum('bsft' in t.name for t in threading.enumerate())} threads; {levels[-1]:.0f} MB", flush=True)
     failed = answers_that_parse(engine, n)
     print(f"answers of closed types at temperature 1.5 that do not parse, of {n} each: {failed}")
     ended = counts["hung"] == counts["unexpected"] == 0 and sum(counts.values()) == n

@@ -5,19 +5,20 @@
 # %% ../nbs/04a_keys.ipynb #01712f5a
 from __future__ import annotations
 
-import functools
-import inspect
+from collections.abc import Callable
 from typing import Any
 
 import dspy
 from dspy.adapters.utils import serialize_for_json
-from pydantic import TypeAdapter
+from dspy.predict.parameter import Parameter
+from pydantic import BaseModel, TypeAdapter
 
-from .runs import code_fingerprint, fingerprint
+from .content import content
+from .runs import fingerprint
 
 # %% auto #0
-__all__ = ['plain', 'example_key', 'predictor_names', 'program_key', 'signature_key', 'asked_key', 'lm_key', 'teacher_key',
-           'code_key']
+__all__ = ['plain', 'example_key', 'predictor_names', 'signature_key', 'asked_key', 'lm_key', 'dspy_content', 'code_key',
+           'program_key', 'teacher_key']
 
 # %% ../nbs/04a_keys.ipynb #11e1cab2
 def plain(values: Any) -> dict:
@@ -33,38 +34,6 @@ def example_key(example: dspy.Example) -> str:
 def predictor_names(program: dspy.Module) -> dict[int, str]:
     "Name of each predictor of `program`, by the predictor's `id`."
     return {id(p): name for name, p in program.named_predictors()}
-
-
-def program_key(program: dspy.Module) -> str:
-    "A hash of the program's structure, state and code."
-    state = {n: _predictor_content(p) for n, p in program.named_predictors()}
-    modules = {n: _module_content(m) for n, m in program.named_sub_modules(dspy.Module)}
-    return fingerprint([state, modules])
-
-
-def _predictor_content(p: dspy.Predict) -> list:
-    demos = [plain(d) for d in p.demos]
-    return [signature_key(p.signature), demos, p.config, lm_key(p.lm)]
-
-
-def _module_content(m: dspy.Module) -> list:
-    mine = [c for c in type(m).__mro__ if c.__module__.split(".")[0] not in ("dspy", "builtins")]
-    code = [[n, code_key(f)] for c in mine for n, f in sorted(vars(c).items()) if inspect.isfunction(f)]
-    values = {} if isinstance(m, dspy.Predict) else {k: _attribute(v) for k, v in vars(m).items() if k[0] != "_"}
-    return [type(m).__qualname__, code, {k: v for k, v in values.items() if v not in (None, [], {})}]
-
-
-def _attribute(value: Any) -> Any:
-    "What an attribute of a module says: plain values, functions and tools; not modules, which stand for themselves."
-    if isinstance(value, dict):
-        return {str(k): _attribute(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_attribute(v) for v in value]
-    if isinstance(value, dspy.BaseLM):
-        return lm_key(value)
-    if isinstance(value, dspy.Tool):
-        return [value.name, value.desc, code_key(value.func)]
-    return value if isinstance(value, (str, int, float, bool)) else code_key(value) if inspect.isroutine(value) else None
 
 # %% ../nbs/04a_keys.ipynb #a80427e6
 def signature_key(signature: type[dspy.Signature]) -> list:
@@ -89,47 +58,40 @@ def lm_key(lm: dspy.BaseLM | None) -> Any:
     "The LM's model and settings, without keys and without what does not change its answers."
     return {"model": lm.model, **{k: v for k, v in lm.kwargs.items() if not k.startswith("api_")}} if lm else None
 
+# %% ../nbs/04a_keys.ipynb #044356de
+_ON_MODULES = frozenset(vars(dspy.Module()))
+_ON_PREDICTORS = frozenset(vars(dspy.Predict("a -> b"))) | {"bsft_name", "untuned_format"}
+
+
+def dspy_content(thing: Any, say: Callable) -> tuple | None:
+    "What a thing of DSPy's says, and which of its attributes say nothing more; `None` for these: all is said."
+    if isinstance(thing, type):
+        if issubclass(thing, dspy.Signature):
+            return [signature_key(thing), [say(f.annotation) for f in thing.fields.values()]], None
+        return (_type_key(thing), ()) if issubclass(thing, BaseModel) else None
+    if isinstance(thing, dspy.BaseLM):
+        return say(lm_key(thing)), None
+    if isinstance(thing, dspy.Example):
+        return plain(thing), None
+    if isinstance(thing, dspy.Tool):
+        return [thing.name, thing.desc, say(thing.func)], None
+    if isinstance(thing, dspy.Predict):
+        return [say(thing.signature), [plain(d) for d in thing.demos], say(thing.config), say(thing.lm)], _ON_PREDICTORS
+    return (None, _ON_MODULES | ({"stage"} if isinstance(thing, Parameter) else set())) if isinstance(thing, (dspy.Module, Parameter, dspy.Adapter)) else None
+
+
+def code_key(fn: Any) -> str:
+    "A hash of what a function, a program or anything else is: its code, the user's code that it names, its settings; not what calls left."
+    return fingerprint(content(fn, dspy_content))
+
+
+def program_key(program: dspy.Module) -> str:
+    "A hash of the program's predictors, code and settings."
+    return fingerprint([[n for n, _ in program.named_predictors()], code_key(program)])
+
 
 def teacher_key(teacher: dspy.Module, settings: dict | None = None) -> str:
     "A hash of a teacher and of the DSPy settings that it runs under; `settings` come before the present ones."
-    settings = {"lm": dspy.settings.lm, "adapter": dspy.settings.adapter, **(settings or {})}
-    adapter = settings.pop("adapter")
-    format = [type(adapter).__qualname__, code_fingerprint(vars(adapter))] if adapter else None
-    return fingerprint([program_key(teacher), lm_key(settings.pop("lm")), format, {k: code_fingerprint(v) for k, v in settings.items()}])
-
-# %% ../nbs/04a_keys.ipynb #044356de
-def code_key(fn: Any) -> str:
-    "A hash of what a function does: its code, and the functions of its module, plain values, predictors and signatures it names."
-    said, todo, seen = [code_fingerprint(fn)], [fn], set()
-    while todo:
-        value = todo.pop()
-        function = _function(value)
-        if id(value) in seen or (function and function.__module__ != _function(fn).__module__):
-            continue
-        seen.add(id(value))
-        if isinstance(value, dspy.Module):
-            said.append([_predictor_content(p) for p in value.predictors()])
-        elif isinstance(value, type) and issubclass(value, dspy.Signature):
-            said.append(signature_key(value))
-        elif function or isinstance(value, (str, int, float, tuple, list, dict, set)):
-            said.append(code_fingerprint(value))
-            todo += _named(function) if function else []
-    return fingerprint(said)
-
-
-def _function(value: Any) -> Any:
-    "The function behind a function, a method, a partial or an object that can be called; `None` behind others."
-    while isinstance(value, functools.partial):
-        value = value.func
-    call = value if inspect.isroutine(value) or isinstance(value, (type, dspy.Module)) else type(value).__call__ if callable(value) else None
-    call = getattr(call, "__func__", call)
-    return call if inspect.isfunction(call) else None
-
-
-def _named(function: Any) -> list:
-    "What the code of `function`, and of functions within it, finds outside by name."
-    codes, names = [function.__code__], []
-    for code in codes:
-        names += code.co_names
-        codes += [c for c in code.co_consts if inspect.iscode(c)]
-    return [function.__globals__[n] for n in names if n in function.__globals__] + list(inspect.getclosurevars(function).nonlocals.values())
+    now = {n: dspy.settings.get(n) for n in ("lm", "adapter", "rm")}
+    asked = {k: v for k, v in {**now, **(settings or {})}.items() if k != "callbacks"}
+    return fingerprint([program_key(teacher), code_key(asked)])

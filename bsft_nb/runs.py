@@ -5,15 +5,12 @@
 # %% ../nbs/01_runs.ipynb #6351e1ea
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 import json
 import os
 import socket
 import tempfile
 import time
-import types
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,8 +21,8 @@ import psutil
 from .events import Event, EventLog, StopSignal, read_lines
 
 # %% auto #0
-__all__ = ['write_json', 'read_json', 'fingerprint', 'code_fingerprint', 'this_process', 'alive', 'home', 'RunFolder', 'find_run',
-           'list_runs', 'Run', 'attach']
+__all__ = ['write_json', 'read_json', 'fingerprint', 'this_process', 'alive', 'home', 'RunFolder', 'find_run', 'list_runs', 'Run',
+           'attach']
 
 # %% ../nbs/01_runs.ipynb #802f98c4
 def write_json(path: Path, obj: Any):
@@ -53,54 +50,6 @@ def fingerprint(obj: Any) -> str:
     "16 hexadecimal digits that change with the JSON form of `obj`."
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def code_fingerprint(fn: Callable | None) -> str:
-    "16 hexadecimal digits that change with what the function, method or callable object `fn` does."
-    return fingerprint(_code_content(fn))
-
-
-def _code_content(fn: Any) -> Any:
-    if isinstance(fn, functools.partial):
-        return ["partial", _code_content(fn.func), repr(fn.args), repr(fn.keywords)]
-    if inspect.ismethod(fn):
-        return ["method", _code_content(fn.__func__), _plain(getattr(fn.__self__, "__dict__", {}))]
-    if inspect.isfunction(fn):
-        cells = [_code_content(c.cell_contents) for c in fn.__closure__ or () if _filled(c)]
-        return [_bytecode(fn.__code__), repr(fn.__defaults__), repr(fn.__kwdefaults__), cells]
-    if callable(fn) and not isinstance(fn, type) and inspect.isfunction(type(fn).__call__):
-        return [_code_content(type(fn).__call__), _plain(getattr(fn, "__dict__", {}))]
-    return _plain(fn)
-
-
-def _bytecode(code: types.CodeType) -> list:
-    consts = [_constant(c) for c in code.co_consts]
-    return [code.co_code.hex(), consts, list(code.co_names), list(code.co_varnames)]
-
-
-def _constant(value: Any) -> Any:
-    "A constant in a form that is the same in each process: the order of a set is not."
-    if isinstance(value, types.CodeType):
-        return _bytecode(value)
-    return ["set", *sorted(map(repr, value))] if isinstance(value, frozenset) else repr(value)
-
-
-def _filled(cell) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:  # an empty cell: a name that is assigned later
-        return False
-
-
-def _plain(value: Any) -> Any:
-    "Plain values as they are; for anything else its type's name, since a `repr` may hold an address."
-    if isinstance(value, (str, int, float, bool, type(None))):
-        return value
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(v) for v in (sorted(value, key=str) if isinstance(value, (set, frozenset)) else value)]
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return getattr(value, "__qualname__", type(value).__qualname__)
 
 # %% ../nbs/01_runs.ipynb #bc2f86af
 def this_process() -> dict:

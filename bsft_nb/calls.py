@@ -53,8 +53,8 @@ _now: ContextVar[Asked | None] = ContextVar("bsft_asked", default=None)
 
 
 def inputs_key(signature: type[dspy.Signature], values: dict) -> str:
-    "A hash of those of `values` that `signature` takes, as an adapter writes them."
-    return fingerprint(plain({k: values[k] for k in signature.input_fields if k in values}))
+    "A hash of those of `values` that `signature` takes, as an adapter writes them; NaN within a structure counts as nothing, as for JSON."
+    return fingerprint(plain(plain({k: values[k] for k in signature.input_fields if k in values})))
 
 
 def witness():

@@ -19,7 +19,7 @@ from .ledger import Call
 from .runs import fingerprint
 
 # %% auto #0
-__all__ = ['own_copy', 'Asked', 'inputs_key', 'witness', 'Calls', 'name_of', 'label', 'Mark', 'watch']
+__all__ = ['own_copy', 'Asked', 'inputs_key', 'witness', 'Calls', 'name_of', 'label', 'Mark', 'watch', 'is_watched']
 
 # %% ../nbs/04c_calls.ipynb #870e9963
 def own_copy(example: dspy.Example) -> dspy.Example:
@@ -176,3 +176,8 @@ def watch(
         if not isinstance(predictor, _Watched):
             predictor.__class__ = _watched_class(type(predictor))
     return program
+
+
+def is_watched(program: dspy.Module) -> bool:
+    "Do all predictors of `program` note their calls?"
+    return all(isinstance(p, _Watched) for p in program.predictors())

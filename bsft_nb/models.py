@@ -21,11 +21,13 @@ from .folders import INDEX, TargetError, check_config, check_weights, is_whole, 
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 # %% auto #0
 __all__ = ['ALIASES', 'HUB_FILES', 'Target', 'check_folder', 'is_here', 'resolve_target', 'pick_device', 'has_bf16',
-           'give_back_threads', 'give_back_memory', 'model_class', 'load_weights', 'load_adapter', 'plain_generation']
+           'give_back_threads', 'give_back_memory', 'model_class', 'load_weights', 'load_adapter', 'check_adapter',
+           'plain_generation']
 
 # %% ../nbs/02_models.ipynb #7526786c
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def _call_c(name: str, value: int):
         with contextlib.suppress(AttributeError):  # another C library, or a torch without OpenMP
             ctypes.CDLL(None)[name](value)
 
-# %% ../nbs/02_models.ipynb #bf88222e
+# %% ../nbs/02_models.ipynb #af4608dc
 def model_class(target: Target) -> type:
     "The class of transformers that makes the target's model."
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -220,6 +222,15 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default"):
     except RuntimeError as e:  # tensors of other shapes
         raise TargetError(f"the adapter in {folder} does not fit its base: {e!s:.300}. Restore it, or train again.") from e
     _refuse_gaps(info.missing_keys, info.mismatched_keys, folder)
+
+
+def check_adapter(model: PeftModel, folder: Path):
+    "Raise `TargetError` where the adapter in `folder`, which peft has put into `model`, is not whole: peft only warns."
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as f:
+        _refuse_gaps(set(get_peft_model_state_dict(model)) - set(f.keys()), set(), folder)
 
 
 def _refuse_gaps(missing: set, mismatched: set, folder: Path):

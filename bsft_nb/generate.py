@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .models import decoder_start
 from .sampling import Row
-from .sharing import decoder_start, padding_counts
+from .sharing import padding_counts
 from .tokens import Codec
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _generate(model: PreTrainedModel, codec: Codec, rows: list[Row], begun: list
     masks = [[1] * len(r.prompt) + [0] * len(p) if right else [0] * len(p) + [1] * len(r.prompt) for r, p in zip(rows, pads)]
     start = {}
     if right and begun:
-        start["decoder_input_ids"] = torch.tensor([[decoder_start(model), *begun]] * len(rows))
+        start["decoder_input_ids"] = torch.tensor([[decoder_start(model.config, model.generation_config), *begun]] * len(rows))
     elif begun:
         ids, masks = [i + begun for i in ids], [m + [1] * len(begun) for m in masks]
     going, stop = [True] * len(rows), min(codec.stop_ids)

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from .data import Pair
-from .sharing import Unshared, check_arguments, decoder_start, differs, probe_ids, probing, unshared_because
+from .models import decoder_start
+from .sharing import Unshared, check_arguments, differs, probe_ids, probing, unshared_because
 from .tokens import Codec
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _logits(model, takes: set[str], input_ids, labels, sizes=None, *, position_i
         args = dict(position_ids=position_ids, logits_to_keep=predict[0], packed_sizes=_groups(sizes[0].tolist()), use_cache=False)
         return model(input_ids=input_ids, **args).logits
     if model.config.is_encoder_decoder:
-        before = torch.cat([torch.full_like(labels[:, :1], decoder_start(_base(model))), labels[:, :-1].clamp(min=0)], 1)  # as it is asked; models' own shifts differ
+        before = torch.cat([torch.full_like(labels[:, :1], decoder_start(_base(model).config, _base(model).generation_config)), labels[:, :-1].clamp(min=0)], 1)  # as it is asked; models' own shifts differ
         return model(input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=before, use_cache=False).logits
     if predict is not None:
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits

@@ -5,29 +5,24 @@
 # %% ../nbs/02_models.ipynb #b89c9251
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import hashlib
 import importlib.util
 import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .convert import converted, model_cache, quiet  # noqa: F401  (callers look for the last two here)
+from .devices import give_back_memory, give_back_threads, has_bf16, pick_device  # noqa: F401  (here, too)
 from .folders import INDEX, TargetError, check_config, check_weights, is_whole, weight_files, weights_fingerprint
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 # %% auto #0
-__all__ = ['ALIASES', 'HUB_FILES', 'Target', 'check_folder', 'is_here', 'resolve_target', 'pick_device', 'has_bf16',
-           'give_back_threads', 'give_back_memory', 'model_class', 'load_weights', 'load_adapter', 'check_adapter',
-           'plain_generation']
+__all__ = ['ALIASES', 'HUB_FILES', 'Target', 'check_folder', 'is_here', 'resolve_target', 'model_class', 'load_weights',
+           'load_adapter', 'check_adapter', 'plain_generation', 'decoder_start']
 
 # %% ../nbs/02_models.ipynb #7526786c
 @dataclass(frozen=True)
@@ -148,46 +143,7 @@ def _from_hub(hub_id: str, name: str, tried: list[str]) -> Target:
             "Give a Hub id that you can reach, a folder written by save_pretrained, a .gguf file, or 'smollm2-135m'."
         ) from e
 
-# %% ../nbs/02_models.ipynb #535cb0b2
-def pick_device() -> torch.device:
-    "The accelerator, if there is one, else the CPU."
-    import torch
-
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-
-
-def has_bf16(device: torch.device) -> bool:
-    "Does `device` compute in bfloat16 by itself, not by emulation?"
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(test() for test in tests if test)
-    return device.type in ("xpu", "mps")
-
-
-_IMPORTED_IN = os.getpid()
-
-
-def give_back_threads():
-    "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. That is GNU OpenMP on Linux: other OpenMP libraries may end the helpers of all threads, on other systems nothing happens. Nor does it in a forked process. Source: OpenMP 5.0, `omp_pause_resource_all`."
-    if os.getpid() == _IMPORTED_IN:  # a fork has none of the helpers that its parent's thread had, and would wait for them for ever
-        _call_c("omp_pause_resource_all", 1)  # 1: omp_pause_soft
-
-
-def give_back_memory():
-    "Let the C library return freed memory to the system: a model that was freed leaves gaps that glibc keeps."
-    _call_c("malloc_trim", 0)
-
-
-def _call_c(name: str, value: int):
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library, or a torch without OpenMP
-            ctypes.CDLL(None)[name](value)
-
-# %% ../nbs/02_models.ipynb #af4608dc
+# %% ../nbs/02_models.ipynb #47faf59d
 def model_class(target: Target) -> type:
     "The class of transformers that makes the target's model."
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -253,6 +209,18 @@ def plain_generation(
     old, config = getattr(model, "generation_config", None), model.config
     keep = {k: getattr(old, k, None) for k in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")}
     keep |= {k: v for k, v in (("eos_token_id", stop_ids), ("pad_token_id", pad_id)) if v is not None}
+    if config.is_encoder_decoder:
+        keep["decoder_start_token_id"] = decoder_start(config, old)
     model.generation_config = GenerationConfig(**keep)
     for name in config._get_generation_parameters():  # of a config.json of old, where transformers refuses them
         delattr(config, name)
+
+
+def decoder_start(config: PretrainedConfig, generation: GenerationConfig | None = None) -> int:
+    "The token with which the decoder of an encoder-decoder begins; several places can say it. Raises `TargetError` where none does."
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for place in (generation, config, config.get_text_config(decoder=True)):
+            found = getattr(place, name, None)
+            if found is not None:
+                return found[0] if isinstance(found, list) else found
+    raise TargetError("the model does not say with which token its decoder begins: set decoder_start_token_id in its config.json, to that of the model that it was made from")

@@ -123,13 +123,12 @@ def reference(folder: Path, prompts: list[list[int]], n: int, tuned: bool = Fals
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
-    from bsft_nb.models import check_folder
-    from bsft_nb.sharing import decoder_start
+    from bsft_nb.models import check_folder, decoder_start
 
     encoder_decoder = check_folder(folder, "").encoder_decoder
     model = (AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM).from_pretrained(folder, dtype=torch.float32).eval()
     if not tuned:
-        start = {"decoder_start_token_id": decoder_start(model)} if encoder_decoder else {}
+        start = {"decoder_start_token_id": decoder_start(model.config, model.generation_config)} if encoder_decoder else {}
         model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, bos_token_id=1, **start)
     found = []
     for p in prompts:
@@ -170,8 +169,8 @@ def loss_difference(folder: Path, ends: bool) -> float:
 
     from bsft_nb.data import Pair
     from bsft_nb.losses import collate, completion_loss
-    from bsft_nb.models import load_weights
-    from bsft_nb.sharing import decoder_start, padding_counts
+    from bsft_nb.models import decoder_start, load_weights
+    from bsft_nb.sharing import padding_counts
     from bsft_nb.tokens import load_codec
 
     model, codec = load_weights(folder), load_codec(folder)
@@ -180,7 +179,7 @@ def loss_difference(folder: Path, ends: bool) -> float:
     with torch.no_grad():
         for p in pairs:
             if ends:
-                before = torch.tensor([[decoder_start(model), *p.completion_ids[:-1]]])
+                before = torch.tensor([[decoder_start(model.config, model.generation_config), *p.completion_ids[:-1]]])
                 logits = model(input_ids=torch.tensor([p.prompt_ids]), decoder_input_ids=before).logits[0]
             else:
                 logits = model(input_ids=torch.tensor([p.prompt_ids + p.completion_ids])).logits[0, len(p.prompt_ids) - 1 : -1]

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['collate', 'shared_prefix', 'attend_packed', 'use_packed_attention', 'completion_loss', 'can_share', 'BatchOrder']
+__all__ = ['PROBE', 'collate', 'shared_prefix', 'attend_packed', 'use_packed_attention', 'completion_loss', 'can_share',
+           'pads_right', 'BatchOrder']
 
 # %% ../nbs/06a_losses.ipynb #0c6a7068
 def collate(
@@ -207,23 +208,54 @@ def _probe(model, base) -> str | None:
     "Why a small packed batch cannot stand for its rows alone under the attention that `model` has; `None` where the logits are the same."
     import torch
 
-    ids = probe_ids(base, 39)
-    pairs = [Pair("", "", "", "", None, ids[:9] + ids[a:b], ids[b : b + 3]) for a, b in ((9, 12), (15, 24), (28, 29))]
-    codec = SimpleNamespace(encoder_decoder=False, pad_id=0)  # nothing is tokenised
-    takes = set(inspect.signature(base.forward).parameters)
-    with probing(base, model):
-        batches = [{k: v.to(base.device) for k, v in collate(some, codec, len(some) > 1).items()} for some in (*([p] for p in pairs), pairs)]
-        alone = torch.cat([_logits(model, takes, **b).flatten(0, -2) for b in batches[:-1]])
-        try:
+    try:
+        with probing(base, model):
+            alone = _alone(base)
             use_packed_attention(base)
-            packed = _logits(model, takes, **batches[-1]).flatten(0, -2)
-        except Unshared as e:
-            return str(e)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as e:  # whatever a model's own code makes of such a batch
-            return f"{type(base).__name__} does not take a batch with a shared beginning ({type(e).__name__}: {e!s:.150})"
+            packed = _collated_logits(model, base, shared=True)
+    except Unshared as e:
+        return str(e)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as e:  # whatever a model's own code makes of such a batch
+        return f"{type(base).__name__} does not take a batch with a shared beginning ({type(e).__name__}: {e!s:.150})"
     return differs(base, packed, alone)
+
+
+def pads_right(model: PreTrainedModel) -> bool:
+    "Must a rectangle be padded on the right, because `model` computes something else behind padding (a state reads it, positions begin elsewhere)? It costs the logits of all positions."
+    base = _base(model)
+    if base.config.is_encoder_decoder:
+        return False
+    with probing(base, model):
+        return differs(base, _collated_logits(model, base, shared=False), _alone(base)) is not None
+
+
+PROBE = [(9, 12, 15), (15, 24, 27), (28, 29, 32)]  # where a row's own prompt begins and ends, and its completion ends, behind nine tokens that all have
+
+
+def _rows(base: PreTrainedModel) -> list[Pair]:
+    ids = probe_ids(base, 39)
+    return [Pair("", "", "", "", None, ids[:9] + ids[a:b], ids[b:c]) for a, b, c in PROBE]
+
+
+def _alone(base: PreTrainedModel) -> torch.Tensor:
+    "Logits of the probe's completions, each row by itself, as the model is called by whoever knows nothing of it."
+    import torch
+
+    made = []
+    for p in _rows(base):
+        logits = base(input_ids=torch.tensor([p.prompt_ids + p.completion_ids], device=base.device), use_cache=False).logits
+        made.append(logits[0, len(p.prompt_ids) - 1 : -1])
+    return torch.cat(made)
+
+
+def _collated_logits(model, base: PreTrainedModel, shared: bool) -> torch.Tensor:
+    "The same logits by way of a batch."
+    codec = SimpleNamespace(encoder_decoder=False, pad_id=0)  # nothing is tokenised
+    batch = {k: v.to(base.device) for k, v in collate(_rows(base), codec, shared).items()}
+    logits = _logits(model, set(inspect.signature(base.forward).parameters), **batch)
+    return logits[batch["labels"] != -100]
 
 # %% ../nbs/06a_losses.ipynb #867cec6e
 class BatchOrder:

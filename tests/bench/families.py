@@ -38,7 +38,13 @@ ENDS = {
     "_lora_rank": 8, "layer_types": None, "mlp_layer_types": None,
 }
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0, "forced_eos_token_id": None, "forced_bos_token_id": None}
-MORE: dict[str, dict] = {}  # what single families need beside
+LATENT = dict(n_group=1, topk_group=1, num_experts_per_tok=2, first_k_dense_replace=1, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=16, kv_lora_rank=16, q_lora_rank=16)
+MAMBA = dict(mamba_n_heads=8, mamba_d_head=8, mamba_expand=2, mamba_d_ssm=64, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=16)
+MORE: dict[str, dict] = {  # what single families need beside
+    **{k: LATENT for k in ("deepseek_v2", "deepseek_v3", "deepseek_v32", "axk1", "bailing_hybrid", "dots1", "glm_moe_dsa", "longcat_flash", "kimi_linear", "youtu", "glm4_moe_lite", "minicpm3")},
+    **{k: MAMBA for k in ("bamba", "falcon_h1", "granitemoehybrid", "jamba")},
+    **{k: dict(rotary_dim=4) for k in ("codegen", "gptj")},
+}
 PLAIN = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}[assistant]"
 
 
@@ -61,17 +67,22 @@ def shrunk(settings: dict, more: dict) -> dict:
         else:
             size = next((n for end, n in ENDS.items() if key.endswith(end) and n), None)
             made[key] = min(size, value) if size and isinstance(value, int) else value
-    n = next((made[k] for k in ("num_hidden_layers", "n_layer", "num_layers") if isinstance(made.get(k), int)), None)
+    names = ("num_hidden_layers", "n_layer", "num_layers")
+    before, n = ([d[k] for k in names if isinstance(d.get(k), int)] for d in (settings, made))
     for key, value in list(made.items()):
-        if isinstance(value, list) and n and len(value) > n and key.endswith(("layer_types", "layers_block_type")):
-            made[key] = more.get(key, _kinds(value, n))
+        if before and n and key not in more:
+            made[key] = _cut(key, value, before[0], n[0])
     return made | {k: v for k, v in more.items() if not k.endswith(".")}
 
 
-def _kinds(types: list, n: int) -> list:
-    "The first `n`, but with each kind of layer that there is."
-    kinds = list(dict.fromkeys(types))
-    return (kinds + types)[:n] if len(kinds) <= n else kinds[:n]
+def _cut(key: str, value, before: int, n: int):
+    "A setting that says something of each of `before` layers, for `n`."
+    if isinstance(value, dict) and value and all(str(k).isdigit() for k in value):
+        return {k: v for k, v in value.items() if int(k) < n}
+    if not isinstance(value, list) or len(value) != before:
+        return value
+    kinds = list(dict.fromkeys(value)) if all(isinstance(v, str) for v in value) else []
+    return [SIZES[key]] * n if key in SIZES else (kinds + value)[:n]  # each kind of layer that there is, first
 
 
 def save_tokenizer(folder: Path, ends: bool):
@@ -168,9 +179,8 @@ def loss_difference(folder: Path, ends: bool) -> float:
     import torch
 
     from bsft_nb.data import Pair
-    from bsft_nb.losses import collate, completion_loss
+    from bsft_nb.losses import collate, completion_loss, pads_right
     from bsft_nb.models import decoder_start, load_weights
-    from bsft_nb.sharing import padding_counts
     from bsft_nb.tokens import load_codec
 
     model, codec = load_weights(folder), load_codec(folder)
@@ -186,7 +196,7 @@ def loss_difference(folder: Path, ends: bool) -> float:
             total += torch.nn.functional.cross_entropy(logits.float(), torch.tensor(p.completion_ids), reduction="sum").item()
     module = completion_loss(model).eval()
     shared = module.plain_because is None
-    loss = module(**collate(pairs, codec, shared, not shared and not ends and padding_counts(model)))["loss"]
+    loss = module(**collate(pairs, codec, shared, not shared and pads_right(model)))["loss"]
     loss.backward()
     return abs(loss.item() / (total / count) - 1)
 

@@ -5,16 +5,20 @@
 # %% ../nbs/08b_attention.ipynb #015d3155
 from __future__ import annotations
 
+import itertools
 import threading
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from .sharing import Unshared, check_arguments, differs, probe_ids, probing, unshared_because
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['current', 'Packed', 'OneEach', 'shareable', 'use_shared_attention']
+__all__ = ['current', 'Packed', 'OneEach', 'shareable', 'apart_because', 'kv_shape', 'use_shared_attention']
 
 # %% ../nbs/08b_attention.ipynb #17583c28
 class _Part(NamedTuple):
@@ -110,22 +114,96 @@ class OneEach:
 # %% ../nbs/08b_attention.ipynb #970b6a81
 def _attend(module, query, key, value, attention_mask=None, scaling=None, **kwargs):
     "For transformers' attention interface: query (rows, heads, tokens, size) → (rows, tokens, heads, size)."
+    check_arguments(module, attention_mask, kwargs)
     out = current.step.attend(module.layer_idx, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return out.transpose(1, 2).contiguous(), None
 
 # %% ../nbs/08b_attention.ipynb #0f01b440
 def shareable(model: PreTrainedModel) -> bool:
-    "Can `model` attend in parts? Only causal models with plain full attention in every layer can."
-    import inspect
+    "Can `model` attend in parts?"
+    return apart_because(model) is None
 
-    from transformers.cache_utils import DynamicCache, DynamicLayer
 
-    takes = inspect.signature(model.forward).parameters
-    plain = model._supports_attention_backend and getattr(model.config, "attn_logit_softcapping", None) is None
-    if model.config.is_encoder_decoder or not plain or not {"position_ids", "logits_to_keep", "past_key_values"} <= set(takes):
-        return False
-    layers = DynamicCache(config=model.config).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+def apart_because(model: PreTrainedModel) -> str | None:
+    "Why `model` cannot attend in parts, or `None`: beside what `unshared_because` says, a probe of prompts that share a beginning, and of a token after each."
+    import torch
+
+    why = unshared_because(model)
+    if why:
+        return why
+    ids = probe_ids(model, 30)
+    rows = [ids[:9] + ids[a:b] for a, b in ((9, 13), (15, 24), (28, 30))]
+    with probing(model, model):
+        alone = torch.cat([model(input_ids=torch.tensor([r], device=model.device), use_cache=False).logits[0, -2:] for r in rows])
+        try:
+            use_shared_attention(model)
+            found = torch.cat([x for two in zip(*_read_and_step(model, rows, 9)) for x in two])
+        except Unshared as e:
+            return str(e)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as e:  # whatever a model's own code makes of it
+            return f"{type(model).__name__} does not attend in parts ({type(e).__name__}: {e!s:.150})"
+        finally:
+            current.step = None
+    return differs(model, found, alone)
+
+
+def _read_and_step(model: PreTrainedModel, rows: list[list[int]], n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    "Logits (rows, 1, vocabulary) of each row's last token but one, read behind the first `n`, and of its last, as a step of its own."
+    import torch
+
+    def run(step, ids, positions, keep):
+        current.step = step
+        args = {k: torch.tensor(v, device=model.device) for k, v in (("input_ids", ids), ("position_ids", positions))}
+        return model(**args, use_cache=False, logits_to_keep=keep).logits
+
+    layers, heads, size = kv_shape(model)
+    like = next(model.parameters())
+    own, lengths = [r[n:-1] for r in rows], [len(r) - n - 1 for r in rows]
+    first = Packed(None, [(0, n, None)], like.new_zeros(layers, 2, heads, n, size))
+    run(first, [rows[0][:n]], [list(range(n))], 1)
+    ends = list(itertools.accumulate(lengths))
+    read = Packed(first.made, [(e - m, e, None) for e, m in zip(ends, lengths)], like.new_zeros(layers, 2, heads, ends[-1], size))
+    logits = run(read, [sum(own, [])], [[n + i for m in lengths for i in range(m)]], torch.tensor(ends, device=model.device) - 1)
+    buffer = like.new_zeros(layers, 2, len(rows), heads, max(lengths) + 1, size)
+    for i, (begin, end, _) in enumerate(read.spans):
+        buffer[:, :, i, :, : lengths[i]] = read.made[..., begin:end, :]
+    step = OneEach(first.made, buffer, torch.tensor(lengths, device=model.device))
+    return logits.transpose(0, 1), run(step, [[r[-1]] for r in rows], [[n + m] for m in lengths], 1)
+
+
+@dataclass
+class _Seen:
+    "Plain causal attention that notes the shapes of keys and values."
+    shapes: dict[int, tuple] = field(default_factory=dict)  # of each layer, (heads, size) of keys and of values
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+        from torch.nn.functional import scaled_dot_product_attention
+
+        self.shapes[layer] = (k.shape[1], k.shape[3]), (v.shape[1], v.shape[3])
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+
+
+_shapes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # model → what `kv_shape` found
+
+
+def kv_shape(model: PreTrainedModel) -> tuple[int, int, int]:
+    "Layers, heads and size of the keys and values that `model`, which attends through `_attend`, hands to its attention. Raises `Unshared` where they differ: one buffer cannot hold them."
+    import torch
+
+    if model not in _shapes:
+        current.step = seen = _Seen()
+        try:
+            with torch.no_grad():
+                model(input_ids=torch.tensor([probe_ids(model, 2)], device=model.device), use_cache=False)
+        finally:
+            current.step = None
+        found = {shape for both in seen.shapes.values() for shape in both}
+        if len(found) != 1 or set(seen.shapes) != set(range(len(seen.shapes))):
+            raise Unshared(f"{type(model).__name__} has keys and values of several sizes ({', '.join(map(str, sorted(found))) or 'none'})")
+        _shapes[model] = len(seen.shapes), *found.pop()
+    return _shapes[model]
 
 
 def use_shared_attention(model: PreTrainedModel):

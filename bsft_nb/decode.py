@@ -10,8 +10,9 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .attention import OneEach, Packed, current, shareable, use_shared_attention
+from .attention import OneEach, Packed, apart_because, current, kv_shape, use_shared_attention
 from .generate import generate
+from .models import load_adapter
 from .sampling import Row
 from .tokens import Codec
 
@@ -35,7 +36,8 @@ class Generator:
     ):
         self.model, self.codec, self.keep_bytes = model, codec, keep_bytes
         self.pack = pack or (512 if model.device.type == "cpu" else 4096)
-        self.shared = shareable(model)
+        self.apart_because = apart_because(model)  # why prompts share nothing and transformers' `generate` answers; None: they share
+        self.shared = self.apart_because is None
         self._prefixes: OrderedDict[object, tuple[list[int], torch.Tensor | None]] = OrderedDict()
         self._prompts: OrderedDict[tuple, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
         self._begins: dict[tuple, tuple] = {}  # first tokens of a remembered prompt → its key
@@ -62,7 +64,7 @@ class Generator:
         else:
             name = str(adapter).replace(".", "_")  # a module's name must not have dots
             if name not in known:
-                self.model.load_adapter(str(adapter), adapter_name=name)
+                load_adapter(self.model, adapter, name)
             self.model.set_adapter(name)
             self.model.enable_adapters()
         self._adapter = adapter
@@ -137,10 +139,8 @@ class Generator:
         "Room for keys and values: (layers, 2, rows, heads, tokens, size), without `rows` where it is `None`."
         import torch
 
-        c, like = self.model.config.get_text_config(decoder=True), next(self.model.parameters())
-        heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
-        size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        shape = [c.num_hidden_layers, 2, *([rows] if rows else []), heads, tokens, size]
+        like, (layers, heads, size) = next(self.model.parameters()), kv_shape(self.model)
+        shape = [layers, 2, *([rows] if rows else []), heads, tokens, size]
         return torch.zeros(shape, dtype=like.dtype, device=like.device)  # masked scores still meet the values: they must be numbers
 
     def _seed(self, prompt: list[int], n: int) -> torch.Tensor | None:

@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .models import decoder_start
 from .sampling import Row
+from .sharing import padding_counts
 from .tokens import Codec
 
 if TYPE_CHECKING:
@@ -26,10 +28,10 @@ def generate(
     each: Callable[[], None] = bool,  # called at every token
 ):
     "Fill in `answer` and `finish` of each row, all of them to the end."
-    alike = defaultdict(list)
+    alike, apart = defaultdict(list), len({len(r.prompt) for r in rows}) > 1 and padding_counts(model)
     for r in rows:
-        alike[tuple(r.answer)].append(r)
-    for begun, some in alike.items():
+        alike[tuple(r.answer), len(r.prompt) if apart else 0].append(r)
+    for (begun, _), some in alike.items():
         _generate(model, codec, some, list(begun), each)
 
 
@@ -43,7 +45,7 @@ def _generate(model: PreTrainedModel, codec: Codec, rows: list[Row], begun: list
     masks = [[1] * len(r.prompt) + [0] * len(p) if right else [0] * len(p) + [1] * len(r.prompt) for r, p in zip(rows, pads)]
     start = {}
     if right and begun:
-        start["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id, *begun]] * len(rows))
+        start["decoder_input_ids"] = torch.tensor([[decoder_start(model.config, model.generation_config), *begun]] * len(rows))
     elif begun:
         ids, masks = [i + begun for i in ids], [m + [1] * len(begun) for m in masks]
     going, stop = [True] * len(rows), min(codec.stop_ids)

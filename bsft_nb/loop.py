@@ -21,7 +21,7 @@ from .checkpoints import Checkpoint, newest, note, stale_epochs, tidy, write_che
 from .data import Pair
 from .events import EventLog, StopSignal
 from .jobs import Job, TrainConfig
-from .losses import BatchOrder, collate, completion_loss
+from .losses import BatchOrder, collate, completion_loss, pads_right
 from .models import pick_device
 from .tokens import Codec
 
@@ -87,6 +87,7 @@ class Loop(Trainer):
         self.micro, self.batch, self.done, self.evaluated = job.config.bsize, [], [0, 0], {}  # rows at a time; of this step; tokens and rows so far; step → loss
         module = completion_loss(model)
         self.shared = job.config.shared_prefix and module.plain_because is None
+        self.right = not self.shared and pads_right(model)
         super().__init__(module, arguments(job.config, job.checkpoints), data_collator=_together, train_dataset=rows)
         self.remove_callback(PrinterCallback)  # events are the only output
         self.add_callback(Watch(self))
@@ -116,7 +117,7 @@ class Loop(Trainer):
         return total
 
     def _collated(self, rows: list[Pair]) -> dict:
-        return self._prepare_inputs(collate(rows, self.codec, self.shared))
+        return self._prepare_inputs(collate(rows, self.codec, self.shared, self.right))
 
     def within_memory(self, work: Callable):
         "What `work()` returns; where memory ends, again with half the rows at a time."

@@ -5,6 +5,7 @@
 # %% ../nbs/06a_losses.ipynb #9f36b371
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import random
@@ -14,6 +15,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from .data import Pair
+from .models import decoder_start
+from .sharing import Unshared, check_arguments, differs, probe_ids, probing, unshared_because
 from .tokens import Codec
 
 if TYPE_CHECKING:
@@ -21,25 +24,32 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['collate', 'shared_prefix', 'attend_packed', 'use_packed_attention', 'completion_loss', 'can_share', 'BatchOrder']
+__all__ = ['PROBE', 'collate', 'shared_prefix', 'attend_packed', 'use_packed_attention', 'completion_loss', 'can_share',
+           'pads_right', 'BatchOrder']
 
 # %% ../nbs/06a_losses.ipynb #0c6a7068
 def collate(
     pairs: list[Pair],
     codec: Codec,
     shared: bool = True,  # one sequence; False: a padded rectangle. Encoder-decoder batches are always rectangles
+    right: bool = False,  # pad a rectangle on the right: see `padding_counts`
 ) -> dict[str, torch.Tensor]:
     "A batch for the module that `completion_loss` makes. Its `labels` are the completion ids; -100 is padding."
     import torch
 
     if shared and not codec.encoder_decoder:
         return {k: torch.tensor([v]) for k, v in _packed(pairs).items()}
-    left = not codec.encoder_decoder  # completions end at the same place: the last positions hold all that is needed
-    rows = [p.prompt_ids + p.completion_ids if left else p.prompt_ids for p in pairs]
-    ids = _padded(rows, codec.pad_id, left)
-    mask = _padded([[1] * len(r) for r in rows], 0, left)
-    labels = _padded([p.completion_ids for p in pairs], -100, left)
-    return {k: torch.tensor(v) for k, v in (("input_ids", ids), ("attention_mask", mask), ("labels", labels))}
+    causal = not codec.encoder_decoder
+    left = causal and not right  # completions end at the same place: the last positions hold all that is needed
+    rows = [p.prompt_ids + p.completion_ids if causal else p.prompt_ids for p in pairs]
+    made = {
+        "input_ids": _padded(rows, codec.pad_id, left),
+        "attention_mask": _padded([[1] * len(r) for r in rows], 0, left),
+        "labels": _padded([p.completion_ids for p in pairs], -100, left),
+    }
+    if causal and right:
+        made["predict"] = _padded([list(range(len(p.prompt_ids) - 1, p.tokens - 1)) for p in pairs], 0, False)
+    return {k: torch.tensor(v) for k, v in made.items()}
 
 
 def shared_prefix(prompts: list[list[int]]) -> int:
@@ -85,6 +95,7 @@ def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scalin
 
     if packed_sizes is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    check_arguments(module, attention_mask, kwargs)
     grouped = query.device.type == "cpu"  # elsewhere, grouped heads with a mask have no fused kernel
     if not grouped:
         key, value = (repeat_kv(x, query.shape[1] // x.shape[1]) for x in (key, value))
@@ -102,9 +113,11 @@ def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scalin
 
 
 def _joined_again(parts: dict):
-    "Autograd keeps the parts of these tensors, not each row's copy of the beginning, and joins them when it needs them."
+    "Autograd keeps the parts of these tensors, not each row's copy of the beginning, and joins them when it needs them. Not where others decide what is kept: gradient checkpointing keeps nothing, and what were put aside here would stay."
     import torch
 
+    if not parts or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return contextlib.nullcontext()
     of = {(t.data_ptr(), t.shape): two for t, two in parts.items()}
     return torch.autograd.graph.saved_tensors_hooks(
         lambda t: of.get((t.data_ptr(), t.shape), t),
@@ -155,11 +168,17 @@ def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
 
 def _logits(model, takes: set[str], input_ids, labels, sizes=None, *, position_ids=None, predict=None, attention_mask=None, **_):
     "Logits of `labels`: (*labels.shape, vocabulary)."
+    import torch
+
     if sizes is not None:
         args = dict(position_ids=position_ids, logits_to_keep=predict[0], packed_sizes=_groups(sizes[0].tolist()), use_cache=False)
         return model(input_ids=input_ids, **args).logits
     if model.config.is_encoder_decoder:
-        return model(input_ids=input_ids, attention_mask=attention_mask, labels=labels).logits
+        before = torch.cat([torch.full_like(labels[:, :1], decoder_start(_base(model).config, _base(model).generation_config)), labels[:, :-1].clamp(min=0)], 1)  # as it is asked; models' own shifts differ
+        return model(input_ids=input_ids, attention_mask=attention_mask, decoder_input_ids=before, use_cache=False).logits
+    if predict is not None:
+        logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        return logits.take_along_dim(predict[..., None], 1)
     args = {"logits_to_keep": labels.shape[1] + 1} if "logits_to_keep" in takes else {}
     if "position_ids" in takes:
         args["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
@@ -182,44 +201,61 @@ def _base(model) -> PreTrainedModel:
 # %% ../nbs/06a_losses.ipynb #704bf9c5
 def can_share(model: PreTrainedModel) -> str | None:
     "`None` where rows of a batch can share the beginning of their prompts in `model`, else why not."
-    from transformers.cache_utils import DynamicCache, DynamicLayer
-
-    base = _base(model)
-    missing = {"position_ids", "logits_to_keep"} - set(inspect.signature(base.forward).parameters)
-    if base.config.is_encoder_decoder:
-        return "it is an encoder-decoder model, whose encoder reads each prompt as a whole"
-    if missing or not base._supports_attention_backend:
-        return f"{type(base).__name__} " + (f"takes no {' or '.join(sorted(missing))}" if missing else "has an attention of its own")
-    if getattr(base.config, "attn_logit_softcapping", None) is not None:
-        return f"{type(base).__name__} caps its attention logits"
-    layers = DynamicCache(config=base.config).layers
-    other = {type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}
-    if other or not layers:
-        return f"{type(base).__name__} does not keep all keys and values of its past ({', '.join(sorted(other)) or 'no cache'})"
-    return _probe(model, base)
+    return unshared_because(_base(model)) or _probe(model, _base(model))
 
 
 def _probe(model, base) -> str | None:
-    "Why a small packed batch cannot stand for the padded one; `None` where the losses are the same."
+    "Why a small packed batch cannot stand for its rows alone under the attention that `model` has; `None` where the logits are the same."
     import torch
 
-    ids = [i * 7919 % base.get_input_embeddings().num_embeddings for i in range(1, 40)]
-    pairs = [Pair("", "", "", "", None, ids[:9] + ids[a:b], ids[b : b + 3]) for a, b in ((9, 12), (15, 24), (28, 29))]
-    codec = SimpleNamespace(encoder_decoder=False, pad_id=0)  # nothing is tokenised
-    before, training = base.config._attn_implementation, model.training
     try:
-        use_packed_attention(base)
-        model.eval()
-        with torch.no_grad(), torch.autocast(base.device.type, enabled=False):
-            takes = set(inspect.signature(base.forward).parameters)
-            batches = [{k: v.to(base.device) for k, v in collate(pairs, codec, s).items()} for s in (True, False)]
-            packed, padded = (_logits(model, takes, **b).float().flatten(0, -2) for b in batches)
-    finally:
-        base.set_attn_implementation(before)
-        model.train(training)
-    error = ((packed - padded).norm() / padded.norm()).item()
-    near = 1e-3 if base.dtype is torch.float32 else 0.05
-    return None if error < near else f"a probe's logits are {error:.2g} of their size off with a shared beginning"
+        with probing(base, model):
+            alone = _alone(base)
+            use_packed_attention(base)
+            packed = _collated_logits(model, base, shared=True)
+    except Unshared as e:
+        return str(e)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as e:  # whatever a model's own code makes of such a batch
+        return f"{type(base).__name__} does not take a batch with a shared beginning ({type(e).__name__}: {e!s:.150})"
+    return differs(base, packed, alone)
+
+
+def pads_right(model: PreTrainedModel) -> bool:
+    "Must a rectangle be padded on the right, because `model` computes something else behind padding (a state reads it, positions begin elsewhere)? It costs the logits of all positions."
+    base = _base(model)
+    if base.config.is_encoder_decoder:
+        return False
+    with probing(base, model):
+        return differs(base, _collated_logits(model, base, shared=False), _alone(base)) is not None
+
+
+PROBE = [(9, 12, 15), (15, 24, 27), (28, 29, 32)]  # where a row's own prompt begins and ends, and its completion ends, behind nine tokens that all have
+
+
+def _rows(base: PreTrainedModel) -> list[Pair]:
+    ids = probe_ids(base, 39)
+    return [Pair("", "", "", "", None, ids[:9] + ids[a:b], ids[b:c]) for a, b, c in PROBE]
+
+
+def _alone(base: PreTrainedModel) -> torch.Tensor:
+    "Logits of the probe's completions, each row by itself, as the model is called by whoever knows nothing of it."
+    import torch
+
+    made = []
+    for p in _rows(base):
+        logits = base(input_ids=torch.tensor([p.prompt_ids + p.completion_ids], device=base.device), use_cache=False).logits
+        made.append(logits[0, len(p.prompt_ids) - 1 : -1])
+    return torch.cat(made)
+
+
+def _collated_logits(model, base: PreTrainedModel, shared: bool) -> torch.Tensor:
+    "The same logits by way of a batch."
+    codec = SimpleNamespace(encoder_decoder=False, pad_id=0)  # nothing is tokenised
+    batch = {k: v.to(base.device) for k, v in collate(_rows(base), codec, shared).items()}
+    logits = _logits(model, set(inspect.signature(base.forward).parameters), **batch)
+    return logits[batch["labels"] != -100]
 
 # %% ../nbs/06a_losses.ipynb #867cec6e
 class BatchOrder:

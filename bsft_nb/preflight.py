@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import dspy
 
+from .folders import weight_files
 from .frozen import count_trainable
 from .models import Target, TargetError, pick_device
 
@@ -27,7 +28,7 @@ def count_parameters(folder: Path) -> int:
     from safetensors import safe_open
 
     total = 0
-    for file in Path(folder).glob("*.safetensors"):
+    for file in weight_files(folder):
         with safe_open(file, "pt") as f:
             for name in f.keys():
                 size = 1

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .attention import kv_shape
 from .decode import Batch, Generator
 from .generate import generate
 from .models import give_back_threads, has_bf16, load_weights, pick_device
@@ -74,10 +75,13 @@ def room_for(model: PreTrainedModel) -> int:
     import psutil
     import torch
 
-    c = model.config.get_text_config(decoder=True)
-    width = (getattr(c, "num_key_value_heads", None) or c.num_attention_heads) * (getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads)
+    if model.config._attn_implementation == "bsft_shared":
+        layers, heads, size = kv_shape(model)
+    else:  # a cache of another kind: about as much
+        layers = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None) or 1
+        heads, size = 1, model.get_input_embeddings().weight.shape[-1]
     free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else psutil.virtual_memory().available
-    return max(1024, free // 4 // (2 * c.num_hidden_layers * width * model.dtype.itemsize))
+    return max(1024, free // 4 // (2 * layers * heads * size * model.dtype.itemsize))
 
 # %% ../nbs/08e_serving.ipynb #f815994d
 class Serving(threading.Thread):

@@ -38,7 +38,7 @@ from .preflight import Preflight, preflight
 from .progress_panel import progress_for
 from .runs import fingerprint, home
 from .stages import Compilation, ledger_path
-from .tokens import load_codec
+from .tokens import check_token_ids, load_codec
 from .widgets import frontend
 
 # %% auto #0
@@ -169,6 +169,7 @@ class BootstrapFinetune(Teleprompter):
             check_teacher_lms(teachers, self.teleprompter.teacher_settings)
         target = resolve_target(a["target"])
         codec = load_codec(target.path)
+        check_token_ids(codec, target.path, target.name)
         adapter = a["adapter"] or fit_adapter(codec, student, target.name)
         adapter_state(adapter)
         check_vocabulary(adapter, codec, student, target.name)

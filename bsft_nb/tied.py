@@ -22,7 +22,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, ids, table, anchor):  # anchor: a tensor with a gradient, without which there is no backward
         ctx.ids, ctx.table = ids, table
-        return rows.view_as(rows)
+        return rows.clone()  # not a view: some models scale them in place
 
     @staticmethod
     def backward(ctx, grad):

@@ -10,13 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .models import check_folder
+from .models import TargetError, check_folder, decoder_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['Codec', 'load_codec']
+__all__ = ['Codec', 'load_codec', 'check_token_ids']
 
 # %% ../nbs/02b_tokens.ipynb #09c1ceee
 class Codec:
@@ -108,3 +108,22 @@ def load_codec(path: Path) -> Codec:
         max_length=next((n for n in limits if isinstance(n, int) and 0 < n < 10**7), None),
         stop_ids=tuple(stop) if isinstance(stop, list) else (stop,),
     )
+
+# %% ../nbs/02b_tokens.ipynb #40e60916
+def check_token_ids(codec: Codec, path: Path, name: str):
+    "Raise `TargetError` where texts can become ids that the model in `path` has no embedding for, or it does not say where a decoder begins."
+    from transformers import AutoConfig, GenerationConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if config.is_encoder_decoder:
+        try:
+            decoder_start(config, GenerationConfig.from_pretrained(path) if (Path(path) / "generation_config.json").exists() else None)
+        except TargetError as e:
+            raise TargetError(f"target {name!r}: {e}") from e
+    n = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    beyond = {i: t for t, i in codec.tokenizer.get_vocab().items() if n and i >= n}
+    control = {i for i, t in codec.tokenizer.added_tokens_decoder.items() if t.special}
+    used = {*codec.stop_ids, codec.pad_id, codec.tokenizer.bos_token_id, *codec.prompt([{"role": "user", "content": "a"}])} if beyond else set()
+    reached = [beyond[i] for i in sorted(beyond) if i not in control or i in used]
+    if reached:
+        raise TargetError(f"target {name!r}: its tokenizer has {len(reached)} tokens that its model has no embedding for ({n} embeddings), such as {', '.join(map(repr, reached[:3]))}. Take the tokenizer that belongs to the model, or enlarge the embeddings once with model.resize_token_embeddings({len(codec.tokenizer)}) and save both.")

@@ -17,7 +17,7 @@ from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .frozen import freeze
 from .jobs import Job, TrainConfig  # noqa: F401  (callers look for it here)
-from .models import check_folder, give_back_threads, load_weights, quiet
+from .models import check_adapter, check_folder, give_back_threads, load_weights, plain_generation, quiet
 from .runs import read_json, write_json
 from .tokens import Codec, load_codec
 
@@ -44,6 +44,8 @@ def load_trainable(
         kind = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
         lora = LoraConfig(**{**(LORA if settings is True else settings), "task_type": kind})
         model = PeftModel.from_pretrained(model, last.path, is_trainable=True) if last else get_peft_model(model, lora)
+        if last:
+            check_adapter(model, last.path)
     if job.config.frozen:
         freeze(model, job.config.frozen)
     if job.config.gradient_checkpointing:
@@ -56,6 +58,8 @@ def load_trainable(
 def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):
     "Write what the engine needs to answer with `model` into `folder`."
     meta = dict(job.meta)
+    base = model.get_base_model() if job.config.peft else model
+    plain_generation(base, sorted(codec.stop_ids), codec.pad_id)  # transformers alone ends an answer where the engine does
     with quiet():
         model.save_pretrained(folder)
     codec.tokenizer.save_pretrained(folder)
@@ -79,9 +83,14 @@ def merge(
     if check_folder(Path(base["path"]), base["path"]).fingerprint != base["fingerprint"]:
         raise ValueError(f"the weights in {base['path']} are not those that {folder} was trained on (fingerprint {base['fingerprint']}): restore them")
     out.mkdir(parents=True)
+    codec = load_codec(Path(base["path"]))
     with quiet():
-        PeftModel.from_pretrained(load_weights(Path(base["path"])), folder).merge_and_unload().save_pretrained(out)
-    load_codec(Path(base["path"])).tokenizer.save_pretrained(out)
+        model = PeftModel.from_pretrained(load_weights(Path(base["path"])), folder)
+        check_adapter(model, folder)
+        model = model.merge_and_unload()
+        plain_generation(model, sorted(codec.stop_ids), codec.pad_id)
+        model.save_pretrained(out)
+    codec.tokenizer.save_pretrained(out)
     write_json(out / "bsft.json", meta)
     return out
 

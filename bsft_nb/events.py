@@ -5,7 +5,6 @@
 # %% ../nbs/00c_events.ipynb #5b39db09
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -16,39 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .files import append_line, explained, read_lines, row_of  # noqa: F401  (read_lines: callers look for it here)
+
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'KINDS', 'append_line', 'read_lines', 'Event', 'EventLog', 'Stopped', 'StopSignal']
-
-# %% ../nbs/00c_events.ipynb #f3779efc
-def append_line(path: Path, obj: Any):
-    "Append `obj` to the JSON-lines file `path` as one line."
-    line = json.dumps(obj, ensure_ascii=False, default=str) + "\n"
-    with open(path, "ab+") as f:
-        if f.tell() and _last_byte(f) != b"\n":
-            line = "\n" + line
-        f.write(line.encode())
-
-
-def _last_byte(f) -> bytes:
-    f.seek(-1, os.SEEK_END)
-    return f.read(1)
-
-
-def read_lines(path: Path) -> list[Any]:
-    "All whole lines of the JSON-lines file `path`; a broken line (a writer was killed) is left out."
-    path = Path(path)
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            if line:
-                logger.warning("%s: left out a broken line of %d characters", path.name, len(line))
-    return rows
+__all__ = ['logger', 'KINDS', 'Event', 'Tail', 'EventLog', 'Stopped', 'StopSignal']
 
 # %% ../nbs/00c_events.ipynb #510e7f5b
 KINDS = ("run", "bootstrap", "trace", "data", "train", "checkpoint", "eval", "score", "warn", "error", "done")
@@ -57,13 +29,52 @@ KINDS = ("run", "bootstrap", "trace", "data", "train", "checkpoint", "eval", "sc
 @dataclass(frozen=True)
 class Event:
     "Something that happened in a run."
-    kind: str  # one of `KINDS`
+    kind: str  # one of `KINDS`, or a later version's
     t: float  # seconds since the epoch
     data: dict = field(default_factory=dict)  # JSON-able details
 
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"event kind {self.kind!r} is not one of {', '.join(KINDS)}")
+    @classmethod
+    def of(cls, row: Any) -> Event | None:
+        "The event in a row of the log; `None` where it is none."
+        if not isinstance(row, dict):
+            return None
+        kind, t, data = row.get("kind"), row.get("t"), row.get("data", {})
+        fine = isinstance(kind, str) and isinstance(t, (int, float)) and isinstance(data, dict)
+        return cls(kind, t, data) if fine else None
+
+# %% ../nbs/00c_events.ipynb #ddba437b
+class Tail:
+    "Calling it gives the events that were appended to the log at `path` since the last call."
+
+    def __init__(
+        self,
+        path: Path,
+        at: int = 0,  # byte to begin at
+    ):
+        self.path, self.at, self.restarts = Path(path), at, 0
+        self._file, self._before = None, b""  # device and inode; the last bytes that were read
+
+    def __call__(self) -> list[Event]:
+        try:
+            with explained(self.path, "read"), open(self.path, "rb") as f:
+                self._restart_where_other(f)
+                whole = f.read().rpartition(b"\n")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        data = whole[0] + whole[1]
+        self.at, self._before = self.at + len(data), (self._before + data[-64:])[-64:]
+        rows = (row_of(line) for line in data.splitlines(keepends=True))
+        return [e for e in map(Event.of, rows) if e]
+
+    def _restart_where_other(self, f):
+        "Put `f` where reading goes on: at the start, where it is not the file that was read before."
+        about = os.fstat(f.fileno())
+        f.seek(max(0, self.at - len(self._before)))
+        same = self._file in (None, (about.st_dev, about.st_ino)) and about.st_size >= self.at and f.read(len(self._before)) == self._before
+        if not same:
+            self.at, self._before, self.restarts = 0, b"", self.restarts + 1
+        self._file = (about.st_dev, about.st_ino)
+        f.seek(self.at)
 
 # %% ../nbs/00c_events.ipynb #b53a67c8
 class EventLog:
@@ -74,13 +85,16 @@ class EventLog:
         self._lock = threading.Lock()
         self._subscribers: list[Callable[[Event], None]] = []
         self._mine: deque[tuple] = deque(maxlen=10_000)  # what this object wrote lately: followers have it already
+        self._reading, self._tail, self._read = threading.Lock(), Tail(self.path), []
 
     def emit(
         self,
         kind: str,  # one of `KINDS`
         **data,  # JSON-able details
     ) -> Event:
-        "Write an event to the log, then hand it to the subscribers."
+        "Write an event to the log, then hand it to the subscribers. Raises `ValueError` for an unknown kind, `OSError` where there is no room."
+        if kind not in KINDS:
+            raise ValueError(f"event kind {kind!r} is not one of {', '.join(KINDS)}")
         event = Event(kind, time.time(), data)
         with self._lock:
             self._mine.append((event.kind, event.t))
@@ -103,36 +117,25 @@ class EventLog:
 
     def read(self) -> list[Event]:
         "All events so far, from the disk: also those that another process wrote."
-        return [Event(**row) for row in read_lines(self.path)]
+        with self._reading:
+            restarts, new = self._tail.restarts, self._tail()
+            self._read = new if self._tail.restarts > restarts else self._read + new
+            return list(self._read)
 
     def follow(self) -> Callable[[], list[Event]]:
         "A function that hands the subscribers what others have written since its last call (at first: since now), and returns it."
-        offset = self.path.stat().st_size if self.path.exists() else 0
+        tail = Tail(self.path, self.path.stat().st_size if self.path.exists() else 0)
 
         def poll() -> list[Event]:
-            nonlocal offset
-            if not self.path.exists():
-                return []
-            with open(self.path, "rb") as f:
-                f.seek(offset)
-                whole = f.read().rpartition(b"\n")
-            offset += len(whole[0]) + len(whole[1])
+            new = tail()
             with self._lock:
-                mine = set(self._mine)
-            events = [e for e in map(_event, whole[0].split(b"\n")) if e and (e.kind, e.t) not in mine]
+                mine = set(self._mine) if new else ()
+            events = [e for e in new if (e.kind, e.t) not in mine]
             for event in events:
                 self._tell(event)
             return events
 
         return poll
-
-
-def _event(line: bytes) -> Event | None:
-    "The event in a line; `None` for a line that a killed writer left."
-    try:
-        return Event(**json.loads(line))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None
 
 # %% ../nbs/00c_events.ipynb #0f4b92a4
 class Stopped(Exception):
@@ -149,7 +152,8 @@ class StopSignal:
     def request(self):
         "Ask whoever works on this run to stop."
         self._flag = True
-        self.control.write_text('{"request": "stop"}\n')
+        with explained(self.control):
+            os.close(os.open(self.control, os.O_CREAT | os.O_WRONLY, 0o600))  # empty: there is room for a name where there is none for content
 
     def clear(self):
         "Forget an earlier request: a new start has the run's word."

@@ -14,7 +14,7 @@ import shutil
 import time
 from pathlib import Path
 
-from .files import beside, explained
+from .files import explained
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checkpoints import Checkpoint, checkpoints, install, keep_only, newest, note, progress, ranked, scores
+from .checkpoints import Checkpoint, checkpoints, install, installed, keep_only, newest, note, progress, ranked, scores
 from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .frozen import freeze
@@ -62,7 +62,7 @@ def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):
     if job.config.peft:
         (folder / "README.md").unlink(missing_ok=True)  # peft's model card, with nothing filled in
         meta["base"] = {"path": job.target, "fingerprint": job.fingerprint}
-    write_json(folder / "bsft.json", meta)
+    write_json(folder / "bsft.json", meta, private=False)
 
 
 def merge(
@@ -82,7 +82,7 @@ def merge(
     with quiet():
         PeftModel.from_pretrained(load_weights(Path(base["path"])), folder).merge_and_unload().save_pretrained(out)
     load_codec(Path(base["path"])).tokenizer.save_pretrained(out)
-    write_json(out / "bsft.json", meta)
+    write_json(out / "bsft.json", meta, private=False)
     return out
 
 # %% ../nbs/06e_trainer.ipynb #97ee9d40
@@ -99,7 +99,10 @@ def train(
     if progress(job.checkpoints).get("key") != key:
         _begin(job, key, log)
     if "trained" in progress(job.checkpoints):
-        return checkpoints(job.checkpoints)
+        if found := _trained(job):
+            return found
+        log.emit("warn", note=f"{job.model}: it was trained, but its weights in {job.checkpoints} are missing or damaged by now. It is trained again; the teacher is not asked")
+        _begin(job, key, log)
     stop.check()
     import torch
 
@@ -125,6 +128,12 @@ def train(
         raise Stopped(f"stopped on request after step {state.global_step} of {state.max_steps} of {job.model}. {loop.kept()}{_best_so_far(job)}")
     note(job.checkpoints, trained=state.global_step)
     return checkpoints(job.checkpoints)
+
+
+def _trained(job: Job) -> list[Checkpoint]:
+    "The checkpoints of a training that came to its end; none where the chosen one is not whole any more."
+    found, chosen = checkpoints(job.checkpoints), progress(job.checkpoints).get("chosen")
+    return found if chosen is None or any(c.step == chosen for c in found) else []
 
 
 def _begin(job: Job, key: str, log: EventLog):
@@ -176,7 +185,7 @@ def choose(job: Job) -> Path:
     if not found:
         raise FileNotFoundError(f"{job.checkpoints} holds no whole checkpoint: train first")
     best = ranked(found, scores(job.checkpoints))[0]
-    if progress(job.checkpoints).get("chosen") != best.step or not (job.student / "bsft.json").exists():
+    if progress(job.checkpoints).get("chosen") != best.step or not installed(best, job.student):
         install(best, job.student)
         note(job.checkpoints, chosen=best.step)
     keep_only(best)

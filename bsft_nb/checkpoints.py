@@ -5,20 +5,22 @@
 # %% ../nbs/06c_checkpoints.ipynb #d58dad4e
 from __future__ import annotations
 
-import json
+import logging
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .runs import read_json, write_json
+from .contents import digests, faults
+from .files import Damaged, beside, explained, make_folder, read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['MARK', 'STATE', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'newest', 'progress', 'note', 'scores',
-           'record_score', 'ranked', 'stale_epochs', 'tidy', 'install', 'keep_only']
+__all__ = ['logger', 'MARK', 'STATE', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'newest', 'progress', 'note', 'scores',
+           'record_score', 'ranked', 'stale_epochs', 'tidy', 'install', 'installed', 'keep_only']
 
 # %% ../nbs/06c_checkpoints.ipynb #0ec9a9d9
 MARK = "checkpoint.json"
@@ -34,6 +36,7 @@ class Checkpoint:
     eval_loss: float | None = None  # mean loss of a held-out completion token
     ends_epoch: bool = False  # only these are chosen from
     files: dict[str, int] = field(default_factory=dict)  # name → bytes
+    digests: dict[str, str] = field(default_factory=dict)  # name → digest of the content; empty in those of earlier versions
 
     @property
     def loadable(self) -> bool:
@@ -46,7 +49,37 @@ class Checkpoint:
         return "optimizer.pt" in self.files and self._have(self.files)
 
     def _have(self, names) -> bool:
-        return all((f := self.path / n).is_file() and f.stat().st_size == self.files[n] for n in names)
+        names = list(names)
+        if not all((f := self.path / n).is_file() and f.stat().st_size == self.files[n] for n in names):
+            return False
+        wrong = faults(self.path, {n: self.digests[n] for n in names if n in self.digests})
+        if wrong:
+            _tell(f"the checkpoint {self.path} is left out: {', '.join(wrong)}")
+        return not wrong
+
+    @classmethod
+    def at(cls, path: Path) -> Checkpoint | None:
+        "The checkpoint in the folder `path`, as its mark tells; `None` where it has no mark, or one that cannot be used."
+        try:
+            row = read_json(path / MARK, {}, dict)
+            about = cls(path, **{k: v for k, v in row.items() if k in cls.__dataclass_fields__})
+            kinds = [(about.step, int), (about.epoch, (int, float)), (about.ends_epoch, bool), (about.files, dict), (about.digests, dict)]
+            fine = all(isinstance(value, kind) for value, kind in kinds)
+        except (TypeError, Damaged, OSError) as e:  # no mark, or gone meanwhile: not whole
+            if isinstance(e, Damaged):
+                _tell(str(e))
+            return None
+        return about if fine else None
+
+
+def _tell(sentence: str):
+    "Say it once: checkpoints are looked at many times a minute."
+    if sentence not in _TOLD:
+        _TOLD.add(sentence)
+        logger.warning(sentence)
+
+
+_TOLD: set[str] = set()
 
 # %% ../nbs/06c_checkpoints.ipynb #76999743
 def write_checkpoint(
@@ -58,14 +91,15 @@ def write_checkpoint(
     fill: Callable[[Path], None],  # writes weights and state into an empty folder
 ) -> Checkpoint:
     "A checkpoint, whole or not there. What `fill` raises is raised, and earlier checkpoints stay."
-    folder.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder, prefix=f"step-{step}.tmp"))
+    made = beside(make_folder(folder) / f"step-{step}")
     try:
+        with explained(made, "made"):
+            made.mkdir()
         fill(made)
-        files = {str(f.relative_to(made)): f.stat().st_size for f in sorted(made.rglob("*")) if f.is_file()}
-        about = Checkpoint(folder / f"step-{step}", step, epoch, eval_loss, ends_epoch, files)
-        write_json(made / MARK, {k: v for k, v in asdict(about).items() if k != "path"})
-        made.chmod(0o755)
+        found = digests(made)
+        files = {name: (made / name).stat().st_size for name in found}
+        about = Checkpoint(folder / f"step-{step}", step, epoch, eval_loss, ends_epoch, files, found)
+        write_json(made / MARK, {k: v for k, v in asdict(about).items() if k != "path"}, private=False)
         if about.path.exists():  # it was not whole, or training would have begun after it
             shutil.rmtree(about.path)
         os.replace(made, about.path)
@@ -76,15 +110,8 @@ def write_checkpoint(
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
     "Checkpoints in `folder` whose weights are whole, by step."
-    found = []
-    for path in Path(folder).glob("step-*"):
-        try:
-            about = Checkpoint(path, **read_json(path / MARK))
-        except (TypeError, json.JSONDecodeError, OSError):  # no mark, or gone meanwhile: not whole
-            continue
-        if ".tmp" not in path.name and about.loadable:
-            found.append(about)
-    return sorted(found, key=lambda c: c.step)
+    found = (Checkpoint.at(path) for path in Path(folder).glob("step-*") if ".tmp" not in path.name)
+    return sorted((c for c in found if c and c.loadable), key=lambda c: c.step)
 
 
 def newest(folder: Path) -> Checkpoint | None:
@@ -94,7 +121,16 @@ def newest(folder: Path) -> Checkpoint | None:
 # %% ../nbs/06c_checkpoints.ipynb #ce2776ba
 def progress(folder: Path) -> dict:
     "What is known of the training in `folder`: its `key`, the step at which it was `trained`, the step that was `chosen`."
-    return read_json(Path(folder) / "training.json", {})
+    return _known(Path(folder) / "training.json", "the training begins anew")
+
+
+def _known(path: Path, otherwise: str) -> dict:
+    "The object in the file `path`; an empty one where it is damaged, which is said."
+    try:
+        return read_json(path, {}, dict, otherwise)
+    except Damaged as e:
+        _tell(str(e))
+        return {}
 
 
 def note(folder: Path, **what):
@@ -104,7 +140,8 @@ def note(folder: Path, **what):
 # %% ../nbs/06c_checkpoints.ipynb #5b61f81e
 def scores(folder: Path) -> dict[int, float | None]:
     "Step → metric of the checkpoints that were scored; `None` where scoring failed."
-    return {int(k): v for k, v in read_json(Path(folder) / "scores.json", {}).items()}
+    known = _known(Path(folder) / "scores.json", "the checkpoints that are there are scored again")
+    return {int(k): v for k, v in known.items() if k.isdecimal() and (v is None or isinstance(v, (int, float)))}
 
 
 def record_score(folder: Path, step: int, score: float | None):
@@ -137,7 +174,7 @@ def tidy(
     wait_for_scores: bool,  # somebody scores: those without a score may still win
 ):
     "Remove what training and choosing need no more: half-written folders, old optimizer state, checkpoints that cannot win."
-    for path in Path(folder).glob("step-*.tmp*"):
+    for path in (*Path(folder).glob("step-*.tmp*"), *Path(folder).glob(".step-*.tmp")):
         shutil.rmtree(path)
     found, known = checkpoints(folder), scores(folder)
     last = None if "trained" in progress(folder) else newest(folder)
@@ -159,18 +196,27 @@ def _drop_state(path: Path):
 
 def install(chosen: Checkpoint, student: Path):
     "Make `chosen` the student: its weights are linked, not copied, where the file system can. Whole or not at all."
-    student.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=student.parent, prefix=f".{student.name}.tmp"))
-    for name in chosen.files:
-        if name not in STATE:
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            _link(chosen.path / name, made / name)
-    made.chmod(0o755)
-    old = Path(tempfile.mkdtemp(dir=student.parent, prefix=f".{student.name}.old"))
-    if student.exists():
-        os.replace(student, old)
-    os.replace(made, student)
-    shutil.rmtree(old, ignore_errors=True)
+    made, old = beside(make_folder(student.parent) / student.name), beside(student)
+    try:
+        with explained(student):
+            made.mkdir()
+            for name in chosen.files:
+                if name not in STATE:
+                    (made / name).parent.mkdir(parents=True, exist_ok=True)
+                    _link(chosen.path / name, made / name)
+            if student.exists():
+                os.replace(student, old)
+            os.replace(made, student)
+    finally:
+        for path in (made, old):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def installed(chosen: Checkpoint, student: Path) -> bool:
+    "Is `student` what `chosen` is, file for file?"
+    names = [n for n in chosen.files if n not in STATE]
+    wrong = faults(student, {n: chosen.digests[n] for n in names if n in chosen.digests})
+    return not wrong and all((student / n).is_file() and (student / n).stat().st_size == chosen.files[n] for n in names)
 
 
 def keep_only(chosen: Checkpoint):

@@ -26,7 +26,7 @@ def _newest_or(name: str | None) -> Run:
 def show_runs(args: argparse.Namespace):
     "All runs, newest first: id, status, target, time."
     for row in list_runs():
-        print(f"{row['id']:<40} {row['status'] or '?':<10} {row['created'] or '':<20} {row['target'] or ''}")
+        print(f"{row['id']:<40} {row['status'] or '?':<10} {row['created'] or '':<20} {row['target'] or row.get('error') or ''}")
 
 
 def show_status(args: argparse.Namespace):

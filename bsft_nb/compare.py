@@ -70,7 +70,7 @@ class Table:
 
     def _read(self, f, i: int) -> dict:
         f.seek(self._offsets[i])
-        return {"row": i, **json.loads(f.read(self._offsets[i + 1] - self._offsets[i]))}
+        return {"row": i, **json.loads(f.readline())}
 
     def page(self, rows: np.ndarray, number: int = 0, size: int = 50) -> list[dict]:
         "The page `number` (from 0) of the selection `rows`."
@@ -79,7 +79,8 @@ class Table:
     def lines(self) -> Iterator[bytes]:
         "All rows as bytes."
         with open(self.path, "rb") as f:
-            for _ in range(len(self)):
+            for offset in self._offsets.tolist():
+                f.seek(offset)
                 yield f.readline()
 
     def passes(self, name: str) -> np.ndarray:

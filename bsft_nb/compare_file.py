@@ -5,8 +5,10 @@
 # %% ../nbs/09d_compare_file.ipynb #b462a51b
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
 import math
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -19,15 +21,19 @@ import dspy
 import numpy as np
 
 from .answers import Answer
+from .files import replacing, scan_lines
 from .keys import example_key, plain
 
+logger = logging.getLogger(__name__)
+
 # %% auto #0
-__all__ = ['COLUMNS', 'FIGURES', 'ABSENT', 'SCORED', 'FAILED', 'UNSCORED', 'compare_rows', 'to_examples', 'write_rows',
-           'load_index']
+__all__ = ['logger', 'COLUMNS', 'FIGURES', 'VERSION', 'ABSENT', 'SCORED', 'FAILED', 'UNSCORED', 'compare_rows', 'to_examples',
+           'is_row', 'write_rows', 'load_index']
 
 # %% ../nbs/09d_compare_file.ipynb #4e9625d2
 COLUMNS = ("teacher", "tuned", "untuned")
 FIGURES = ("score", "latency", "tokens", "cost")
+VERSION = 2  # of the index
 ABSENT, SCORED, FAILED, UNSCORED = range(4)  # no answer; has a score; the program failed; no metric, or the metric failed
 
 
@@ -55,21 +61,23 @@ class _Index:
     "What is kept of each row: where it begins, and per column its state, figures and a hash of its outputs."
 
     def __init__(self):
-        self.offsets, self.states, self.figures, self.digests = [0], [], [], []
+        self.offsets, self.states, self.figures, self.digests = [], [], [], []
 
-    def add(self, size: int, row: dict):
-        "Note a row that takes `size` bytes."
+    def add(self, offset: int, row: dict):
+        "Note the row that begins at byte `offset`. Raises `TypeError` or `ValueError` where it is none."
+        if not is_row(row):
+            raise ValueError(f"{row!r:.60} is no row of a table")
         answers = [row["columns"].get(c) for c in COLUMNS]
-        self.offsets.append(self.offsets[-1] + size)
-        self.states.append([_state(a) for a in answers])
-        self.figures.append([_figures(a) if a else [math.nan] * len(FIGURES) for a in answers])
-        self.digests.append([_digest(a["outputs"]) if a else 0 for a in answers])
+        noted = [_state(a) for a in answers], [_figures(a) if a else [math.nan] * len(FIGURES) for a in answers], [_digest(a["outputs"]) if a else 0 for a in answers]
+        self.offsets.append(offset)
+        for column, values in zip((self.states, self.figures, self.digests), noted):
+            column.append(values)
 
     def save(self, path: Path) -> dict[str, np.ndarray]:
-        "The index as arrays, written beside the rows in `path`."
+        "The index as arrays, written beside the rows in `path` where that is permitted and there is room."
         n, stat = len(self.states), path.stat()
         arrays = {
-            "source": np.array([stat.st_size, stat.st_mtime_ns], np.int64),
+            "source": np.array([stat.st_size, stat.st_mtime_ns, VERSION], np.int64),
             "offsets": np.array(self.offsets, np.int64),
             "states": np.array(self.states, np.uint8).reshape(n, len(COLUMNS)),
             "figures": np.array(self.figures, np.float64).reshape(n, len(COLUMNS), len(FIGURES)),
@@ -77,10 +85,17 @@ class _Index:
         }
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        temporary = _index_path(path).with_suffix(".tmp")
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(_index_path(path))
+        with contextlib.suppress(OSError), replacing(_index_path(path)) as f:  # another user's run, a full disk: it is made again when needed
+            f.write(buffer.getvalue())
         return arrays
+
+
+def is_row(row: Any) -> bool:
+    "Is `row` one of a table: inputs, labels, and columns with answers?"
+    if not isinstance(row, dict) or not all(isinstance(row.get(k), dict) for k in ("inputs", "labels", "columns")):
+        return False
+    answers = [a for c in COLUMNS if (a := row["columns"].get(c)) is not None]
+    return all(isinstance(a, dict) and isinstance(a.get("outputs"), dict) and isinstance(a.get("calls", []), list) for a in answers)
 
 
 def _index_path(path: Path) -> Path:
@@ -102,7 +117,7 @@ def _figures(answer: dict) -> list[float]:
 
 def _digest(outputs: dict) -> int:
     text = json.dumps(outputs, sort_keys=True, ensure_ascii=False, default=str)
-    return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big")
 
 
 def _line(row: dict) -> bytes:
@@ -111,7 +126,7 @@ def _line(row: dict) -> bytes:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError:
         text = json.dumps(_finite(row), ensure_ascii=False, default=str)
-    return text.encode("utf-8", "replace") + b"\n"
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _finite(value: Any) -> Any:
@@ -125,13 +140,11 @@ def _finite(value: Any) -> Any:
 def write_rows(path: Path, rows: Iterable[dict]):
     "Write `rows` to the JSON-lines file `path`, whole or not at all, and the index beside it."
     path, index = Path(path), _Index()
-    temporary = path.with_suffix(".rows.tmp")
-    with open(temporary, "wb") as f:
+    with replacing(path) as f:
         for row in rows:
             line = _line(row)
+            index.add(f.tell(), json.loads(line))
             f.write(line)
-            index.add(len(line), json.loads(line))
-    temporary.replace(path)
     index.save(path)
 
 
@@ -142,13 +155,16 @@ def load_index(path: Path) -> dict[str, np.ndarray]:
         try:
             with np.load(_index_path(path), allow_pickle=False) as stored:
                 arrays = dict(stored)
-            if arrays["source"].tolist() == [stat.st_size, stat.st_mtime_ns]:
+            if arrays["source"].tolist() == [stat.st_size, stat.st_mtime_ns, VERSION]:
                 return arrays
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # cut off, or of another version
             pass
-    index = _Index()
-    with open(path, "rb") as f:
-        for line in f:
-            if line.endswith(b"\n"):  # else the writer was killed
-                index.add(len(line), json.loads(line))
+    index, left_out = _Index(), 0
+    for offset, row in scan_lines(path):
+        try:
+            index.add(offset, row)
+        except (TypeError, ValueError):
+            left_out += 1
+    if left_out:
+        logger.warning("%s: left out %d lines that are no rows of a table; compile again, or run.compare(program, examples), to write it anew", path, left_out)
     return index.save(path)

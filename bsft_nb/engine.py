@@ -18,7 +18,7 @@ from dspy.lm15 import Request, Response, StreamStartEvent
 from .formats import load_adapter
 from .models import check_folder, resolve_target
 from .rows import Teller, end_event, to_messages, to_response, to_row
-from .runs import read_json
+from .runs import home, read_json
 from .serving import DTYPES, Job
 from .tokens import Codec, load_codec
 from .worker import Worker
@@ -72,10 +72,11 @@ class StudentEngine:
 
     @classmethod
     def load_state(cls, state: dict) -> StudentEngine:
-        "The engine that `dump_state` described. Raises `ValueError` where the weights are others by now."
-        engine = cls.at(state["path"], state.get("templates", True), state.get("dtype"))
+        "The engine that `dump_state` described. Raises `ValueError` where the weights are others by now. A relative path is one of the run that the state names, under `home()`."
+        path = Path(state["path"]) if Path(state["path"]).is_absolute() else home() / "runs" / state.get("run", "") / state["path"]
+        engine = cls.at(path, state.get("templates", True), state.get("dtype"))
         if engine.target.fingerprint != state["fingerprint"]:
-            raise ValueError(f"the weights in {state['path']} are not those the program was saved with (fingerprint {engine.target.fingerprint}, saved {state['fingerprint']}): compile again, or restore the folder")
+            raise ValueError(f"the weights in {path} are not those the program was saved with (fingerprint {engine.target.fingerprint}, saved {state['fingerprint']}): compile again, or restore the folder")
         return engine
 
     @property

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .data import Pair, load_pairs
+from .files import Damaged
 from .models import has_bf16, pick_device
 from .runs import RunFolder, fingerprint, read_json, write_json
 
@@ -151,10 +152,14 @@ class Job:
     def load(cls, folder: RunFolder, model: str) -> Job:
         "The job of the student `model`, from the run folder."
         path = folder / "jobs" / f"{model}.json"
-        state = read_json(path)
+        remedy = "compile again with the same arguments, which writes it anew"
+        state = read_json(path, None, dict, remedy)
         if state is None:
             raise FileNotFoundError(f"{path} is not there: the run {folder.id} has no job {model!r}")
-        return cls(**{**state, "folder": str(folder.path), "predictors": tuple(state["predictors"]), "config": TrainConfig(**state["config"])})
+        try:
+            return cls(**{**state, "folder": str(folder.path), "predictors": tuple(state["predictors"]), "config": TrainConfig(**state["config"])})
+        except (TypeError, KeyError) as e:
+            raise Damaged(f"{path} cannot be used (it is no job of this version: {e}): {remedy}") from e
 
     def key(self, train: list[Pair], held: list[Pair]) -> str:
         "16 hexadecimal digits that change with what training depends on."

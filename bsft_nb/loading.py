@@ -5,20 +5,25 @@
 # %% ../nbs/11f_loading.ipynb #a64115e5
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import dspy
 
 import bsft_nb.runs as runs
 from .engine import StudentEngine, StudentPredict, in_dtype, keep_format
+from .files import Damaged
 from .handle import Run
 from .jobs import Job
 from .launch import collect
 from .runs import RunFolder, find_run, read_json
 from .scoring import with_students
+from .students import finished, read_program, student_faults, students
+
+logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['load', 'attach', 'finish']
+__all__ = ['logger', 'load', 'attach', 'finish']
 
 # %% ../nbs/11f_loading.ipynb #b59f41b1
 def load(
@@ -31,15 +36,19 @@ def load(
     path = Path(run) if Path(run).suffix == ".json" else find_run(run) / "program.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: the run is not finished, or the file was moved")
-    state = read_json(path)
+    state = read_program(path)
+    _check_students(path.parent)
     predictors = {k: v for k, v in state.items() if k != "metadata"} if "signature" not in state else {"self": state}
     for name, content in predictors.items():
+        if not isinstance(content, dict):
+            raise Damaged(f"{path} cannot be used (predictor {name!r} is {content!r:.40}): compile again with the same arguments, which writes it anew")
         _check_engines(name, content.get("lm") or {})
     program = program.deepcopy() if program is not None else _plain_predict(predictors, path)
     names = {n for n, _ in program.named_predictors()}
     if names != set(predictors):
         raise ValueError(f"{path} has predictors {sorted(predictors)}, the program {type(program).__name__} has {sorted(names)}: give the program that was compiled")
-    keep_format(program).load(path, allow_unsafe_lm_state=True)
+    _tell_versions(path, state)
+    keep_format(program).load_state(state, allow_unsafe_lm_state=True)
     lms = {}
     for predictor in program.predictors():  # one LM object for one student, as after compile
         lm = predictor.lm
@@ -49,6 +58,23 @@ def load(
             predictor.lm = lms[lm.model]
     program._compiled = True
     return program
+
+
+def _check_students(folder: Path):
+    "Raise `Damaged` where a student of the run in `folder` is not what it was when the run was finished."
+    run = RunFolder(folder) if (folder / "run.json").exists() else None
+    for path in dict.fromkeys(students(run).values()) if run else ():
+        if wrong := student_faults(run, path):
+            raise Damaged(f"the student in {path} is not what it was when the run was finished ({'; '.join(wrong)}). Compile again with the same arguments, which restores it from its checkpoint or trains it again without asking the teacher, or restore the folder from a copy")
+
+
+def _tell_versions(path: Path, state: dict):
+    "Warn of packages that are others than when the program was saved, as DSPy does."
+    from dspy.utils.saving import get_dependency_versions
+
+    saved, here = (state.get("metadata") or {}).get("dependency_versions") or {}, get_dependency_versions()
+    if others := [f"{k} {v} (here {here.get(k)})" for k, v in saved.items() if here.get(k) != v]:
+        logger.warning("%s was saved with %s: it may behave otherwise here", path, ", ".join(others))
 
 
 def _check_engines(name: str, lm: dict):
@@ -84,7 +110,6 @@ def finish(folder: RunFolder, program: dspy.Module | None) -> dspy.Module:
             raise ValueError(f"run {folder.id} was compiled for a program that this process does not have: give it, run.result(program=MyProgram())")
         chosen = collect(folder)
         models = {p: chosen[m] for m in chosen for p in Job.load(folder, m).predictors}
-        with_students(program, models, folder.id).save(folder / "program.json")
-        folder.update(status="finished", models={k: str(v) for k, v in models.items()})
+        finished(folder, with_students(program, models, folder.id), models)
         folder.log.emit("done", status="finished", note="finished: the training outlived its kernel")
     return load(folder.path, program)

@@ -18,7 +18,7 @@ from IPython.display import HTML, display
 from .compare_panel import ComparePanel
 from .compile_panel import CompilePanel
 from .data_panel import DataPanel
-from .progress import describe, reduce_all
+from .progress import describe, state_of
 from .progress_panel import follow_progress, panel_html
 from .report import snapshot_html, write_report
 from .handle import Run
@@ -36,7 +36,7 @@ class RunList(list):
     "Rows of `list_runs`, shown as a table."
 
     def _repr_html_(self) -> str:
-        rows = [[r[k] or "–" for k in ("id", "status", "target", "created")] for r in self]
+        rows = [[r["id"], r["status"] or "–", r["target"] or r.get("error") or "–", r["created"] or "–"] for r in self]
         return page(table(["run", "status", "target", "created"], rows, "runs") if rows else "No runs yet.")
 
 
@@ -54,8 +54,8 @@ class Status(str):
 # %% ../nbs/12d_magics.ipynb #99759495
 def run_status(run: Run) -> Status:
     "How a run stands."
-    events = run.events
-    state, last = reduce_all(events), events[-1].t if events else 0.0
+    state = state_of(run.folder.log.path)
+    last = max((t for _, t in state.stages.values()), default=0.0)
     made = Status(f"{run.id}: {run.status}; {describe(state, last)}")
     made.html = panel_html(state, last)
     return made

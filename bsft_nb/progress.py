@@ -5,17 +5,23 @@
 # %% ../nbs/07b_progress.ipynb #8bd79ee1
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TextIO
 
-from .events import Event
+from .events import Event, Tail
+
+logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['MOST_POINTS', 'Curve', 'FIGURES', 'add_point', 'State', 'reduce', 'reduce_all', 'show_seconds', 'show_number',
-           'describe', 'eta', 'TextProgress']
+__all__ = ['logger', 'MOST_POINTS', 'Curve', 'FIGURES', 'add_point', 'State', 'reduce', 'reduce_all', 'state_of', 'show_seconds',
+           'show_number', 'describe', 'eta', 'TextProgress']
 
 # %% ../nbs/07b_progress.ipynb #f1fcf71b
 MOST_POINTS = 300  # of a curve
@@ -55,6 +61,7 @@ class State:
     latency: float = 0.0  # of these together, seconds
     tokens: int = 0  # of the new attempts
     cost: float = 0.0  # of the new attempts, US dollars
+    paid: float | None = None  # of all attempts whose cost is known, an earlier run's included, US dollars
     funnel: dict = field(default_factory=dict)  # stage → counts, from tried to trained
     model: str = ""  # in training
     step: int = 0
@@ -116,6 +123,8 @@ def _trace(state: State, d: dict) -> State:
     state = replace(state, tried=state.tried + 1, kept=state.kept + bool(d.get("kept")), again=state.again + again)
     if not d.get("kept"):
         state = replace(state, reasons={**state.reasons, reason: state.reasons.get(reason, 0) + 1})
+    if d.get("cost") is not None:
+        state = replace(state, paid=(state.paid or 0.0) + d["cost"])
     if again:  # paid for by an earlier run
         return state
     tokens = d.get("tokens") or 0
@@ -151,10 +160,30 @@ def _drawn(state: State, model: str, name: str, x: float, y: float) -> State:
 
 # %% ../nbs/07b_progress.ipynb #be465a47
 def reduce_all(events: list[Event], state: State | None = None) -> State:
-    "The state after all `events`."
+    "The state after all `events`. One that `reduce` cannot take, such as a later version's, changes nothing."
     state = state or State()
     for event in events:
-        state = reduce(state, event)
+        try:
+            state = reduce(state, event)
+        except (TypeError, ValueError, KeyError, AttributeError) as e:
+            logger.debug("left out %s: %s", event, e)
+    return state
+
+
+_LOGS: OrderedDict[Path, tuple[Tail, State]] = OrderedDict()  # the last that were looked at
+_LOOKING = threading.Lock()
+
+
+def state_of(log: Path) -> State:
+    "The state of the run whose log is at `log`. What was read before in this process is not read again."
+    log = Path(log).absolute()
+    with _LOOKING:
+        tail, state = _LOGS.pop(log, None) or (Tail(log), State())
+        restarts, events = tail.restarts, tail()
+        state = reduce_all(events, State() if tail.restarts > restarts else state)
+        _LOGS[log] = tail, state
+        while len(_LOGS) > 32:
+            _LOGS.popitem(last=False)
     return state
 
 # %% ../nbs/07b_progress.ipynb #a0328353

@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from .charts import COLOURS, LABELS, describe_curves
-from .events import Event
+from .events import Event, Tail
 from .progress import State, TextProgress, eta, reduce, reduce_all, show_number, show_seconds
 from .report import snapshot_html
 from .runs import Run, RunFolder
@@ -25,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'HOW_TO_STOP', 'stages_html', 'title_html', 'bootstrap_html', 'training_html', 'curves_svg', 'live_charts',
-           'notes_html', 'panel_html', 'Tail', 'ProgressPanel', 'show_progress', 'progress_for', 'follow_progress']
+           'notes_html', 'panel_html', 'ProgressPanel', 'show_progress', 'progress_for', 'follow_progress']
 
 # %% ../nbs/10b_progress_panel.ipynb #6c693ffd
 def stages_html(state: State, now: float) -> Html:
@@ -136,30 +134,6 @@ def panel_html(
 ) -> Html:
     "All that the progress panel says."
     return page(title_html(state), stages_html(state, now), bootstrap_html(state), training_html(state, now), Html(charts), notes_html(state))
-
-# %% ../nbs/10b_progress_panel.ipynb #bea34eb5
-class Tail:
-    "Calling it gives the events appended to the log at `path` since the last call."
-
-    def __init__(self, path: Path):
-        self.path, self.at = Path(path), 0
-
-    def __call__(self) -> list[Event]:
-        if not self.path.exists():
-            return []
-        with open(self.path, "rb") as f:
-            f.seek(self.at)
-            data = f.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.at += len(whole)
-        return [e for line in whole.splitlines() if (e := _event(line))]
-
-
-def _event(line: bytes) -> Event | None:
-    try:
-        return Event(**json.loads(line))
-    except (ValueError, TypeError):  # a broken line, or a kind of a later version
-        return None
 
 # %% ../nbs/10b_progress_panel.ipynb #a4788adc
 HOW_TO_STOP = "This cell blocks the kernel, so a button would not be heard: stop it with the kernel's interrupt (■), or with “bsft stop {run}” in a terminal. What is finished is kept."

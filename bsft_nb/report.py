@@ -5,8 +5,6 @@
 # %% ../nbs/09h_report.ipynb #9af12391
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from .charts import learning_img
 from .compare import Table, open_table
 from .compare_file import FAILED
 from .diff import diff_html, token_diff
+from .files import replacing
 from .funnel import STAGES
-from .progress import State, reduce_all, show_number, show_seconds
+from .progress import State, show_number, show_seconds, state_of
 from .runs import RunFolder
 from .safe import safe
 from .verdict import spent, verdict
@@ -171,7 +170,7 @@ def _opened(folder: RunFolder, table: Table | None) -> Table | None:
 
 def snapshot_html(folder: RunFolder, table: Table | None = None) -> str:
     "What stays of a run in a notebook's cell. `table`: the run's own where it is left out."
-    table, state = _opened(folder, table), reduce_all(folder.log.read())
+    table, state = _opened(folder, table), state_of(folder.log.path)
     parts = [_head(folder, state), _problems(folder.info, state), _funnel(state), _charts(state, 2), _scores(state, table), _verdict(folder, table)]
     return f'<div style="max-width:900px">{"".join(parts)}</div>'
 
@@ -182,7 +181,7 @@ def report_html(
     most: int = 30,  # rows side by side
 ) -> str:
     "The run as one page that needs nothing else; below 150 kB."
-    table, state, info = _opened(folder, table), reduce_all(folder.log.read()), folder.info
+    table, state, info = _opened(folder, table), state_of(folder.log.path), folder.info
     sections = {
         "Verdict": _verdict(folder, table),
         "Scores": _scores(state, table),
@@ -201,12 +200,7 @@ def report_html(
 # %% ../nbs/09h_report.ipynb #ef5c7166
 def write_report(folder: RunFolder, table: Table | None = None) -> Path:
     "Write `report_html` to the run's `report.html`, whole or not at all. Returns its path."
-    path = folder / "report.html"
-    fd, name = tempfile.mkstemp(dir=folder.path, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as f:
-            f.write(report_html(folder, table))
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    path, html = folder / "report.html", report_html(folder, table)
+    with replacing(path) as f:
+        f.write(html.encode("utf-8", "backslashreplace"))
     return path

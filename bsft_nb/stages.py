@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
@@ -19,6 +20,7 @@ import dspy
 from .bootstrap import Trace, TraceBootstrapper, Traces, copy_program, count_traces, example_key, signature_key
 from .checkpoints import checkpoints, ranked, scores
 from .checks import fit_adapter, signature_spec
+from .contents import sweep
 from .data import Built, build, build_from_pairs, check_rows, held_out, save_pairs
 from .engine import keep_format
 from .events import Stopped
@@ -33,7 +35,9 @@ from .report import write_report
 from .runs import RunFolder, fingerprint, home, read_json, this_process
 from .sampling import learn_templates
 from .scoring import Scoring, with_students
+from .students import finished, student_faults, students
 from .tokens import Codec
+from .trainer import choose
 
 # %% auto #0
 __all__ = ['ledger_path', 'Compilation', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'train_and_choose']
@@ -72,6 +76,8 @@ class Compilation:
     def open(self):
         "Open the run folder; what an earlier compile with other arguments left there is removed. Raises `Busy` where that one still trains."
         self.folder = RunFolder(self.path)
+        for folder in (self.path, self.path / "jobs", *(self.path / "checkpoints").glob("*"), ledger_path(self.student).parent):
+            sweep(folder)
         if self.folder.info and self.folder.info.get("key") != self.asked["key"]:  # only with run_dir=
             if self.folder.trains:
                 raise Busy(f"run_dir={str(self.path)!r}: another compile still trains there. Wait for it, stop it with bsft_nb.attach({str(self.path)!r}).stop(), or give another folder")
@@ -90,13 +96,13 @@ class Compilation:
             folder.update(status="running", worker=this_process(), **self.asked)
             models = self._finished() or self._work()
             compiled = with_students(self.student, models, folder.id)
-            compiled.save(folder / "program.json")
-            folder.update(status="finished", models={k: str(v) for k, v in models.items()})
+            finished(folder, compiled, models)
         except BaseException as e:
             status = "stopped" if isinstance(e, (Stopped, KeyboardInterrupt)) else "failed"
-            folder.update(status=status, error=f"{type(e).__name__}: {e}")
-            log.emit("error", type=type(e).__name__, message=str(e))
-            log.emit("done", status=status, note=f"{status}: {str(e) or type(e).__name__}")
+            with suppress(OSError):  # a full disk may be what ended it: that is to be raised, not that it cannot be written down
+                folder.update(status=status, error=f"{type(e).__name__}: {e}")
+                log.emit("error", type=type(e).__name__, message=str(e))
+                log.emit("done", status=status, note=f"{status}: {str(e) or type(e).__name__}")
             raise
         log.emit("done", status="finished", seconds=time.time() - began, note=f"finished in {time.time() - began:.0f} s")
         try:
@@ -106,12 +112,26 @@ class Compilation:
         return compiled
 
     def _finished(self) -> dict[str, Path] | None:
-        "The students of an earlier, finished run of the same, if they are still there."
-        models = {k: Path(v) for k, v in self.folder.info.get("models", {}).items()}
-        if models and all((p / "bsft.json").exists() for p in models.values()):
+        "The students of an earlier, finished run of the same, if they are what they were or can be made so from their checkpoints."
+        models = students(self.folder)
+        for path in dict.fromkeys(models.values()):
+            wrong = student_faults(self.folder, path)
+            if wrong and not self._restored(path):
+                self.warn(f"the finished student {path.name} cannot be used ({'; '.join(wrong)}), nor its checkpoint: it is trained again, and the teacher is not asked")
+                return None
+            if wrong:
+                self.warn(f"the finished student {path.name} was not what it had been ({'; '.join(wrong)}): it was restored from its checkpoint")
+        if models:
             self.folder.log.emit("data", reused=True, note="already trained: the finished students are used again")
-            return models
-        return None
+        return models or None
+
+    def _restored(self, student: Path) -> bool:
+        "Make the chosen checkpoint the `student` again, where it is whole."
+        try:
+            choose(Job.load(self.folder, student.name))
+        except (OSError, ValueError, TypeError, KeyError):  # neither job nor whole checkpoint
+            return False
+        return not student_faults(self.folder, student)
 
     def _work(self) -> dict[str, Path]:
         seconds, began = {}, time.time()
@@ -162,7 +182,7 @@ def gather(c: Compilation) -> Rows:
     for sentence in built.dropped[:5]:
         c.warn(sentence)
     if c.traces is not None:
-        export_traces(traces, c.folder / "traces.jsonl")
+        export_traces(traces, c.folder / "traces.jsonl", private=True)
     if not c.folder.trains:  # else they are there, and being read
         save_pairs(built, c.folder / "pairs")
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pairs to train on, {len(built.held)} held out, {len(built.dropped)} dropped")

@@ -14,6 +14,7 @@ import numpy as np
 
 from .compare import Table
 from .compare_file import FAILED, UNSCORED
+from .progress import state_of
 from .runs import RunFolder
 
 # %% auto #0
@@ -246,5 +247,4 @@ def _price_words(v: Verdict, table: Table, seconds: float | None, cost: float | 
 def spent(folder: RunFolder) -> tuple[float | None, float | None]:
     "Seconds of all stages, and US dollars of the teacher's attempts; `None` where not known."
     seconds = folder.info.get("seconds") or {}
-    costs = [e.data["cost"] for e in folder.log.read() if e.kind == "trace" and e.data.get("cost") is not None]
-    return sum(seconds.values()) if seconds else None, sum(costs) if costs else None
+    return sum(seconds.values()) if seconds else None, state_of(folder.log.path).paid

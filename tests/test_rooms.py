@@ -12,8 +12,9 @@ ORDER = [
     "events", "runs", "models", "tokens", "int8", "tied", "frozen", "formats", "code", "members", "content", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
     "events", "runs", "models", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "calls", "record", "bootstrap", "funnel", "pairs", "dedupe",
     "events", "runs", "folders", "convert", "devices", "models", "tokens", "int8", "tied", "frozen", "sharing", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
+    "files", "contents", "events", "runs", "models", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
     "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
-    "attention", "generate", "decode", "serving", "worker", "rows", "engine", "parity", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
+    "attention", "generate", "decode", "serving", "worker", "rows", "engine", "parity", "students", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
     "progress_panel", "checks", "preflight", "scoring", "handle", "stages", "loading", "teleprompter", "data_panel",
     "compare_panel", "compile_panel", "magics", "cli", "demo.tickets",
 ]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from .doors import is_inside
 from .runs import read_json, write_json
 
 # %% auto #0
@@ -34,6 +35,10 @@ class Checkpoint:
     eval_loss: float | None = None  # mean loss of a held-out completion token
     ends_epoch: bool = False  # only these are chosen from
     files: dict[str, int] = field(default_factory=dict)  # name → bytes
+
+    def __post_init__(self):
+        if not all(map(is_inside, self.files)):  # they are linked and copied by these names
+            raise TypeError(f"{self.path} lists files that are not within it")
 
     @property
     def loadable(self) -> bool:
@@ -82,7 +87,7 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
             about = Checkpoint(path, **read_json(path / MARK))
         except (TypeError, json.JSONDecodeError, OSError):  # no mark, or gone meanwhile: not whole
             continue
-        if ".tmp" not in path.name and about.loadable:
+        if ".tmp" not in path.name and not path.is_symlink() and about.loadable:
             found.append(about)
     return sorted(found, key=lambda c: c.step)
 

@@ -243,12 +243,14 @@ def adapter_state(adapter: dspy.Adapter) -> dict:
 
 
 def load_adapter(state: dict) -> dspy.Adapter:
-    "The adapter that `adapter_state` described."
-    state = dict(state)
-    name = state.pop("name")
-    if ADAPTERS.get(name) is dspy.ChatAdapter:
-        state["use_json_adapter_fallback"] = False  # a student knows one format; a second call would only cost time
-    return ADAPTERS[name](**state)
+    "The adapter that `adapter_state` described. Raises `ValueError` where it cannot have described one."
+    name, settings = state.get("name"), {k: v for k, v in state.items() if k != "name"}
+    known = {k: type(v) for k, v in StudentAdapter().dump_state().items()} if name == "StudentAdapter" else {}
+    if name not in ADAPTERS or any(known.get(k) is not type(v) for k, v in settings.items()):
+        raise ValueError(f"the format {state!r:.200} is none that a student can have: its bsft.json is damaged, or was written by a later version")
+    if ADAPTERS[name] is dspy.ChatAdapter:
+        settings["use_json_adapter_fallback"] = False  # a student knows one format; a second call would only cost time
+    return ADAPTERS[name](**settings)
 
 # %% ../nbs/03_formats.ipynb #bd79f7aa
 def unwritable(signature: type[dspy.Signature]) -> list[str]:

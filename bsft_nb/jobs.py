@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .data import Pair, load_pairs
+from .doors import folder_name
 from .models import has_bf16, pick_device
 from .runs import RunFolder, fingerprint, read_json, write_json
 
@@ -150,11 +151,11 @@ class Job:
     @classmethod
     def load(cls, folder: RunFolder, model: str) -> Job:
         "The job of the student `model`, from the run folder."
-        path = folder / "jobs" / f"{model}.json"
+        path = folder / "jobs" / f"{folder_name(model)}.json"
         state = read_json(path)
         if state is None:
             raise FileNotFoundError(f"{path} is not there: the run {folder.id} has no job {model!r}")
-        return cls(**{**state, "folder": str(folder.path), "predictors": tuple(state["predictors"]), "config": TrainConfig(**state["config"])})
+        return cls(**{**state, "folder": str(folder.path), "model": model, "predictors": tuple(state["predictors"]), "config": TrainConfig(**state["config"])})
 
     def key(self, train: list[Pair], held: list[Pair]) -> str:
         "16 hexadecimal digits that change with what training depends on."

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .doors import refused_config, refused_lora
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
@@ -53,6 +55,8 @@ def check_folder(path: Path, name: str) -> Target:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise TargetError(f"target {name!r}: no readable config.json in {path} ({e}). A model folder is what save_pretrained writes.") from e
+    if (why := refused_config(config)) is not None:
+        raise TargetError(f"target {name!r}: {why}.")
     kind = config.get("model_type")
     if kind not in CONFIG_MAPPING_NAMES:
         why = "needs remote code, which is never run" if config.get("auto_map") else "is unknown to the installed transformers"
@@ -76,6 +80,8 @@ def _check_adapter(path: Path, name: str) -> Target:
     meta = json.loads((path / "bsft.json").read_text(encoding="utf-8")) if (path / "bsft.json").exists() else {}
     if "base" not in meta:
         raise TargetError(f"target {name!r} is a LoRA adapter, but no bsft.json beside it names its base. Merge it into its base, or give the folder that training wrote.")
+    if (why := refused_lora(json.loads((path / "adapter_config.json").read_text(encoding="utf-8")))) is not None:
+        raise TargetError(f"target {name!r}: {why}.")
     base = check_folder(Path(meta["base"]["path"]), f"{name}, base {meta['base']['path']}")
     if base.fingerprint != meta["base"]["fingerprint"]:
         raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {meta['base']['fingerprint']}). Restore them, or train again.")

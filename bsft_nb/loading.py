@@ -44,6 +44,7 @@ def load(
         raise ValueError(f"{path} has predictors {sorted(predictors)}, the program {type(program).__name__} has {sorted(names)}: give the program that was compiled")
     keep_format(program).load_state(predictors["self"] if isinstance(program, dspy.Predict) else predictors, allow_unsafe_lm_state=True)
     _tell_versions(state, path)
+    keep_format(program, next((f for p in program.predictors() if (f := getattr(getattr(p.lm, "engine", None), "teachers_format", None))), None))
     lms = {}
     for predictor in program.predictors():  # one LM object for one student, as after compile
         lm = predictor.lm

@@ -29,11 +29,12 @@ def with_students(
     folders: dict[str, Path],  # predictor's name → model folder
     name: str,  # goes into the models' names, such as the run's id
     adapter: dspy.Adapter | None = None,  # format for models that know none: untuned ones
+    teachers_format: dspy.Adapter | None = None,  # likewise, what modules write inputs with
     **lm_settings,  # as for `dspy.LM`
 ) -> dspy.Module:
     "A copy of `program` that asks the models in `folders`."
-    made = keep_format(copy_program(program))
     lms = {p: student_lm(p, f"{name}/{p.name}", **lm_settings) for p in dict.fromkeys(folders.values())}
+    made = keep_format(copy_program(program), teachers_format or next((lm.engine.teachers_format for lm in lms.values()), None))
     for predictor_name, predictor in made.named_predictors():
         predictor.lm, predictor.demos, predictor.untuned_format = lms[folders[predictor_name]], [], adapter
     made._compiled = True
@@ -52,7 +53,9 @@ class Scoring:
         folder: RunFolder,
         max_tokens: int,  # of an answer
         num_threads: int = 16,
+        teachers_format: dspy.Adapter | None = None,  # what modules write inputs with, for the untuned model
     ):
+        self.teachers_format = teachers_format
         self.program, self.examples, self.metric, self.adapter = program, examples, metric, adapter
         self.folder, self.max_tokens, self.num_threads = folder, max_tokens, num_threads
         self.answers: dict[str, list[Answer]] = {}  # column, or checkpoint's folder → answers
@@ -64,7 +67,7 @@ class Scoring:
 
     def ask(self, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
         "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers."
-        program = with_students(self.program, folders, self.folder.id, self.adapter, cache=False, max_tokens=self.max_tokens)
+        program = with_students(self.program, folders, self.folder.id, self.adapter, self.teachers_format, cache=False, max_tokens=self.max_tokens)
         give_back_threads()  # this one has trained, the models answer in others
         try:
             with _no_advice():

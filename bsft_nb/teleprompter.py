@@ -34,6 +34,7 @@ from .jobs import TrainConfig
 from .keys import code_key
 from .models import resolve_target
 from .pairs import Pair, PairBuilder
+from .predict import teachers_format
 from .preflight import Preflight, preflight
 from .progress_panel import progress_for
 from .runs import fingerprint, home
@@ -183,6 +184,7 @@ class BootstrapFinetune(Teleprompter):
         job = Compilation(student, teachers, trainset, valset, target, codec, config, adapter, a["adapter"] is not None, self.teleprompter)
         job.multitask, job.conflicts, job.traces, job.pairs = self.multitask, a["conflicts"], a["traces"], a["pairs"]
         job.num_threads, job.max_calls = self.num_threads or dspy.settings.num_threads, self.max_teacher_calls
+        job.teachers_format = teachers_format(student, self.teleprompter.teacher_settings.get("adapter") or dspy.settings.adapter)
         job.launch = a["launch"] or ("process" if frontend() == "notebook" else "inline")
         job.asked = self._asked(job, a["adapter"])
         job.path = Path(a["run_dir"] or home() / "runs" / f"{type(student).__name__.lower()}-{job.asked['key'][:8]}")

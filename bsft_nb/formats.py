@@ -21,8 +21,8 @@ from dspy.utils.exceptions import AdapterParseError
 from pydantic import TypeAdapter, ValidationError
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'write_value', 'read_value', 'StudentAdapter', 'fitting', 'roundtrip', 'adapter_state', 'load_adapter',
-           'unwritable']
+__all__ = ['ADAPTERS', 'TEACHERS', 'write_value', 'read_value', 'StudentAdapter', 'fitting', 'roundtrip', 'adapter_state',
+           'load_adapter', 'unwritable']
 
 # %% ../nbs/03_formats.ipynb #29116eb8
 def _is_union(annotation: Any) -> bool:
@@ -159,6 +159,29 @@ class StudentAdapter(dspy.Adapter):
             raise AdapterParseError(type(self).__name__, signature, completion, parsed_result=values)
         return values
 
+    def settled(self, signature: type[dspy.Signature], completion: str, last: bool = False) -> dict[str, tuple[str, bool]]:
+        "Of a `completion` that still grows, unless this is the `last` of it: the text that each output has for sure, and whether that is all."
+        names = list(signature.output_fields)
+        text = completion if last else self._sure(completion, names)
+        pieces = re.split(rf"{self._mark}({_either(names[1:])}):", text) if len(names) > 1 else [text]
+        found = {}
+        for i, (name, piece) in enumerate(zip([names[0], *pieces[1::2]], pieces[::2])):
+            done = last or 2 * i < len(pieces) - 1
+            said = self._restore(piece, names).strip()
+            if said[:1] == '"' and signature.output_fields[name].annotation in (str, Reasoning):  # a text in quotes is one when it is whole
+                said = str(read_value(said, str)) if done else ""
+            found.setdefault(name, (said, done))
+        return found
+
+    def _sure(self, completion: str, names: list[str]) -> str:
+        "`completion` without an end that may become a mark, or the rest of an escape."
+        if self.separator == "\n":
+            head, line = completion.rpartition("\n")[::2]
+            return head if any(f"{n}:".startswith(line.lstrip("\\")) for n in names) else completion
+        text = re.sub(r"(%[0-9A-Fa-f]{0,2})+$", "", completion)
+        head, separator, rest = text.rpartition(self.separator)
+        return head if separator and not re.match(rf"\s*({_either(names)}):", rest) else text
+
     @property
     def _mark(self) -> str:
         "Regular expression of what stands before an output's name."
@@ -232,23 +255,26 @@ def _same(a: Any, b: Any, annotation: Any) -> bool:
 
 # %% ../nbs/03_formats.ipynb #5b246de1
 ADAPTERS = {a.__name__: a for a in (StudentAdapter, dspy.ChatAdapter, dspy.JSONAdapter)}
+TEACHERS = {**ADAPTERS, "XMLAdapter": dspy.XMLAdapter}  # of which a student remembers how they write inputs
 
 
-def adapter_state(adapter: dspy.Adapter) -> dict:
+def adapter_state(adapter: dspy.Adapter, among: dict[str, type] = ADAPTERS) -> dict:
     "JSON-able description of `adapter`. Raises `TypeError` for a class that could not be made again from it."
     name = type(adapter).__name__
-    if ADAPTERS.get(name) is not type(adapter):
-        raise TypeError(f"adapter {name}: a student can keep one of {', '.join(ADAPTERS)}; others could not be restored from its files")
+    if among.get(name) is not type(adapter):
+        raise TypeError(f"adapter {name}: a student can keep one of {', '.join(among)}; others could not be restored from its files")
     return {"name": name, **(adapter.dump_state() if isinstance(adapter, StudentAdapter) else {})}
 
 
-def load_adapter(state: dict) -> dspy.Adapter:
-    "The adapter that `adapter_state` described."
-    state = dict(state)
-    name = state.pop("name")
-    if ADAPTERS.get(name) is dspy.ChatAdapter:
-        state["use_json_adapter_fallback"] = False  # a student knows one format; a second call would only cost time
-    return ADAPTERS[name](**state)
+def load_adapter(state: dict, among: dict[str, type] = ADAPTERS) -> dspy.Adapter:
+    "The adapter that `adapter_state` described. Raises `ValueError` where it cannot have described one."
+    name, settings = state.get("name"), {k: v for k, v in state.items() if k != "name"}
+    known = {k: type(v) for k, v in StudentAdapter().dump_state().items()} if name == "StudentAdapter" else {}
+    if name not in among or any(known.get(k) is not type(v) for k, v in settings.items()):
+        raise ValueError(f"the format {state!r:.200} is none that a student can have: its bsft.json is damaged, or was written by a later version")
+    if among[name] is dspy.ChatAdapter:
+        settings["use_json_adapter_fallback"] = False  # a student knows one format; a second call would only cost time
+    return among[name](**settings)
 
 # %% ../nbs/03_formats.ipynb #bd79f7aa
 def unwritable(signature: type[dspy.Signature]) -> list[str]:

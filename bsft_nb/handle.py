@@ -84,7 +84,7 @@ class Run(runs.Run):
         if len(engines) < len(program.predictors()):
             raise ValueError(f"{type(program).__name__} has predictors without a student: use what compile returned, or bsft_nb.load({self.id!r}, program)")
         base, first = resolve_target(self.info["target"]).path, next(iter(engines.values()))
-        return with_students(program, dict.fromkeys(engines, base), self.id, first.adapter, cache=False, max_tokens=first.meta["max_tokens"])
+        return with_students(program, dict.fromkeys(engines, base), self.id, first.adapter, first.teachers_format, cache=False, max_tokens=first.meta["max_tokens"])
 
     def compare(
         self,

@@ -15,6 +15,9 @@ ORDER = [
     "files", "contents", "events", "runs", "models", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
     "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
     "attention", "generate", "decode", "serving", "worker", "rows", "engine", "parity", "students", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
+    "events", "runs", "doors", "models", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
+    "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
+    "attention", "generate", "decode", "serving", "worker", "rows", "streams", "predict", "engine", "parity", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
     "progress_panel", "checks", "preflight", "scoring", "handle", "stages", "loading", "teleprompter", "data_panel",
     "compare_panel", "compile_panel", "magics", "cli", "demo.tickets",
 ]

@@ -39,19 +39,19 @@ __all__ = ['LAYERS', 'made_up_rows', 'trying', 'shorten', 'check_embeddings', 'l
 # %% ../nbs/11b_dry_run.ipynb #31566874
 def made_up_rows(student: dspy.Module, builder: PairBuilder, target: str) -> list[Pair]:
     "A row for each predictor whose values can be made up. Raises `DataError` and `TargetError`."
-    asks, samples = keep_format(copy_program(student)), []
+    asks, rows = keep_format(copy_program(student)), []
     for p in asks.predictors():
         p.demos = []
+    asked = asked_by(asks, builder.adapter, builder.codec)
     for name, signature in builder.signatures.items():
         inputs, outputs = ({k: made_up(f.annotation) for k, f in fields.items()} for fields in (signature.input_fields, signature.output_fields))
         if not any(v is UNKNOWN for v in (*inputs.values(), *outputs.values())):
             call = Call(name, plain(inputs), plain(outputs))
             _check_record(call, outputs, signature)
             with trying(target, f"writing a prompt and an answer of predictor {name!r}", "Choose another target, or give adapter="):
-                samples.append((call, builder.pair(call, "", None)))
-    with trying(target, "asking in the student's format", "Look at the names of the fields: DSPy keeps some for itself"):
-        check_parity(builder, samples, asked_by(asks, builder.adapter, builder.codec))
-    rows = [pair for _, pair in samples]
+                rows.append(builder.pair(call, "", None))
+            with trying(target, f"calling predictor {name!r} ({signature.signature})", "Look at the names of its fields: DSPy keeps some for itself"):
+                check_parity(builder, [(call, rows[-1])], asked)
     for row in rows:
         if not builder.codec.stop_ids & set(row.completion_ids):
             raise TargetError(f"target {target!r}: its tokenizer ends no text with an end token (the answer {row.completion!r} is {row.completion_ids}, ends are {sorted(builder.codec.stop_ids)}), so a student could not learn to stop. Save the tokenizer so that it adds one, or choose another target")

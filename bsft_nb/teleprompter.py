@@ -26,7 +26,7 @@ from dspy.teleprompt import Teleprompter
 
 from .bootstrap import TraceBootstrapper, check_metric, copy_program, example_key, program_key, teacher_key
 from .checks import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
-from .data import check_conflicts, check_lengths
+from .data import check_answers, check_conflicts, check_lengths
 from .dry_run import dry_run
 from .exchange import read_pairs, read_traces
 from .formats import adapter_state
@@ -176,6 +176,8 @@ class BootstrapFinetune(Teleprompter):
         builder = PairBuilder(student, adapter, codec)
         check_lengths(builder, trainset)
         check_lengths(builder, valset, "valset")
+        check_answers(builder, trainset)
+        check_answers(builder, valset, "valset", 0)
         builder.labelled(valset)
         if a["traces"] is not None:
             read_traces(a["traces"], student)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .contents import digests, faults
+from .doors import is_inside
 from .files import Damaged, beside, explained, make_folder, read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ class Checkpoint:
     ends_epoch: bool = False  # only these are chosen from
     files: dict[str, int] = field(default_factory=dict)  # name → bytes
     digests: dict[str, str] = field(default_factory=dict)  # name → digest of the content; empty in those of earlier versions
+
+    def __post_init__(self):
+        if not all(map(is_inside, self.files)):  # they are linked and copied by these names
+            raise TypeError(f"{self.path} lists files that are not within it")
 
     @property
     def loadable(self) -> bool:
@@ -110,7 +115,7 @@ def write_checkpoint(
 
 def checkpoints(folder: Path) -> list[Checkpoint]:
     "Checkpoints in `folder` whose weights are whole, by step."
-    found = (Checkpoint.at(path) for path in Path(folder).glob("step-*") if ".tmp" not in path.name)
+    found = (Checkpoint.at(path) for path in Path(folder).glob("step-*") if ".tmp" not in path.name and not path.is_symlink())
     return sorted((c for c in found if c and c.loadable), key=lambda c: c.step)
 
 

@@ -15,13 +15,16 @@ from pathlib import Path
 import dspy
 from dspy.lm15 import Request, Response, StreamStartEvent
 
-from .formats import load_adapter
+from .formats import TEACHERS, load_adapter
 from .models import check_folder, resolve_target
+from .predict import StudentPredict, keep_format
 from .rows import Teller, end_event, to_messages, to_response, to_row
 from .runs import home, read_json
 from .serving import DTYPES, Job
 from .tokens import Codec, load_codec
 from .worker import Worker
+
+_all_ = ["StudentPredict", "keep_format"]
 
 # %% auto #0
 __all__ = ['StudentEngine', 'AsyncStudentEngine', 'student_lm', 'in_dtype', 'local_lm', 'StudentPredict', 'keep_format']
@@ -48,6 +51,8 @@ class StudentEngine:
             raise ValueError(f"dtype='int8': {path} is a LoRA adapter, whose base cannot be rounded. Merge the adapter into its base (bsft_nb.trainer.merge), or leave dtype out")
         self.meta = read_json(self.path / "bsft.json", {})
         self.adapter = load_adapter(self.meta["adapter"]) if "adapter" in self.meta else None
+        told = self.meta.get("teachers_format")
+        self.teachers_format = load_adapter(told, TEACHERS) if told else None  # what modules wrote inputs with, see `teachers_format`
         base = self.target.base
         self._worker = Worker.at(base.path, base.fingerprint, dtype) if base else Worker.at(self.path, self.target.fingerprint, dtype)
         self._codec: Codec | None = None
@@ -65,6 +70,9 @@ class StudentEngine:
 
     def __deepcopy__(self, memo) -> StudentEngine:
         return self  # a copied program asks the same model
+
+    def __reduce__(self):
+        return type(self).load_state, (self.dump_state(),)  # pickled is where the weights are, not what serves them
 
     def dump_state(self) -> dict:
         "Where the weights are, and which: what `load_state` needs."
@@ -225,31 +233,3 @@ def local_lm(
     "A `dspy.LM` answered here by the untuned model `target`. Raises `TargetError` where it is not found."
     resolved = resolve_target(target)
     return student_lm(resolved.path, Path(resolved.name).name if Path(resolved.name).exists() else resolved.name, **kwargs)
-
-# %% ../nbs/08h_engine.ipynb #d7924d35
-class StudentPredict(dspy.Predict):
-    "A `dspy.Predict` that asks a student in the format the student was trained in."
-
-    def forward(self, **kwargs):
-        with dspy.context(**self._format(kwargs.get("lm"))):
-            return super().forward(**kwargs)
-
-    async def aforward(self, **kwargs):
-        with dspy.context(**self._format(kwargs.get("lm"))):
-            return await super().aforward(**kwargs)
-
-    def _format(self, lm) -> dict:
-        engine = getattr(lm or self.lm or dspy.settings.lm, "engine", None)
-        adapter = getattr(engine, "adapter", None) or (vars(self).get("untuned_format") if engine else None)
-        return {"adapter": adapter} if adapter else {}
-
-
-def keep_format(program: dspy.Module) -> dspy.Module:
-    "Make each predictor of `program` a `StudentPredict`, in place. Identities and a subclass's own methods stay."
-    for predictor in program.predictors():
-        kind = type(predictor)
-        if kind is dspy.Predict:
-            predictor.__class__ = StudentPredict
-        elif not issubclass(kind, StudentPredict):
-            predictor.__class__ = type(f"Student{kind.__name__}", (StudentPredict, kind), {})
-    return program

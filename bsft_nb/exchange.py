@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 from pydantic import TypeAdapter, ValidationError
 
 from .bootstrap import Call, Trace
+from .files import replacing, to_json
 from .formats import read_value
 from .ledger import RECORD
 from .pairs import DataError, Pair, PairBuilder
@@ -50,24 +50,23 @@ def _row(p: Pair, form: str) -> dict:
     return {"prompt": p.prompt, "completion": p.completion, **about}
 
 
-def export_traces(traces: Iterable[Trace], path: str | Path) -> int:
+def export_traces(
+    traces: Iterable[Trace],
+    path: str | Path,
+    private: bool = False,  # as a run's own file: readable by its owner alone
+) -> int:
     "Write `traces` as JSON lines, one after the other. Returns how many."
-    return write_rows(path, (t.row() for t in traces))
+    return write_rows(path, (t.row() for t in traces), private)
 
 
-def write_rows(path: str | Path, rows: Iterable[dict]) -> int:
+def write_rows(path: str | Path, rows: Iterable[dict], private: bool = False) -> int:
     "Write `rows` as the JSON-lines file `path`, whole or not at all. Returns how many."
     path, n = Path(path), 0
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(part, "w", encoding="utf-8") as f:
-            for row in rows:
-                f.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-                n += 1
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path, private) as f:
+        for row in rows:
+            f.write(to_json(row) + b"\n")
+            n += 1
     return n
 
 # %% ../nbs/05b_exchange.ipynb #53dd16de

@@ -7,66 +7,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from .files import Lines, iter_lines, replacing, scan_lines  # noqa: F401  (iter_lines: callers look for it here)
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'RECORD', 'Lines', 'scan_lines', 'iter_lines', 'Call', 'Trace', 'Traces', 'load_traces', 'Ledger',
+__all__ = ['logger', 'RECORD', 'Call', 'Trace', 'is_attempt', 'is_call', 'key_number', 'Traces', 'load_traces', 'Ledger',
            'calls_path']
-
-# %% ../nbs/04b_ledger.ipynb #e58396f3
-class Lines:
-    "A JSON-lines file to append to and to read from anywhere; safe in several threads and beside other processes."
-
-    def __init__(self, path: Path):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock, self._file = threading.Lock(), open(self.path, "ab+", buffering=0)
-
-    def append(self, row: dict) -> int:
-        "Write `row` as a line; returns the offset at which it begins."
-        line = json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n"
-        with self._lock:
-            torn = self._file.seek(0, os.SEEK_END) and (self._file.seek(-1, os.SEEK_END), self._file.read(1))[1] != b"\n"
-            if self._file.write(b"\n" * torn + line) != torn + len(line):
-                raise OSError(f"{self.path}: a line could not be written whole. Is the disk full?")
-            return self._file.tell() - len(line)
-
-    def at(self, offset: int) -> dict:
-        "The row that begins at `offset`."
-        with open(self.path, "rb") as f:
-            f.seek(offset)
-            return json.loads(f.readline())
-
-    def close(self):
-        "Close the file. Reading stays possible."
-        self._file.close()
-
-
-def scan_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    "Offset and content of each whole line of the JSON-lines file `path`, one at a time; broken ones are left out."
-    offset = 0
-    with open(path, "rb") as f:
-        for line in f:
-            try:
-                if line.endswith(b"\n") and line.strip():
-                    yield offset, json.loads(line)
-            except ValueError:
-                logger.warning("%s: left out a broken line of %d bytes", Path(path).name, len(line))
-            offset += len(line)
-
-
-def iter_lines(path: Path) -> Iterator[Any]:
-    "The rows of the JSON-lines file `path`, one at a time; none where there is no file."
-    yield from (row for _, row in scan_lines(path)) if Path(path).exists() else ()
 
 # %% ../nbs/04b_ledger.ipynb #734c71fa
 RECORD = 1  # 0: calls were read when the program had ended, so that what it had changed since was written down
@@ -122,6 +76,30 @@ class Trace:
         "Are there calls that may not be what they were when they were made?"
         return self.version < RECORD and self.reason not in ("error", "unparsed")
 
+# %% ../nbs/04b_ledger.ipynb #084903df
+def is_attempt(row: dict) -> bool:
+    "Does `Trace.of` make a whole attempt of `row`?"
+    try:
+        trace = Trace.of(row)
+    except (TypeError, ValueError, AttributeError):
+        return False
+    kinds = [(trace.example, str), (trace.attempt, int), (trace.reason, str), (trace.inputs, dict), (trace.prediction, dict)]
+    kinds += [pair for c in (*trace.calls, *trace.outside) for pair in ((c.predictor, str), (c.inputs, dict), (c.outputs, dict))]
+    return all(isinstance(value, kind) for value, kind in kinds)
+
+
+def is_call(row: dict) -> bool:
+    "Is `row` a completed LM call?"
+    return isinstance(row.get("call"), str) and isinstance(row.get("attempt"), str) and isinstance(row.get("outputs"), (dict, list)) and isinstance(row.get("seconds", 0.0), (int, float))
+
+
+def key_number(row: dict) -> int | None:
+    "The key of an attempt or a call as a number, which takes half of the memory of its text; `None` where it has none."
+    try:
+        return int(row["key"], 16)
+    except (KeyError, TypeError, ValueError):
+        return None
+
 # %% ../nbs/04b_ledger.ipynb #ce10c0d3
 class Traces(Sequence):
     "Attempts in a ledger, read from the disk as they are looked at."
@@ -151,7 +129,7 @@ class Traces(Sequence):
 
     def save(self, path: Path):
         "Write the attempts to the JSON-lines file `path`, in place of what is there."
-        with open(path, "wb") as f:
+        with replacing(path) as f:
             f.writelines(self._lines())
 
     def __repr__(self) -> str:
@@ -160,7 +138,8 @@ class Traces(Sequence):
 
 def load_traces(path: Path) -> Traces:
     "The attempts in a ledger or a run's `traces.jsonl`, each as it was scored last."
-    last = {row.get("key") or offset: offset for offset, row in scan_lines(path)} if Path(path).exists() else {}
+    rows = ((offset, row) for offset, row in scan_lines(path) if is_attempt(row)) if Path(path).exists() else ()
+    last = {row.get("key") or f"at {offset}": offset for offset, row in rows}
     return Traces(path, last.values())
 
 # %% ../nbs/04b_ledger.ipynb #9af80e3c
@@ -169,10 +148,20 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.attempts, self.calls = Lines(path), Lines(calls_path(path))
-        self._attempts = {_short(row): offset for offset, row in scan_lines(path) if row.get("key")}
+        self._attempts, left_out = {}, 0
         self._calls, self._lock = defaultdict(lambda: array("q")), threading.Lock()
+        for offset, row in scan_lines(path):
+            if not is_attempt(row):
+                left_out += 1
+            elif (key := key_number(row)) is not None:  # traces that were given have no key
+                self._attempts[key] = offset
         for offset, row in scan_lines(self.calls.path):
-            self._calls[_short(row)].append(offset)
+            if is_call(row) and (key := key_number(row)) is not None:
+                self._calls[key].append(offset)
+            else:
+                left_out += 1
+        if left_out:
+            logger.warning("%s and %s: %d rows are no attempts or calls of this version; they are left out, and what they stood for is asked again", path, self.calls.path.name, left_out)
 
     def find(self, key: str) -> tuple[int, Trace] | None:
         "Place and content of the attempt `key` as it was scored last."
@@ -203,7 +192,3 @@ class Ledger:
 def calls_path(ledger: Path) -> Path:
     "The file beside `ledger` that has the answers of the LMs."
     return Path(ledger).with_suffix(".calls")
-
-
-def _short(row: dict) -> int:
-    return int(row["key"], 16)  # a number takes half of the memory of its text

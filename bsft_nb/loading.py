@@ -5,12 +5,14 @@
 # %% ../nbs/11f_loading.ipynb #a64115e5
 from __future__ import annotations
 
-import logging
+import warnings
 from pathlib import Path
 
 import dspy
+from dspy.utils.saving import get_dependency_versions
 
 import bsft_nb.runs as runs
+from .doors import check_signature_text, clean_program
 from .engine import StudentEngine, StudentPredict, in_dtype, keep_format
 from .files import Damaged
 from .handle import Run
@@ -20,10 +22,8 @@ from .runs import RunFolder, find_run, read_json
 from .scoring import with_students
 from .students import finished, read_program, student_faults, students
 
-logger = logging.getLogger(__name__)
-
 # %% auto #0
-__all__ = ['logger', 'load', 'attach', 'finish']
+__all__ = ['load', 'attach', 'finish']
 
 # %% ../nbs/11f_loading.ipynb #b59f41b1
 def load(
@@ -38,17 +38,16 @@ def load(
         raise FileNotFoundError(f"{path} is not there: the run is not finished, or the file was moved")
     state = read_program(path)
     _check_students(path.parent)
-    predictors = {k: v for k, v in state.items() if k != "metadata"} if "signature" not in state else {"self": state}
-    for name, content in predictors.items():
-        if not isinstance(content, dict):
-            raise Damaged(f"{path} cannot be used (predictor {name!r} is {content!r:.40}): compile again with the same arguments, which writes it anew")
-        _check_engines(name, content.get("lm") or {})
+    predictors, dropped = clean_program(state, str(path))
+    if dropped:
+        warnings.warn(f"{path} says more than a file may decide; left out: {', '.join(dropped)}. Set what you need of it yourself, on the program", stacklevel=2)
     program = program.deepcopy() if program is not None else _plain_predict(predictors, path)
     names = {n for n, _ in program.named_predictors()}
     if names != set(predictors):
         raise ValueError(f"{path} has predictors {sorted(predictors)}, the program {type(program).__name__} has {sorted(names)}: give the program that was compiled")
-    _tell_versions(path, state)
-    keep_format(program).load_state(state, allow_unsafe_lm_state=True)
+    keep_format(program).load_state(predictors["self"] if isinstance(program, dspy.Predict) else predictors, allow_unsafe_lm_state=True)
+    _tell_versions(state, path)
+    keep_format(program, next((f for p in program.predictors() if (f := getattr(getattr(p.lm, "engine", None), "teachers_format", None))), None))
     lms = {}
     for predictor in program.predictors():  # one LM object for one student, as after compile
         lm = predictor.lm
@@ -68,33 +67,23 @@ def _check_students(folder: Path):
             raise Damaged(f"the student in {path} is not what it was when the run was finished ({'; '.join(wrong)}). Compile again with the same arguments, which restores it from its checkpoint or trains it again without asking the teacher, or restore the folder from a copy")
 
 
-def _tell_versions(path: Path, state: dict):
-    "Warn of packages that are others than when the program was saved, as DSPy does."
-    from dspy.utils.saving import get_dependency_versions
-
-    saved, here = (state.get("metadata") or {}).get("dependency_versions") or {}, get_dependency_versions()
-    if others := [f"{k} {v} (here {here.get(k)})" for k, v in saved.items() if here.get(k) != v]:
-        logger.warning("%s was saved with %s: it may behave otherwise here", path, ", ".join(others))
-
-
-def _check_engines(name: str, lm: dict):
-    ours = {"engine": "bsft_nb.engine:StudentEngine", "async_engine": "bsft_nb.engine:AsyncStudentEngine"}
-    for key, cls in ours.items():
-        record = lm.get(key, "auto")
-        if not isinstance(record, str) and record.get("class") != cls:
-            raise ValueError(f"predictor {name!r}: the file asks to import {record.get('class')!r} as {key}; only {cls!r} is loaded here. Use program.load(path, allow_unsafe_lm_state=True) if you trust the file")
-    if lm.get("_dspy_lm_class", "dspy.clients.lm.LM") != "dspy.clients.lm.LM":
-        raise ValueError(f"predictor {name!r}: the file asks to import the LM class {lm['_dspy_lm_class']!r}, which is not loaded here")
+def _tell_versions(state: dict, path: Path):
+    "Warn of versions that differ from those the file was saved with, as DSPy's `load` does."
+    saved, now = (state.get("metadata") or {}).get("dependency_versions") or {}, get_dependency_versions()
+    differing = [f"{k} {v}, here {now[k]}" for k, v in saved.items() if k in now and now[k] != v]
+    if differing:
+        warnings.warn(f"{path} was saved with {'; '.join(differing)}: the program may answer otherwise", stacklevel=3)
 
 
 def _plain_predict(predictors: dict, path: Path) -> dspy.Predict:
     "A `dspy.Predict` for a state that is one predictor, from the signature beside the student's weights."
     if set(predictors) != {"self"}:
         raise ValueError(f"{path} holds a program with predictors {sorted(predictors)}: give it too, bsft_nb.load({str(path)!r}, MyProgram())")
-    folder = Path(predictors["self"]["lm"]["engine"]["state"]["path"])
-    spec = read_json(folder / "bsft.json", {}).get("signatures", {}).get("self")
+    engine = (predictors["self"]["lm"] or {}).get("engine")
+    spec = read_json(Path(engine["state"]["path"]) / "bsft.json", {}).get("signatures", {}).get("self") if engine else None
     if spec is None:
         raise ValueError(f"{path}: the predictor's types cannot be made again from text: give it too, bsft_nb.load({str(path)!r}, dspy.Predict(MySignature))")
+    check_signature_text(spec["fields"])
     return StudentPredict(dspy.Signature(spec["fields"], spec["instructions"]))
 
 # %% ../nbs/11f_loading.ipynb #79b54a1a

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .convert import converted, model_cache, quiet  # noqa: F401  (callers look for the last two here)
 from .devices import give_back_memory, give_back_threads, has_bf16, pick_device  # noqa: F401  (here, too)
+from .doors import refused_config, refused_lora
 from .folders import INDEX, TargetError, check_config, check_weights, is_whole, weight_files, weights_fingerprint
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def check_folder(path: Path, name: str) -> Target:
     path = Path(path).absolute()  # it is kept in files that are read from elsewhere
     if (path / "adapter_config.json").exists():
         return _check_adapter(path, name)
-    encoder_decoder = check_config(_config(path, name), name)
+    config = _config(path, name)
+    if (why := refused_config(config)) is not None:
+        raise TargetError(f"target {name!r}: {why}.")
+    encoder_decoder = check_config(config, name)
     check_weights(path, name)
     return Target(name, path, weights_fingerprint(path), encoder_decoder)
 
@@ -62,8 +66,11 @@ def _check_adapter(path: Path, name: str) -> Target:
     try:
         meta = json.loads((path / "bsft.json").read_text(encoding="utf-8"))["base"]
         where, mark = str(meta["path"]), meta["fingerprint"]
+        lora = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise TargetError(f"target {name!r} is a LoRA adapter, but no bsft.json beside it names its base. Merge it into its base, or give the folder that training wrote.") from e
+    if (why := refused_lora(lora)) is not None:
+        raise TargetError(f"target {name!r}: {why}.")
     base = check_folder(Path(where), f"{name}, base {where}")
     if base.fingerprint != mark:
         raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {mark}). Restore them, or train again.")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,32 +18,15 @@ from typing import Any
 
 import psutil
 
-from .events import Event, EventLog, StopSignal, read_lines
+from .contents import set_aside
+from .events import Event, EventLog, StopSignal
+from .files import Damaged, make_folder, read_json, read_lines, write_json
+
+logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['write_json', 'read_json', 'fingerprint', 'this_process', 'alive', 'home', 'RunFolder', 'find_run', 'list_runs', 'Run',
+__all__ = ['logger', 'SHAPES', 'fingerprint', 'this_process', 'alive', 'home', 'RunFolder', 'find_run', 'list_runs', 'Run',
            'attach']
-
-# %% ../nbs/01_runs.ipynb #802f98c4
-def write_json(path: Path, obj: Any):
-    "Write `obj` to `path` as JSON, whole or not at all."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as f:
-            json.dump(obj, f, indent=1, ensure_ascii=False, default=str)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def read_json(path: Path, default: Any = None) -> Any:
-    "The content of the JSON file `path`, or `default` where there is none."
-    path = Path(path)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
 # %% ../nbs/01_runs.ipynb #e051839d
 def fingerprint(obj: Any) -> str:
@@ -80,7 +63,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = Path(path).absolute()
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         self.log = EventLog(self / "events.jsonl")
         self.stop_signal = StopSignal(self / "control")
 
@@ -95,7 +78,7 @@ class RunFolder:
     @property
     def info(self) -> dict:
         "What was asked and how it stands: the content of `run.json`."
-        return read_json(self / "run.json", {})
+        return _object(self / "run.json")
 
     @property
     def status(self) -> str | None:
@@ -108,7 +91,7 @@ class RunFolder:
     @property
     def trainer(self) -> dict:
         "Which process trains or has trained, and how that ended: the content of `job.json`."
-        return read_json(self / "job.json", {})
+        return _object(self / "job.json")
 
     @property
     def trains(self) -> bool:
@@ -116,26 +99,63 @@ class RunFolder:
         return self.trainer.get("status") == "running" and alive(self.trainer)
 
     def update(self, **changes):
-        "Change entries of `run.json`."
-        write_json(self / "run.json", {**self.info, **changes})
+        "Change entries of `run.json`; a damaged one is put aside."
+        known = self.info
+        if known.get("status") == "unreadable":
+            set_aside(self / "run.json")
+            known = {}
+        write_json(self / "run.json", {**known, **changes})
+
+# %% ../nbs/01_runs.ipynb #b37b401e
+SHAPES = {"status": str, "worker": dict, "models": dict, "students": dict, "scores": dict, "seconds": dict, "pid": int, "started": (int, float), "host": str, "jobs": list}
+
+
+def _object(path: Path) -> dict:
+    "The content of `run.json` or `job.json`; of one that cannot be used the status `unreadable`, with what to do as `error`."
+    remedy = "compile again with the same arguments, which writes it anew and goes on from what is finished, or remove the run's folder"
+    try:
+        found = read_json(path, {}, dict, remedy)
+        for name, kind in SHAPES.items():
+            if found.get(name) is not None and not isinstance(found[name], kind):
+                raise Damaged(f"{path} cannot be used ({name!r} is {found[name]!r:.40}): {remedy}")
+    except (Damaged, OSError) as e:
+        return {"status": "unreadable", "error": str(e)}
+    return found
 
 # %% ../nbs/01_runs.ipynb #19c87072
 def find_run(run: str | Path) -> RunFolder:
     "The folder of a run, by its id or path. `FileNotFoundError` lists the runs that there are."
     for path in (Path(run), home() / "runs" / str(run)):
-        if (path / "run.json").exists():
+        if _is_run(path):
             return RunFolder(path)
     known = ", ".join(r["id"] for r in list_runs()) or "none"
     raise FileNotFoundError(f"no run {str(run)!r}: neither a run folder nor an id under {home() / 'runs'} (there: {known})")
 
 
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / "run.json").exists()
+    except OSError as e:  # another user's: it is there, and reading it says so. Or no path at all
+        return isinstance(e, PermissionError)
+
+
 def list_runs() -> list[dict]:
-    "Id, status, target and time of each run under `home()`, newest first."
-    rows = []
-    for path in (home() / "runs").glob("*/run.json"):
-        run = RunFolder(path.parent)
-        rows.append({"id": run.id, "status": run.status, **{k: run.info.get(k) for k in ("target", "created")}})
+    "Id, status, target and time of each run under `home()`, newest first; `error` says why one is unreadable."
+    runs = home() / "runs"
+    try:
+        names = sorted(os.listdir(runs))
+    except OSError as e:
+        if not isinstance(e, (FileNotFoundError, NotADirectoryError)):
+            logger.warning("the runs in %s cannot be listed (%s): set BSFT_HOME to a folder that you can read", runs, e.strerror)
+        return []
+    rows = [_row(RunFolder(runs / name)) for name in names if _is_run(runs / name)]
     return sorted(rows, key=lambda r: str(r["created"]), reverse=True)
+
+
+def _row(run: RunFolder) -> dict:
+    info = run.info
+    row = {"id": run.id, "status": info["status"] if info.get("status") == "unreadable" else run.status}
+    return {**row, **{k: info.get(k) for k in ("target", "created")}, **({"error": info["error"]} if row["status"] == "unreadable" else {})}
 
 # %% ../nbs/01_runs.ipynb #6700e395
 class Run:
@@ -167,7 +187,7 @@ class Run:
 
     def funnel(self) -> dict:
         "How many attempts were left after each stage, from tried to trained."
-        return next((e.data["funnel"] for e in reversed(self.events) if "funnel" in e.data), {})
+        return next((e.data["funnel"] for e in reversed(self.events) if isinstance(e.data.get("funnel"), dict)), {})
 
     def stop(self):
         "Ask the run to stop. It ends between two steps and keeps what is finished."

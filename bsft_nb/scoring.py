@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dspy
 
-from .answers import Answer, evaluate, graded
+from .answers import Answer, evaluate, graded, lm_raised, raised, reason_line
 from .bootstrap import Trace, copy_program, example_key
 from .calls import watch
 from .compare import write_table
@@ -33,11 +34,12 @@ def with_students(
     folders: dict[str, Path],  # predictor's name → model folder
     name: str,  # goes into the models' names, such as the run's id
     adapter: dspy.Adapter | None = None,  # format for models that know none: untuned ones
+    teachers_format: dspy.Adapter | None = None,  # likewise, what modules write inputs with
     **lm_settings,  # as for `dspy.LM`
 ) -> dspy.Module:
     "A copy of `program` that asks the models in `folders`."
-    made = keep_format(copy_program(program))
     lms = {p: student_lm(p, f"{name}/{p.name}", **lm_settings) for p in dict.fromkeys(folders.values())}
+    made = keep_format(copy_program(program), teachers_format or next((lm.engine.teachers_format for lm in lms.values()), None))
     for predictor_name, predictor in made.named_predictors():
         predictor.lm, predictor.demos, predictor.untuned_format = lms[folders[predictor_name]], [], adapter
     made._compiled = True
@@ -56,7 +58,9 @@ class Scoring:
         folder: RunFolder,
         max_tokens: int,  # of an answer
         num_threads: int = 16,
+        teachers_format: dspy.Adapter | None = None,  # what modules write inputs with, for the untuned model
     ):
+        self.teachers_format = teachers_format
         self.program, self.examples, self.metric, self.adapter = program, examples, metric, adapter
         self.folder, self.max_tokens, self.num_threads = folder, max_tokens, num_threads
         self.answers: dict[str, list[Answer]] = {}  # column, or checkpoint's folder → answers
@@ -68,7 +72,7 @@ class Scoring:
 
     def ask(self, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
         "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers."
-        program = watch(with_students(self.program, folders, self.folder.id, self.adapter, cache=False, max_tokens=self.max_tokens))
+        program = watch(with_students(self.program, folders, self.folder.id, self.adapter, self.teachers_format, cache=False, max_tokens=self.max_tokens))
         give_back_threads()  # this one has trained, the models answer in others
         try:
             with _no_advice():
@@ -79,8 +83,20 @@ class Scoring:
         broken = [a.error for a in answers if (a.error or "").startswith("the metric failed")]
         if len(broken) == len(answers):
             raise ValueError(broken[0])
+        self._check_raised(which, answers)
         self.answers[which] = answers
         return _mean(answers)
+
+    def _check_raised(self, which: str, answers: list[Answer]):
+        "Tell of answers that ended in an error; raise where the untuned model gives none at all: nobody should train it."
+        counts = Counter(reason_line(a.error) for a in answers if raised(a))
+        if not counts:
+            return
+        others = f" (and {len(counts) - 1} other errors)" if len(counts) > 1 else ""
+        said = f"{counts.total()} of {len(answers)} answers of the {'untuned' if which == 'untuned' else 'tuned'} student raised: {counts.most_common(1)[0][0]:.300}{others}"
+        if which == "untuned" and all(map(lm_raised, answers)):
+            raise RuntimeError(f"{said}. The model is not asked at all like this, so nothing is trained. What the teacher said is kept: mend this and compile again, or choose another target")
+        self.folder.log.emit("warn", note=f"{said}. Each of them scores 0")
 
     def teacher(
         self,
@@ -135,5 +151,5 @@ def _teacher_answer(t: Trace, example: dspy.Example, metric: Callable, predict: 
     "A teacher's attempt as a row of the table."
     about = {"latency": t.latency, "tokens": sum(t.tokens.values()) if t.tokens else None, "cost": t.cost}
     if t.reason in ("error", "unparsed"):
-        return Answer(t.prediction, t.calls, error=(t.error or "").strip().rpartition("\n")[2] or t.reason, **about)
+        return Answer(t.prediction, t.calls, error=reason_line(t.error) or t.reason, **about)
     return Answer(t.prediction, t.calls, **graded(metric, example, predict(example, t)), **about)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import dspy
 
+from .answers import reason_line
 from .bootstrap import Trace, TraceBootstrapper, Traces, copy_program, count_traces, example_key, signature_key
 from .checkpoints import checkpoints, ranked, scores
 from .checks import fit_adapter, signature_spec
@@ -25,7 +26,7 @@ from .data import Built, build, build_from_pairs, check_rows, held_out, save_pai
 from .engine import keep_format
 from .events import Stopped
 from .exchange import export_traces, read_pairs, read_traces
-from .formats import adapter_state
+from .formats import TEACHERS, adapter_state
 from .jobs import Job, TrainConfig
 from .launch import Busy, launch
 from .models import Target, give_back_threads
@@ -71,6 +72,7 @@ class Compilation:
     num_threads: int = 8
     max_calls: int | None = None
     traces: str | Path | None = None  # file to take the place of bootstrapping
+    teachers_format: dspy.Adapter | None = None  # what modules wrote inputs with when the teacher worked; None: no module does
     pairs: str | Path | list[Pair] | None = None  # to take the place of bootstrapping and building
 
     def open(self):
@@ -217,7 +219,7 @@ def _nothing_kept(traces: Traces, path: Path) -> str:
 def _outcome(trace: Trace) -> str:
     "What the teacher said, or how it failed."
     said = re.search(r"LM Response: (.*?)\n\nExpected", trace.error or "", re.S)
-    last = (trace.error or "").strip().rpartition("\n")[2]
+    last = reason_line(trace.error)
     return str(trace.prediction) if trace.prediction else repr(said[1].strip()) if said else last
 
 # %% ../nbs/11e_stages.ipynb #0a7c827d
@@ -232,6 +234,7 @@ def make_jobs(c: Compilation, built: Built) -> list[Job]:
         rows = [p for p in built.train if p.predictor in members]
         signatures = {n: signature_spec(p.signature) for n, p in c.student.named_predictors() if n in members}
         meta = {"adapter": adapter_state(c.adapter), "max_tokens": 2 * max(len(p.completion_ids) for p in rows) + 16, "signatures": signatures}
+        meta |= {"teachers_format": adapter_state(c.teachers_format, TEACHERS)} if c.teachers_format else {}
         meta |= {"templates": learn_templates(rows), "run": c.folder.id, "target": c.target.name, "target_fingerprint": c.target.fingerprint, "bsft_nb": version("bsft_nb")}
         made.append(Job(str(c.folder.path), model, str(c.target.path), c.target.fingerprint, tuple(members), c.config, meta))
     return made
@@ -243,7 +246,7 @@ def _slug(name: str) -> str:
 # %% ../nbs/11e_stages.ipynb #6af9ffab
 def train_and_choose(c: Compilation, jobs: list[Job], rows: Rows) -> dict[str, Path]:
     "Train, score each epoch's checkpoint, keep the best. Returns the student's folder for each predictor."
-    scoring = Scoring(c.student, rows.held, c.boot.metric, c.adapter, c.folder, max(j.meta["max_tokens"] for j in jobs))
+    scoring = Scoring(c.student, rows.held, c.boot.metric, c.adapter, c.folder, max(j.meta["max_tokens"] for j in jobs), teachers_format=c.teachers_format)
     found = _baselines(c, scoring, jobs, rows) if scoring.possible else {}
 
     def score(path: Path, epoch: int) -> float:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checkpoints import Checkpoint, checkpoints, install, keep_only, newest, note, progress, ranked, scores
+from .checkpoints import Checkpoint, checkpoints, install, installed, keep_only, newest, note, progress, ranked, scores
 from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .frozen import freeze
-from .jobs import Job, TrainConfig  # noqa: F401  (callers look for it here)
+from .jobs import Job, TrainConfig, add_lora  # noqa: F401  (callers look for it here)
 from .models import check_adapter, check_folder, give_back_threads, load_weights, plain_generation, quiet
 from .runs import read_json, write_json
 from .tokens import Codec, load_codec
@@ -25,12 +25,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['LORA', 'load_trainable', 'save_student', 'merge', 'train', 'choose']
+__all__ = ['load_trainable', 'save_student', 'merge', 'train', 'choose']
 
 # %% ../nbs/06e_trainer.ipynb #894e8515
-LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}  # for peft=True
-
-
 def load_trainable(
     job: Job,
     last: Checkpoint | None,  # to go on from; None: from the target's weights
@@ -39,11 +36,9 @@ def load_trainable(
     settings = job.config.peft
     model = load_weights(last.path if last and not settings else Path(job.target))
     if settings:
-        from peft import LoraConfig, PeftModel, get_peft_model
+        from peft import PeftModel
 
-        kind = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-        lora = LoraConfig(**{**(LORA if settings is True else settings), "task_type": kind})
-        model = PeftModel.from_pretrained(model, last.path, is_trainable=True) if last else get_peft_model(model, lora)
+        model = PeftModel.from_pretrained(model, last.path, is_trainable=True) if last else add_lora(model, settings)
         if last:
             check_adapter(model, last.path)
     if job.config.frozen:
@@ -66,7 +61,7 @@ def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):
     if job.config.peft:
         (folder / "README.md").unlink(missing_ok=True)  # peft's model card, with nothing filled in
         meta["base"] = {"path": job.target, "fingerprint": job.fingerprint}
-    write_json(folder / "bsft.json", meta)
+    write_json(folder / "bsft.json", meta, private=False)
 
 
 def merge(
@@ -91,7 +86,7 @@ def merge(
         plain_generation(model, sorted(codec.stop_ids), codec.pad_id)
         model.save_pretrained(out)
     codec.tokenizer.save_pretrained(out)
-    write_json(out / "bsft.json", meta)
+    write_json(out / "bsft.json", meta, private=False)
     return out
 
 # %% ../nbs/06e_trainer.ipynb #97ee9d40
@@ -108,7 +103,10 @@ def train(
     if progress(job.checkpoints).get("key") != key:
         _begin(job, key, log)
     if "trained" in progress(job.checkpoints):
-        return checkpoints(job.checkpoints)
+        if found := _trained(job):
+            return found
+        log.emit("warn", note=f"{job.model}: it was trained, but its weights in {job.checkpoints} are missing or damaged by now. It is trained again; the teacher is not asked")
+        _begin(job, key, log)
     stop.check()
     import torch
 
@@ -134,6 +132,12 @@ def train(
         raise Stopped(f"stopped on request after step {state.global_step} of {state.max_steps} of {job.model}. {loop.kept()}{_best_so_far(job)}")
     note(job.checkpoints, trained=state.global_step)
     return checkpoints(job.checkpoints)
+
+
+def _trained(job: Job) -> list[Checkpoint]:
+    "The checkpoints of a training that came to its end; none where the chosen one is not whole any more."
+    found, chosen = checkpoints(job.checkpoints), progress(job.checkpoints).get("chosen")
+    return found if chosen is None or any(c.step == chosen for c in found) else []
 
 
 def _begin(job: Job, key: str, log: EventLog):
@@ -185,7 +189,7 @@ def choose(job: Job) -> Path:
     if not found:
         raise FileNotFoundError(f"{job.checkpoints} holds no whole checkpoint: train first")
     best = ranked(found, scores(job.checkpoints))[0]
-    if progress(job.checkpoints).get("chosen") != best.step or not (job.student / "bsft.json").exists():
+    if progress(job.checkpoints).get("chosen") != best.step or not installed(best, job.student):
         install(best, job.student)
         note(job.checkpoints, chosen=best.step)
     keep_only(best)

@@ -1,6 +1,7 @@
 """The rooms of the package: who may import whom, and what an import costs."""
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,23 +9,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
-ORDER = [
-    "events", "runs", "models", "tokens", "int8", "tied", "frozen", "formats", "code", "members", "content", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
-    "events", "runs", "models", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "calls", "record", "bootstrap", "funnel", "pairs", "dedupe",
-    "events", "runs", "folders", "convert", "devices", "models", "tokens", "int8", "tied", "frozen", "sharing", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
-    "files", "contents", "events", "runs", "models", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
-    "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
-    "attention", "generate", "decode", "serving", "worker", "rows", "engine", "parity", "students", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
-    "events", "runs", "doors", "models", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
-    "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
-    "attention", "generate", "decode", "serving", "worker", "rows", "streams", "predict", "engine", "parity", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
-    "progress_panel", "checks", "preflight", "scoring", "handle", "stages", "loading", "teleprompter", "data_panel",
-    "events", "runs", "models", "tokens", "int8", "tied", "frozen", "formats", "made_up", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
-    "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
-    "attention", "generate", "decode", "serving", "worker", "rows", "engine", "parity", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
-    "progress_panel", "checks", "dry_run", "preflight", "scoring", "handle", "stages", "loading", "teleprompter", "data_panel",
-    "compare_panel", "compile_panel", "magics", "cli", "demo.tickets",
-]
+def exported(notebook: Path) -> str:
+    "The module that a notebook exports."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return next(m[1] for c in cells if (m := re.match(r"#\| default_exp (\S+)", "".join(c["source"]))))
+
+
+ORDER = [exported(n) for n in sorted((PACKAGE.parent / "nbs").glob("[0-9]*.ipynb"))]  # the order of the notebooks is that of the rooms
 MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 
 

@@ -12,15 +12,17 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import dspy
 
-from .bootstrap import Call, check_metric, read_score
+from .bootstrap import Call, check_metric, copy_program, read_score
+from .calls import Calls, is_watched, own_copy, watch
 from .events import StopSignal
-from .keys import plain, predictor_names
+from .keys import plain
 
 # %% auto #0
-__all__ = ['Answer', 'evaluate']
+__all__ = ['Answer', 'evaluate', 'graded']
 
 # %% ../nbs/09c_answers.ipynb #acbc3514
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class _Recorder:
 
 # %% ../nbs/09c_answers.ipynb #34313e68
 def evaluate(
-    program: dspy.Module,
+    program: dspy.Module,  # not changed: a copy runs, unless the predictors are watched already
     examples: list[dspy.Example],
     metric: Callable | None = None,  # metric(example, prediction, trace); called with trace=None
     lm: dspy.BaseLM | None = None,  # for predictors that have none of their own
@@ -62,13 +64,14 @@ def evaluate(
 ) -> list[Answer]:
     "An `Answer` for each example, in their order. One that fails is an answer with an error; raises `Stopped` on request."
     check_metric(metric)
-    names = predictor_names(program)
+    program = program if is_watched(program) else watch(copy_program(program))
+    signatures = {n: p.signature for n, p in program.named_predictors()}
 
     def work(i: int) -> Answer:
         if stop:
             stop.check()
         with dspy.context(**({"lm": lm} if lm else {})):
-            answer = _answer(program, examples[i], metric, names)
+            answer = _answer(program, examples[i], metric, signatures)
         on_answer(i, answer)
         return answer
 
@@ -82,23 +85,29 @@ def evaluate(
             raise
 
 # %% ../nbs/09c_answers.ipynb #d9b5b46f
-def _answer(program: dspy.Module, example: dspy.Example, metric: Callable | None, names: dict[int, str]) -> Answer:
-    recorder, began, values = _Recorder(), time.perf_counter(), {}
-    with dspy.context(trace=[], caller_modules=[*(dspy.settings.caller_modules or []), recorder]):
+def graded(metric: Callable, example: dspy.Example, prediction: Any) -> dict:
+    "The metric's result without a trace, as the fields of an `Answer`: `score`, or `error` and `traceback`."
+    try:
+        score = read_score(metric(own_copy(example), prediction, None))
+        return {"score": score} if math.isfinite(score) else {"error": f"the metric returned {score}"}
+    except Exception as e:
+        return _error(e, "the metric failed: ")
+
+
+def _answer(program: dspy.Module, example: dspy.Example, metric: Callable | None, signatures: dict[str, type[dspy.Signature]]) -> Answer:
+    recorder, calls, steps, values = _Recorder(), Calls(), [], {}
+    inputs, began = own_copy(example).inputs(), time.perf_counter()
+    callers = [*(dspy.settings.caller_modules or []), recorder]
+    with dspy.context(trace=steps, max_trace_size=1 << 30, bsft_calls=calls, caller_modules=callers):
         try:
-            prediction = program(**example.inputs())
+            prediction = program(**inputs)
             values = {"outputs": plain(prediction)}
         except Exception as e:  # a row of the table says so
             values = _error(e)
-        seconds, steps = time.perf_counter() - began, list(dspy.settings.trace)
-    calls = [Call(names[id(p)], plain(i), plain(o)) for p, i, o in steps if id(p) in names]
-    values |= {"calls": calls, "latency": seconds, **recorder.usage()}
+        seconds = time.perf_counter() - began
+    values |= {"calls": calls.of(list(steps), signatures)[0], "latency": seconds, **recorder.usage()}
     if metric is not None and "error" not in values:
-        try:
-            score = read_score(metric(example, prediction, None))
-            values |= {"score": score} if math.isfinite(score) else {"error": f"the metric returned {score}"}
-        except Exception as e:
-            values |= _error(e, "the metric failed: ")
+        values |= graded(metric, example, prediction)
     return Answer(**values)
 
 

@@ -13,18 +13,19 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
+from .calls import Calls, own_copy
 from .events import StopSignal
 from .keys import asked_key, code_key, example_key, lm_key, plain, predictor_names, program_key, signature_key, teacher_key
 from .ledger import Call, Ledger, Trace, Traces
-from .record import NotRecorded, Record, copy_program, label, name_of, recorded, recorded_program, remembered, rollout
+from .record import NotRecorded, Record, copy_program, recorded, recorded_program, remembered, rollout
 from .runs import fingerprint
 
 _all_ = ["Call", "Trace", "Traces", "code_key", "copy_program", "example_key", "lm_key", "predictor_names", "program_key", "signature_key", "teacher_key"]
@@ -92,13 +93,26 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
             except BaseException:  # also an interrupt: what has begun ends and is written down, nothing new begins
                 work.over.set()
                 raise
-        return Traces(ledger, (at for _, places in sorted(work.places.items()) for at in places), work.left_out)
+        return Traces(ledger, (at for _, places in sorted(work.places.items()) for at in places), work.left_out, work.warnings())
 
     def known(self, teachers: list[dspy.Module], trainset: list[dspy.Example], ledger: Path) -> int:
         "How many attempts of these teachers at these examples are in the ledger, so that they ask nobody."
         with closing(Ledger(ledger)) as store:
             work = _Collection(self, teachers, trainset, store, None, None, 0)
-            return sum(len(list(work.in_ledger(t, key))) for _, (t, (key, _)) in work.jobs)
+            return sum(len(list(work.in_ledger(t, *e))) for _, (t, e) in work.jobs)
+
+    @contextmanager
+    def replays(self, teacher: dspy.Module, ledger: Path) -> Iterator[Callable[[dspy.Example, Trace], dspy.Prediction]]:
+        "A function that gives what `teacher` answered in an attempt at an example: the program runs again and nobody is asked, or it is what was written down."
+        with closing(Ledger(ledger)) as store:
+            work = _Collection(self, [teacher], [], store, None, None, 0)
+
+            def prediction(example: dspy.Example, trace: Trace) -> dspy.Prediction:
+                again = replace(trace, teacher=0, calls=[], outside=[])
+                ran = work.go(again, example, ask=False) if trace.key and trace.attempt < self.max_rounds else None
+                return ran.prediction if ran and ran.whole else remembered(trace, teacher)[0]
+
+            yield prediction
 
 # %% ../nbs/04d_bootstrap.ipynb #8f25b0c1
 class _Collection:
@@ -110,8 +124,10 @@ class _Collection:
         self.teachers = [_Teacher(t, settings) for t in teachers]
         for i, t in enumerate(self.teachers):  # one that is given twice is asked twice
             t.nth = [u.key for u in self.teachers[:i]].count(t.key)
-        self.jobs = enumerate((t, e) for t in range(len(teachers)) for e in _distinct(trainset))
+        examples = list(_distinct(trainset))
+        self.jobs = enumerate((t, e) for t in range(len(teachers)) for e in examples)
         self.places: dict[int, list[int]] = {}
+        self.renewed: list[bool] = []  # an entry an attempt of an earlier version: was the record enough?
         self.lock, self.over, self.errors = threading.Lock(), threading.Event(), 0
         self.may_ask, self.left_out = math.inf if max_calls is None else max_calls, 0
 
@@ -133,6 +149,8 @@ class _Collection:
                 return
             now = Trace(key, attempt, teacher, plain(example.inputs()), metric=self.metric, key=self.teachers[teacher].attempt_key(key, attempt))
             place, trace = self.ledger.find(now.key) or (None, None)
+            if trace and trace.old:
+                place, trace = self.renew(now, example, trace) or (None, None)
             asks = trace is None or trace.reason == "error"
             if asks and not self.may_begin(teacher):
                 return
@@ -149,11 +167,14 @@ class _Collection:
             if trace.kept:
                 return
 
-    def in_ledger(self, teacher: int, key: str) -> Iterator[Trace]:
+    def in_ledger(self, teacher: int, key: str, example: dspy.Example) -> Iterator[Trace]:
         "The rounds for one example that were run to their end, up to the first that was kept."
         for attempt in range(self.settings.max_rounds):
             _, trace = self.ledger.find(self.teachers[teacher].attempt_key(key, attempt)) or (None, None)
             if trace is None or trace.reason == "error":
+                return
+            answers = self.ledger.calls_of(asked_key(example, attempt, self.teachers[teacher].nth)) if trace.old else ()
+            if trace.old and sum(row["attempt"] == trace.key for row in answers) < len(trace.calls) + len(trace.outside):
                 return
             yield trace
             if trace.kept and trace.metric == self.metric:
@@ -170,37 +191,57 @@ class _Collection:
 
     def attempt(self, trace: Trace, example: dspy.Example, known: Trace | None) -> tuple[Trace, Exception | None]:
         "`trace` filled by running the teacher, and what went wrong; nobody is asked if the attempt is `known`."
-        teacher, steps, failed = self.teachers[trace.teacher], [], None
-        record = Record(self.ledger, asked_key(example, trace.attempt, teacher.nth), trace.key, ask=known is None)
-        program = teacher.without_demo(trace.attempt, example)
+        ran = self.go(trace, example, ask=known is None)
+        if known and not ran.whole:  # the program did something else this time: what is written down counts
+            prediction, steps = remembered(known, self.teachers[trace.teacher].rounds[trace.attempt])
+            return self.score(replace(known, teacher=trace.teacher, metric=self.metric), example, prediction, steps)
+        if ran.failed:
+            return _failed(ran.trace, "unparsed" if isinstance(ran.failed, AdapterParseError) else "error", ran.failed)
+        return self.score(ran.trace, example, ran.prediction, ran.steps)
+
+    def go(self, trace: Trace, example: dspy.Example, ask: bool) -> _Ran:
+        "Run the teacher once; without `ask`, on recorded answers alone."
+        teacher, calls, steps, prediction, failed = self.teachers[trace.teacher], Calls(), [], None, None
+        record = Record(self.ledger, asked_key(example, trace.attempt, teacher.nth), trace.key, ask)
+        program, inputs = teacher.without_demo(trace.attempt, example), own_copy(example).inputs()
         try:
-            with dspy.context(**{**teacher.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record}):
-                prediction = program(**example.inputs())
+            with dspy.context(**{**teacher.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record, "bsft_calls": calls}):
+                prediction = program(**inputs)
             trace.prediction = plain(prediction)
         except NotRecorded:
             pass
         except Exception as e:
             failed = e
-        if known is None:
+        if ask:
             with self.lock:  # what was set aside and not used
                 self.may_ask += len(teacher.signatures) - record.made
-        if known and (failed or record.missed):  # the program did something else this time: what is written down counts
-            prediction, steps = remembered(known, program)
-            trace = replace(known, teacher=trace.teacher, metric=self.metric)
-        else:
-            for p, inputs, outputs in steps:
-                name = name_of(p, outputs, teacher.signatures)
-                (trace.calls if name else trace.outside).append(Call(name or label(p), plain(inputs), plain(outputs)))
-            trace = replace(trace, **record.bill())
-            if failed:
-                return _failed(trace, "unparsed" if isinstance(failed, AdapterParseError) else "error", failed)
-        return self.score(trace, example, prediction, steps)
+        trace.calls, trace.outside = calls.of(steps, teacher.signatures)
+        return _Ran(replace(trace, **record.bill()), prediction, steps, failed, record.missed)
+
+    def renew(self, now: Trace, example: dspy.Example, old: Trace) -> tuple[int, Trace] | None:
+        "Place and content of an attempt of an earlier version, made again from recorded answers; `None` where they do not suffice."
+        ran = self.go(now, example, ask=False)
+        with self.lock:
+            self.renewed.append(ran.whole)
+        if not ran.whole:
+            return None
+        trace = replace(ran.trace, score=old.score, kept=old.kept, reason=old.reason, error=old.error, metric=old.metric)
+        return self.ledger.add(trace), trace
+
+    def warnings(self) -> Iterator[str]:
+        "What a person should know of this bootstrap, beside its attempts."
+        if self.renewed:
+            yield f"{len(self.renewed)} attempts in the ledger are of an earlier version of bsft_nb, which wrote calls down when the program had ended: {sum(self.renewed)} were made again from the recorded answers, {len(self.renewed) - sum(self.renewed)} had to be asked again"
+        lost = Counter(name for t in self.teachers for name in t.lost)
+        if lost:
+            names = ", ".join(f"{n!r} {k}" for n, k in lost.most_common())
+            yield f"{lost.total()} calls ({names}) came from threads that the program starts by hand. They are in no trace: nothing is learned from them, and they are paid again each time. Use dspy.Parallel, which hands DSPy's settings on"
 
     def score(self, trace: Trace, example: dspy.Example, prediction: dspy.Prediction, steps: list) -> tuple[Trace, Exception | None]:
         "`trace` with the metric's score; the metric runs under the teacher's settings, as in `BootstrapFewShot`."
         try:
-            with dspy.context(**{**self.settings.teacher_settings, "trace": []}):
-                score = 1.0 if self.settings.metric is None else read_score(self.settings.metric(example, prediction, steps))
+            with dspy.context(**{**self.settings.teacher_settings, "trace": [], "bsft_calls": False}):
+                score = 1.0 if self.settings.metric is None else read_score(self.settings.metric(own_copy(example), prediction, steps))
         except Exception as e:
             return _failed(trace, "metric error", e)
         return judged(trace, score, self.settings.metric_threshold), None
@@ -214,6 +255,21 @@ class _Collection:
                 raise RuntimeError(f"{self.errors} teacher attempts failed, the last with {type(error).__name__}: {error}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
 
 
+@dataclass
+class _Ran:
+    "What came of running the teacher once."
+    trace: Trace  # with calls and prediction, without a score
+    prediction: dspy.Prediction | None
+    steps: list[tuple]  # DSPy's trace
+    failed: Exception | None
+    missed: bool  # an answer was not in the record
+
+    @property
+    def whole(self) -> bool:
+        "Did it run to its end?"
+        return not self.failed and not self.missed
+
+
 def _failed(trace: Trace, reason: str, error: Exception) -> tuple[Trace, Exception]:
     return replace(trace, score=None, kept=False, reason=reason, error="".join(traceback.format_exception(error))), error
 
@@ -224,7 +280,8 @@ class _Teacher:
     def __init__(self, teacher: dspy.Module, settings: TraceBootstrapper):
         asked, rounds = settings.teacher_settings, range(settings.max_rounds)
         self.key, self.nth = teacher_key(teacher, asked), 0  # and which of equal ones it is
-        self.rounds = [recorded_program(teacher, r) for r in rounds]
+        self.lost: list[str] = []  # predictors called outside of any attempt
+        self.rounds = [recorded_program(teacher, r, self.lost) for r in rounds]
         self.signatures = {n: p.signature for n, p in self.rounds[0].named_predictors()}
         self.demos = [d for p in self.rounds[0].predictors() for d in p.demos]
         lm = asked.get("lm") or dspy.settings.lm

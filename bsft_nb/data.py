@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import dspy
 
 from .bootstrap import Call, Trace, count_traces, example_key
 from .dedupe import CONFLICTS, deduplicate, id_bytes, merge_alike, normalised, settle
-from .funnel import Funnel, funnel_text, where_it_ends
+from .funnel import OUTSIDE, Funnel, funnel_text, where_it_ends
 from .pairs import DataError, Pair, PairBuilder
 from .runs import fingerprint
 
@@ -138,22 +138,24 @@ class _Reading:
     def __init__(self, builder: PairBuilder):
         self.builder = builder
         self.pairs, self.dropped, self.samples = [], [], []
-        self.calls, self.attempts = Counter(), {"parsed": Counter(), "kept": Counter()}
+        self.calls, self.outside, self.attempts = Counter(), Counter(), {"parsed": Counter(), "kept": Counter()}
         self.outcomes, self.kinds = [], {}  # an entry a trace, all of a kind the same object
 
     def trace(self, trace: Trace):
         "Take in one attempt."
         self.outcomes.append(self.kinds.setdefault((trace.kept, trace.reason), Trace("", 0, kept=trace.kept, reason=trace.reason)))
         names = {c.predictor for c in trace.calls}
+        self.outside.update(c.predictor for c in trace.outside)
         if trace.reason not in ("error", "unparsed"):
             self.attempts["parsed"].update(names)
         if trace.kept:
             self.attempts["kept"].update(names)
             for call in trace.calls:
-                self.call(call, trace)
+                for outputs in (call.outputs, *call.more):  # with n=3 there are three answers to learn from
+                    self.call(replace(call, outputs=outputs, more=[]), trace)
 
     def call(self, call: Call, trace: Trace):
-        "Take in one call of a kept attempt."
+        "Take in one answer to a call of a kept attempt."
         self.calls[call.predictor] += 1
         try:
             pair = self.builder.pair(call, trace.example, trace.score)
@@ -168,7 +170,8 @@ class _Reading:
         "The stages up to the rows that could be written."
         counts = {k: {"all": v, **self.attempts.get(k, {})} for k, v in count_traces(self.outcomes).items()} if self.outcomes else {}
         calls = {"calls": {"all": self.calls.total(), **self.calls}} if self.outcomes else {}
-        return {**counts, **calls, "written": _by_predictor(self.pairs)}
+        outside = {OUTSIDE: {"all": self.outside.total(), **self.outside}} if self.outside else {}
+        return {**counts, **calls, **outside, "written": _by_predictor(self.pairs)}
 
 
 def _by_predictor(pairs: list[Pair]) -> dict[str, int]:

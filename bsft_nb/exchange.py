@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .bootstrap import Call, Trace
 from .formats import read_value
+from .ledger import RECORD
 from .pairs import DataError, Pair, PairBuilder
 from .runs import fingerprint
 
@@ -51,7 +52,7 @@ def _row(p: Pair, form: str) -> dict:
 
 def export_traces(traces: Iterable[Trace], path: str | Path) -> int:
     "Write `traces` as JSON lines, one after the other. Returns how many."
-    return write_rows(path, map(asdict, traces))
+    return write_rows(path, (t.row() for t in traces))
 
 
 def write_rows(path: str | Path, rows: Iterable[dict]) -> int:
@@ -222,6 +223,7 @@ def _trace(row: dict, signatures: dict) -> Trace:
     check_fields(row, kinds, ["calls", "kept"])
     calls = [_call(c, signatures, row["kept"]) for c in row["calls"]]
     more = {"outside": [Call(**c) for c in row["outside"]]} if "outside" in row else {}
+    more["version"] = row.get("version", 0 if row.get("key") else RECORD)  # without a key a person wrote it
     example = row.get("example") or fingerprint(row.get("inputs") or row["calls"])  # a row that a person added
     return Trace(**{"attempt": 0, **row, "example": example, "calls": calls, **more})
 
@@ -230,7 +232,11 @@ def _call(row: Any, signatures: dict, kept: bool) -> Call:
     "The call in `row`; of a kept trace all fields must be there, with values of their types."
     if not isinstance(row, dict):
         raise DataError(f"a call is {row!r:.60}, not a JSON object")
-    check_fields(row, {"predictor": (str,), "inputs": (dict,), "outputs": (dict,)}, ["predictor", "inputs", "outputs"])
+    kinds = {"predictor": (str,), "inputs": (dict,), "outputs": (dict,), "more": (list,), "asked": (str,)}
+    check_fields(row, kinds, ["predictor", "inputs", "outputs"])
+    if row.get("more"):  # each further completion is a call that could have been
+        first, *others = [_call({**row, "outputs": o, "more": []}, signatures, kept) for o in (row["outputs"], *row["more"])]
+        return replace(first, more=[c.outputs for c in others])
     _known(row["predictor"], signatures)
     signature = signatures[row["predictor"]]
     for side, fields in (("input", signature.input_fields), ("output", signature.output_fields)) if kept else ():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 
 # %% auto #0
-__all__ = ['STAGES', 'ATTEMPTS', 'Funnel', 'funnel_text', 'where_it_ends', 'funnel_html']
+__all__ = ['STAGES', 'OUTSIDE', 'ATTEMPTS', 'Funnel', 'funnel_text', 'where_it_ends', 'funnel_html']
 
 # %% ../nbs/04e_funnel.ipynb #4e5739c2
 STAGES = {  # stage → what it is called, and what a user can do where nothing is left
@@ -23,6 +23,7 @@ STAGES = {  # stage → what it is called, and what a user can do where nothing 
     "trained": ("trained", "all accepted examples are held out: give more examples, or a valset"),
     "held out": ("held out", "give a valset"),
 }
+OUTSIDE = "outside"  # calls of predictors that are not the program's, by label: beside the stages, for nothing is learned from them
 ATTEMPTS = ("tried", "ran", "parsed", "kept")  # stages that count attempts; the others count rows
 Funnel = dict[str, dict[str, int]]
 
@@ -31,14 +32,20 @@ def funnel_text(funnel: Funnel) -> str:
     "The funnel as lines of text: a line a stage, then what else was counted: mostly why something was left out."
     lines = []
     for stage in [s for s in STAGES if s in funnel]:
-        parts = ", ".join(f"{k} {v}" for k, v in funnel[stage].items() if k != "all")
-        lines.append(f"{STAGES[stage][0]:>14} {funnel[stage].get('all', 0):>6}" + (f"  ({parts})" if parts else ""))
+        lines.append(f"{STAGES[stage][0]:>14} {funnel[stage].get('all', 0):>6}" + _parts(funnel[stage]))
+    if funnel.get(OUTSIDE, {}).get("all"):
+        lines.append(f"{OUTSIDE:>14} {funnel[OUTSIDE]['all']:>6}{_parts(funnel[OUTSIDE])}")
     beside = ", ".join(f"{k} {v['all']}" for k, v in _beside(funnel).items())
     return "\n".join([*lines, *([f"{'besides':>14}  {beside}"] if beside else [])])
 
 
+def _parts(counts: dict[str, int]) -> str:
+    parts = ", ".join(f"{k} {v}" for k, v in counts.items() if k != "all")
+    return f"  ({parts})" if parts else ""
+
+
 def _beside(funnel: Funnel) -> Funnel:
-    return {k.replace("_", " "): v for k, v in funnel.items() if k not in STAGES and v.get("all")}
+    return {k.replace("_", " "): v for k, v in funnel.items() if k not in (*STAGES, OUTSIDE) and v.get("all")}
 
 
 def where_it_ends(
@@ -62,7 +69,9 @@ def funnel_html(funnel: Funnel) -> str:
     head = "".join(_cell("th", _shown(n)) for n in ["stage", "", "all", *names])
     body = "".join(_stage_row(STAGES[s][0], funnel[s], names, most) for s in stages)
     beside = ", ".join(f"{_shown(k)} {v['all']}" for k, v in _beside(funnel).items())
-    note = f'<div style="opacity:.75;padding:4px 8px">besides: {beside}</div>' if beside else ""
+    outside = ", ".join(f"{_shown(k)} {v}" for k, v in funnel.get(OUTSIDE, {}).items() if k != "all")
+    notes = [f"outside the program: {outside}"] * bool(outside) + [f"besides: {beside}"] * bool(beside)
+    note = "".join(f'<div style="opacity:.75;padding:4px 8px">{n}</div>' for n in notes)
     return f'<div style="color:inherit;font-size:13px"><table style="border-collapse:collapse;color:inherit"><tr>{head}</tr>{body}</table>{note}</div>'
 
 

@@ -19,7 +19,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'Lines', 'scan_lines', 'iter_lines', 'Call', 'Trace', 'Traces', 'load_traces', 'Ledger', 'calls_path']
+__all__ = ['logger', 'RECORD', 'Lines', 'scan_lines', 'iter_lines', 'Call', 'Trace', 'Traces', 'load_traces', 'Ledger',
+           'calls_path']
 
 # %% ../nbs/04b_ledger.ipynb #e58396f3
 class Lines:
@@ -68,12 +69,21 @@ def iter_lines(path: Path) -> Iterator[Any]:
     yield from (row for _, row in scan_lines(path)) if Path(path).exists() else ()
 
 # %% ../nbs/04b_ledger.ipynb #734c71fa
+RECORD = 1  # 0: calls were read when the program had ended, so that what it had changed since was written down
+
+
 @dataclass
 class Call:
     "One call of one predictor, with values in JSON form."
     predictor: str  # its name in the program; for one outside, its signature's
     inputs: dict
     outputs: dict
+    more: list[dict] = field(default_factory=list)  # outputs of the further completions, with `n` above 1
+    asked: str = ""  # hash of the inputs at the moment when the LM was called; see `bsft_nb.calls.inputs_key`
+
+    def row(self) -> dict:
+        "The call as JSON, without what it does not have."
+        return {k: v for k, v in vars(self).items() if v or k not in ("more", "asked")}
 
 
 @dataclass
@@ -95,31 +105,38 @@ class Trace:
     tokens: dict | None = None  # `prompt` and `completion`, over the calls whose LM tells
     cost: float | None = None  # US dollars, over the calls whose LM tells
     latency: float | None = None  # seconds in LM calls, summed
+    version: int = RECORD  # of the way in which calls were written down
 
     @classmethod
     def of(cls, row: dict) -> Trace:
         "The attempt in a row of the ledger."
         calls = {k: [Call(**c) for c in row.get(k, ())] for k in ("calls", "outside")}
-        return cls(**{k: v for k, v in row.items() if k in cls.__dataclass_fields__} | calls)
+        return cls(**{"version": 0} | {k: v for k, v in row.items() if k in cls.__dataclass_fields__} | calls)
 
     def row(self) -> dict:
         "The attempt as a row of the ledger."
-        return vars(self) | {k: [vars(c) for c in getattr(self, k)] for k in ("calls", "outside")}
+        return vars(self) | {k: [c.row() for c in getattr(self, k)] for k in ("calls", "outside")}
+
+    @property
+    def old(self) -> bool:
+        "Are there calls that may not be what they were when they were made?"
+        return self.version < RECORD and self.reason not in ("error", "unparsed")
 
 # %% ../nbs/04b_ledger.ipynb #ce10c0d3
 class Traces(Sequence):
     "Attempts in a ledger, read from the disk as they are looked at."
 
-    def __init__(self, path: Path, offsets: Iterable[int], left_out: int = 0):
+    def __init__(self, path: Path, offsets: Iterable[int], left_out: int = 0, warnings: Iterable[str] = ()):
         self.path, self.offsets = Path(path), array("q", offsets)
         self.left_out = left_out  # examples that were not asked, or not asked again, because `max_calls` was reached
+        self.warnings = list(warnings)  # sentences about what else a person should know
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def __getitem__(self, i):
         if isinstance(i, slice):
-            return Traces(self.path, self.offsets[i], self.left_out)
+            return Traces(self.path, self.offsets[i], self.left_out, self.warnings)
         return next(iter(Traces(self.path, [self.offsets[i]])))
 
     def __iter__(self) -> Iterator[Trace]:

@@ -14,6 +14,7 @@ import dspy
 from pydantic import TypeAdapter, ValidationError
 
 from .bootstrap import Call, example_key
+from .calls import inputs_key
 from .formats import read_value, roundtrip
 from .tokens import Codec
 
@@ -142,7 +143,10 @@ def check_parity(
     "How many prompts were compared. Raises `DataError` with a diff at the first that differs."
     n = 0
     for call, pair in samples:
-        ids = asked(call.predictor, builder.values(call.predictor, call.inputs))
+        values = builder.values(call.predictor, call.inputs)
+        if call.asked and call.asked != inputs_key(builder.signatures[call.predictor], values):
+            raise DataError(f"predictor {call.predictor!r}: the inputs that were written down are not those that the teacher's LM was asked about: {str(call.inputs):.300}\nThe student would learn from a prompt that nobody sends. Look for an input that changes while the predictor runs, or whose type loses something on its way through JSON, and give plain values instead")
+        ids = asked(call.predictor, values)
         if ids != pair.prompt_ids:
             diff = prompt_diff(pair.prompt_ids, ids, builder.codec)
             raise DataError(f"predictor {call.predictor!r}: the prompt trained on is not the prompt asked at inference\n{diff}\nThe student would be asked in a form it has not learned. Look for something that changes the prompt at inference: another adapter, demos, or a changed signature")

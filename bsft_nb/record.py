@@ -16,12 +16,12 @@ import dspy
 from dspy.lm15 import Request, Response
 from pydantic import TypeAdapter
 
+from .calls import watch, witness
 from .ledger import Ledger, Trace
 from .runs import fingerprint
 
 # %% auto #0
-__all__ = ['NotRecorded', 'Record', 'call_key', 'recorded', 'copy_program', 'rollout', 'recorded_program', 'name_of', 'label',
-           'remembered']
+__all__ = ['NotRecorded', 'Record', 'call_key', 'recorded', 'copy_program', 'rollout', 'recorded_program', 'remembered']
 
 # %% ../nbs/04c_record.ipynb #9e991015
 class NotRecorded(BaseException):
@@ -111,6 +111,7 @@ class _Recorded:
         record = dspy.settings.get("bsft_record")
         if record is None:
             return super().__call__(prompt, messages=messages, **kwargs)
+        witness()
         key = call_key(self, prompt, messages, kwargs)
         if row := record.take(key):
             return _revive(row["outputs"])
@@ -124,6 +125,7 @@ class _Recorded:
         record = dspy.settings.get("bsft_record")
         if record is None:
             return await super().acall(prompt, messages=messages, **kwargs)
+        witness()
         key = call_key(self, prompt, messages, kwargs)
         if row := record.take(key):
             return _revive(row["outputs"])
@@ -177,30 +179,19 @@ def rollout(lm: dspy.BaseLM, attempt: int) -> dict:
     return {"rollout_id": attempt, "temperature": temperature, **seed} if attempt else {}
 
 
-def recorded_program(teacher: dspy.Module, attempt: int = 0) -> dspy.Module:
-    "A copy of `teacher` for the round `attempt`, with recorded LMs and marked predictors."
+def recorded_program(
+    teacher: dspy.Module,
+    attempt: int = 0,  # the round
+    lost: list[str] | None = None,  # as for `watch`
+) -> dspy.Module:
+    "A copy of `teacher` for a round, with recorded LMs and watched predictors."
     copy, lms = copy_program(teacher), {}
     for module in _modules(copy):
         module.history = deque(maxlen=0)  # nobody sees it, and each look for predictors would go through it
         for name, lm in list(vars(module).items()):
             if isinstance(lm, dspy.BaseLM):
                 setattr(module, name, lms.setdefault(id(lm), recorded(lm, **rollout(lm, attempt))))
-    for name, predictor in copy.named_predictors():
-        predictor.bsft_name = name
-    return copy
-
-
-def name_of(predictor: dspy.Predict, outputs: dict, signatures: dict[str, type[dspy.Signature]]) -> str | None:
-    "The name of a marked predictor, or of a copy of one; `None` for one outside, or one that answered for another signature."
-    mine = signatures.get(getattr(predictor, "bsft_name", None))
-    fits = mine and list(mine.fields) == list(predictor.signature.fields) and set(mine.output_fields) <= set(outputs.keys())
-    return predictor.bsft_name if fits else None
-
-
-def label(predictor: dspy.Predict) -> str:
-    "What a predictor outside the program is called: its signature's name, or its fields."
-    signature = predictor.signature
-    return signature.__name__ if signature.__name__ != "StringSignature" else signature.signature
+    return watch(copy, lost)
 
 # %% ../nbs/04c_record.ipynb #ad3f22f4
 def remembered(trace: Trace, program: dspy.Module) -> tuple[dspy.Prediction, list[tuple]]:
@@ -209,7 +200,8 @@ def remembered(trace: Trace, program: dspy.Module) -> tuple[dspy.Prediction, lis
     for call in trace.calls:
         signature = predictors[call.predictor].signature
         fields |= signature.output_fields
-        outputs = dspy.Prediction(**_typed(call.outputs, signature.output_fields))
+        said = [_typed(o, signature.output_fields) for o in (call.outputs, *call.more)]
+        outputs = dspy.Prediction.from_completions(said, signature) if call.more else dspy.Prediction(**said[0])
         steps.append((predictors[call.predictor], _typed(call.inputs, signature.input_fields), outputs))
     return dspy.Prediction(**_typed(trace.prediction, fields)), steps
 

@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dspy
 
-from .answers import Answer, evaluate
+from .answers import Answer, evaluate, graded
 from .bootstrap import Trace, copy_program, example_key
+from .calls import watch
 from .compare import write_table
 from .compare_file import compare_rows
 from .engine import StudentEngine, keep_format, student_lm
 from .models import give_back_threads
+from .record import remembered
 from .runs import RunFolder
 
 # %% auto #0
@@ -64,7 +68,7 @@ class Scoring:
 
     def ask(self, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
         "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers."
-        program = with_students(self.program, folders, self.folder.id, self.adapter, cache=False, max_tokens=self.max_tokens)
+        program = watch(with_students(self.program, folders, self.folder.id, self.adapter, cache=False, max_tokens=self.max_tokens))
         give_back_threads()  # this one has trained, the models answer in others
         try:
             with _no_advice():
@@ -78,13 +82,26 @@ class Scoring:
         self.answers[which] = answers
         return _mean(answers)
 
-    def teacher(self, traces: Iterable[Trace]) -> float | None:
+    def teacher(
+        self,
+        traces: Iterable[Trace],
+        predict: Callable[[dspy.Example, Trace], dspy.Prediction] | None = None,  # as from `replays`; None: what was written down
+        settings: dict | None = None,  # DSPy's, for the metric
+    ) -> float | None:
         "Mean score of the teacher's first attempts at the held-out examples; `None` where it has not answered all of them."
-        first = {t.example: t for t in traces if t.teacher == 0 and t.attempt == 0}
-        found = [first.get(example_key(e)) for e in self.examples]
-        if None in found or not found:
+        wanted = {example_key(e): e for e in self.examples}
+        first = {t.example: t for t in traces if t.teacher == 0 and t.attempt == 0 and t.example in wanted}
+        if not wanted or len(first) < len(wanted):
             return None
-        self.answers["teacher"] = [_answer(t) for t in found]
+        predict = predict or (lambda example, trace: remembered(trace, self.program)[0])
+
+        def work(key: str) -> Answer:
+            with dspy.context(**{**(settings or {}), "trace": []}):
+                return _teacher_answer(first[key], wanted[key], self.metric, predict)
+
+        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="bsft-teacher") as pool:
+            jobs = {key: pool.submit(contextvars.copy_context().run, work, key) for key in wanted}
+        self.answers["teacher"] = [jobs[example_key(e)].result() for e in self.examples]
         return _mean(self.answers["teacher"])
 
     def tell(self, which: str, score: float):
@@ -114,8 +131,9 @@ def _mean(answers: list[Answer]) -> float:
     return sum(a.score or 0.0 for a in answers) / len(answers)
 
 
-def _answer(t: Trace) -> Answer:
+def _teacher_answer(t: Trace, example: dspy.Example, metric: Callable, predict: Callable) -> Answer:
     "A teacher's attempt as a row of the table."
-    tokens = sum(t.tokens.values()) if t.tokens else None
-    error = (t.error or "").strip().rpartition("\n")[2] or None
-    return Answer(t.prediction, t.calls, t.score, error if t.reason != "rejected" else None, t.latency, tokens, t.cost)
+    about = {"latency": t.latency, "tokens": sum(t.tokens.values()) if t.tokens else None, "cost": t.cost}
+    if t.reason in ("error", "unparsed"):
+        return Answer(t.prediction, t.calls, error=(t.error or "").strip().rpartition("\n")[2] or t.reason, **about)
+    return Answer(t.prediction, t.calls, **graded(metric, example, predict(example, t)), **about)

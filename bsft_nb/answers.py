@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextvars
 import math
+import os
+import re
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import dropwhile, takewhile
 from typing import Any
 
 import dspy
@@ -22,7 +25,7 @@ from .events import StopSignal
 from .keys import plain
 
 # %% auto #0
-__all__ = ['Answer', 'evaluate', 'graded']
+__all__ = ['Answer', 'evaluate', 'graded', 'reason_line', 'raised', 'lm_raised']
 
 # %% ../nbs/09c_answers.ipynb #acbc3514
 @dataclass(frozen=True)
@@ -113,3 +116,23 @@ def _answer(program: dspy.Module, example: dspy.Example, metric: Callable | None
 
 def _error(e: Exception, where: str = "") -> dict:
     return {"error": f"{where}{type(e).__name__}: {e}", "traceback": "".join(traceback.format_exception(e))}
+
+# %% ../nbs/09c_answers.ipynb #dcb986c2
+def reason_line(error: str | None) -> str:
+    "Type and message of the exception that a traceback, or its text alone, ends with, in one line."
+    lines = (error or "").strip().split("\n")
+    begins = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    said = lines[begins[-1] + 1 :] if begins else lines
+    said = list(dropwhile(lambda line: not line.strip() or line[0].isspace(), said)) if begins else said  # frames are indented
+    text = " ".join(" ".join(takewhile(str.strip, said)).split())
+    return re.sub(r"^(?:\w+\.)+(?=\w+(?::|$))", "", text)
+
+
+def raised(answer: Answer) -> bool:
+    "Did the answer end in an error that is neither the metric's nor about text that cannot be parsed?"
+    return answer.error is not None and not answer.error.startswith(("AdapterParseError", "the metric "))
+
+
+def lm_raised(answer: Answer) -> bool:
+    "Did a predictor get no answer from its LM?"
+    return raised(answer) and os.path.join("dspy", "predict", "predict.py") in (answer.traceback or "")

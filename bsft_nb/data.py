@@ -5,6 +5,7 @@
 # %% ../nbs/05_data.ipynb #aa9b5175
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import Counter, defaultdict
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # %% auto #0
-__all__ = ['FEW', 'SAMPLES', 'check_lengths', 'held_out', 'Built', 'build', 'build_from_pairs', 'check_conflicts', 'check_rows',
-           'to_dataset', 'save_pairs', 'load_pairs']
+__all__ = ['FEW', 'SAMPLES', 'check_lengths', 'check_answers', 'held_out', 'Built', 'build', 'build_from_pairs',
+           'check_conflicts', 'check_rows', 'to_dataset', 'save_pairs', 'load_pairs']
 
 # %% ../nbs/05_data.ipynb #bc69271a
 def check_lengths(builder: PairBuilder, examples: list[dspy.Example], name: str = "trainset"):
@@ -42,6 +43,27 @@ def check_lengths(builder: PairBuilder, examples: list[dspy.Example], name: str 
     if long:
         shown = "; ".join(f"{name}[{i}], predictor {p!r}: {n} tokens" for i, p, n in long[:5])
         raise DataError(f"{len(long)} of the prompts of {name} are longer than the target's limit of {limit} tokens ({shown}). Shorten or remove these examples, or choose a target with a longer context. Nothing is cut silently.")
+
+# %% ../nbs/05_data.ipynb #6dbac8b5
+def check_answers(
+    builder: PairBuilder,
+    examples: list[dspy.Example],
+    name: str = "trainset",
+    share: float = 0.5,  # of the labelled rows that may be too long
+):
+    "Raise `DataError` where more than `share` of the answers that `examples` know make rows longer than the model's limits."
+    codec, n, long = builder.codec, 0, []
+    for i, e in enumerate(examples):
+        for predictor, s in builder.signatures.items():
+            if all(k in e for k in s.fields):
+                call = Call(predictor, {k: e[k] for k in s.input_fields}, {k: e[k] for k in s.output_fields})
+                with contextlib.suppress(DataError):  # a label of another type: it is not what the teacher will say
+                    pair, n = builder.pair(call, "", None), n + 1
+                    long += [] if builder.fits(pair) else [(i, predictor, len(pair.completion_ids) if codec.encoder_decoder else pair.tokens)]
+    if len(long) > share * n:
+        shown = "; ".join(f"{name}[{i}], predictor {p!r}: {tokens} tokens" for i, p, tokens in long[:5])
+        what = f"answers in {name} are longer than the {codec.max_answer} tokens that the target's decoder has positions for" if codec.encoder_decoder else f"prompts of {name} are, with their answers, longer than the target's limit of {codec.max_length} tokens"
+        raise DataError(f"{len(long)} of the {n} {what} ({shown}). Ask for shorter answers, or choose a target without such a limit. Nothing is cut silently.")
 
 # %% ../nbs/05_data.ipynb #301f6fd8
 FEW = 20  # values that make a field a label
@@ -189,7 +211,8 @@ def _reduce(pairs: list[Pair], held: set[str], conflicts: str) -> tuple[list[Pai
 
 def _split(builder: PairBuilder, read: _Reading, unique: list[Pair], several: list[dict], left_out: dict, held: set[str], valset: list[Pair] | None) -> Built:
     fitting = [p for p in unique if builder.fits(p)]
-    too_long = [f"predictor {p.predictor!r}: a row of {p.tokens} tokens is longer than the limit of {builder.codec.max_length} (example {p.example})" for p in unique if not builder.fits(p)]
+    limits = f"{builder.codec.max_length}{f' for a prompt, {builder.codec.max_answer} for an answer' if builder.codec.max_answer else ''}"
+    too_long = [f"predictor {p.predictor!r}: a row of {p.tokens} tokens is longer than the limit of {limits} (example {p.example})" for p in unique if not builder.fits(p)]
     train = [p for p in fitting if p.example not in held]
     learned = {(p.predictor, normalised(p.prompt)) for p in train}
     apart = [p for p in fitting if p.example in held]

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from dataclasses import replace
 from typing import Any
 
+from .answers import reason_line
 from .data import Pair, load_pairs
 from .funnel import funnel_html
 from .ledger import load_traces
@@ -53,7 +54,7 @@ def _fields(values: dict) -> Html:
 def _said(trace: dict) -> Html:
     if trace.get("prediction"):
         return _fields(trace["prediction"])
-    return tag("span", (trace.get("error") or "").strip().rpartition("\n")[2], f"color:{BAD}", 600)
+    return tag("span", reason_line(trace.get("error")), f"color:{BAD}", 600)
 
 
 def _outcome(trace: dict) -> Html:

@@ -8,16 +8,21 @@ from __future__ import annotations
 import enum
 import importlib.util
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .data import Pair, load_pairs
-from .models import has_bf16, pick_device
+from .models import TargetError, has_bf16, pick_device
 from .runs import RunFolder, fingerprint, read_json, write_json
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 # %% auto #0
-__all__ = ['SCHEDULES', 'TrainConfig', 'lora_settings', 'Job']
+__all__ = ['SCHEDULES', 'LORA', 'TrainConfig', 'lora_settings', 'add_lora', 'Job']
 
 # %% ../nbs/06b_jobs.ipynb #fe811a8b
 SCHEDULES = ("linear", "cosine", "constant")
@@ -104,7 +109,12 @@ def lora_settings(peft: Any) -> bool | dict:
     known = set(LoraConfig.__dataclass_fields__)
     if set(peft) - known - {"peft_type"}:
         raise ValueError(f"peft={peft!r:.80}: {', '.join(sorted(set(peft) - known))} is no argument of peft.LoraConfig. It takes r, lora_alpha, lora_dropout, target_modules and others")
-    return {k: _jsonable(v) for k, v in peft.items() if k in known and v is not None}
+    kept = {k: _jsonable(v) for k, v in peft.items() if k in known and v is not None}
+    try:
+        LoraConfig(**kept)
+    except Exception as e:  # its own checks raise several kinds
+        raise ValueError(f"peft={peft!r:.80}: peft.LoraConfig refuses it: {' '.join(str(e).split()):.200}") from e
+    return kept
 
 
 def _jsonable(value: Any) -> Any:
@@ -113,6 +123,61 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     return {k: _jsonable(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+# %% ../nbs/06b_jobs.ipynb #c02ff0cb
+LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}  # for peft=True
+
+
+def add_lora(
+    model: PreTrainedModel,
+    settings: bool | dict,  # as `lora_settings` gives them
+) -> PeftModel:
+    "`model` with LoRA adapters to train. Raises `TargetError` that names the settings that it cannot take, and the modules that there are."
+    from peft import LoraConfig, get_peft_model
+
+    names, there = [n for n, _ in model.named_modules()], _lora_takers(model)
+    asked = LORA if settings is True else settings
+    try:
+        kind = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+        made = get_peft_model(model, LoraConfig(**{**asked, "task_type": kind}))
+        why = _lora_left_out(asked, made.base_model.targeted_module_names, names)
+        if why is None and not any(p.requires_grad for p in made.parameters()):
+            why = "nothing of it would be trained (inference_mode=True?)"
+    except Exception as e:  # peft, and what it calls, raise several kinds
+        why = " ".join(str(e).split()).rstrip(".")
+    if why:
+        raise TargetError(f"peft={settings!r:.200}: this does not fit {type(model).__name__}: {why:.300}. {there}")
+    return made
+
+# %% ../nbs/06b_jobs.ipynb #55ff8e18
+def _lora_takers(model: PreTrainedModel) -> str:
+    "A sentence on the modules that an adapter can be put on."
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    ends = dict.fromkeys(n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, (Linear, Conv1D)))
+    layers = {int(n) for name, _ in model.named_modules() for n in name.split(".") if n.isdigit()}
+    if not ends:
+        return f"{type(model).__name__} has no linear layers: leave peft=False to train all weights"
+    return f"target_modules can be 'all-linear' or some of {', '.join(ends)}" + (f"; layers_to_transform counts from 0 to {max(layers)}" if layers else "")
+
+
+def _lora_left_out(asked: dict, targeted: list[str], names: list[str]) -> str | None:
+    "What of `asked` matches no module, though other parts do."
+    def ends(name, among):
+        return any(n == name or n.endswith(f".{name}") for n in among)
+
+    modules, layers = asked.get("target_modules"), asked.get("layers_to_transform")
+    for module in modules if isinstance(modules, (list, tuple)) else ():
+        if not ends(module, targeted):
+            return f"target_modules: no module {module!r} gets an adapter"
+    for layer in [layers] if isinstance(layers, int) else layers or ():
+        if not any(re.search(rf"\.{layer}\.", n) for n in targeted):
+            return f"layers_to_transform: layer {layer!r} gets no adapter"
+    for module in asked.get("modules_to_save") or ():
+        if not ends(module, names):
+            return f"modules_to_save: there is no module {module!r}"
+    return None
 
 # %% ../nbs/06b_jobs.ipynb #7229b3c1
 @dataclass(frozen=True)

@@ -99,9 +99,10 @@ class PairBuilder:
         return self.codec.tokenizer.decode(ids, skip_special_tokens=False)
 
     def fits(self, pair: Pair) -> bool:
-        "Is the row within the model's length?"
-        n = len(pair.prompt_ids) if self.codec.encoder_decoder else pair.tokens
-        return n <= (self.codec.max_length or math.inf)
+        "Is the row within the model's length? An encoder-decoder has one for the prompt and may have one for the answer."
+        c = self.codec
+        n = len(pair.prompt_ids) if c.encoder_decoder else pair.tokens
+        return n <= (c.max_length or math.inf) and len(pair.completion_ids) <= (c.max_answer or math.inf)
 
     def labelled(self, examples: list[dspy.Example]) -> list[Pair]:
         "Pairs straight from examples that have all of a predictor's fields: for evaluation, not for training."

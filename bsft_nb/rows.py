@@ -50,7 +50,7 @@ def to_row(request: Request, prompt: list[int], codec: Codec, max_tokens: int, t
     if c.logprobs is not None and c.logprobs > 20:
         raise InvalidRequestError(f"logprobs={c.logprobs}: at most 20 alternatives a token are given")
     n = c.max_tokens or max_tokens
-    n = n if codec.encoder_decoder else min(n, limit - len(prompt))
+    n = min(n, codec.max_answer or n) if codec.encoder_decoder else min(n, limit - len(prompt))
     texts, number = _closed(c.response_format)
     choices = [codec.completion(text) for text in texts]
     n = n if number else min(n, max(map(len, choices), default=n))

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dspy
 
-from .answers import Answer, evaluate, graded
+from .answers import Answer, evaluate, graded, lm_raised, raised, reason_line
 from .bootstrap import Trace, copy_program, example_key
 from .calls import watch
 from .compare import write_table
@@ -79,8 +80,20 @@ class Scoring:
         broken = [a.error for a in answers if (a.error or "").startswith("the metric failed")]
         if len(broken) == len(answers):
             raise ValueError(broken[0])
+        self._check_raised(which, answers)
         self.answers[which] = answers
         return _mean(answers)
+
+    def _check_raised(self, which: str, answers: list[Answer]):
+        "Tell of answers that ended in an error; raise where the untuned model gives none at all: nobody should train it."
+        counts = Counter(reason_line(a.error) for a in answers if raised(a))
+        if not counts:
+            return
+        others = f" (and {len(counts) - 1} other errors)" if len(counts) > 1 else ""
+        said = f"{counts.total()} of {len(answers)} answers of the {'untuned' if which == 'untuned' else 'tuned'} student raised: {counts.most_common(1)[0][0]:.300}{others}"
+        if which == "untuned" and all(map(lm_raised, answers)):
+            raise RuntimeError(f"{said}. The model is not asked at all like this, so nothing is trained. What the teacher said is kept: mend this and compile again, or choose another target")
+        self.folder.log.emit("warn", note=f"{said}. Each of them scores 0")
 
     def teacher(
         self,
@@ -135,5 +148,5 @@ def _teacher_answer(t: Trace, example: dspy.Example, metric: Callable, predict: 
     "A teacher's attempt as a row of the table."
     about = {"latency": t.latency, "tokens": sum(t.tokens.values()) if t.tokens else None, "cost": t.cost}
     if t.reason in ("error", "unparsed"):
-        return Answer(t.prediction, t.calls, error=(t.error or "").strip().rpartition("\n")[2] or t.reason, **about)
+        return Answer(t.prediction, t.calls, error=reason_line(t.error) or t.reason, **about)
     return Answer(t.prediction, t.calls, **graded(metric, example, predict(example, t)), **about)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dspy
 
+from .answers import reason_line
 from .bootstrap import Trace, TraceBootstrapper, Traces, copy_program, count_traces, example_key, signature_key
 from .checkpoints import checkpoints, ranked, scores
 from .checks import fit_adapter, signature_spec
@@ -197,7 +198,7 @@ def _nothing_kept(traces: Traces, path: Path) -> str:
 def _outcome(trace: Trace) -> str:
     "What the teacher said, or how it failed."
     said = re.search(r"LM Response: (.*?)\n\nExpected", trace.error or "", re.S)
-    last = (trace.error or "").strip().rpartition("\n")[2]
+    last = reason_line(trace.error)
     return str(trace.prediction) if trace.prediction else repr(said[1].strip()) if said else last
 
 # %% ../nbs/11e_stages.ipynb #0a7c827d

@@ -26,7 +26,8 @@ from dspy.teleprompt import Teleprompter
 
 from .bootstrap import TraceBootstrapper, check_metric, copy_program, example_key, program_key, teacher_key
 from .checks import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
-from .data import check_conflicts, check_lengths
+from .data import check_answers, check_conflicts, check_lengths
+from .dry_run import dry_run
 from .exchange import read_pairs, read_traces
 from .formats import adapter_state
 from .handle import Run
@@ -36,7 +37,7 @@ from .models import resolve_target
 from .pairs import Pair, PairBuilder
 from .preflight import Preflight, preflight
 from .progress_panel import progress_for
-from .runs import fingerprint, home
+from .runs import RunFolder, fingerprint, home
 from .stages import Compilation, ledger_path
 from .tokens import load_codec
 from .widgets import frontend
@@ -175,6 +176,8 @@ class BootstrapFinetune(Teleprompter):
         builder = PairBuilder(student, adapter, codec)
         check_lengths(builder, trainset)
         check_lengths(builder, valset, "valset")
+        check_answers(builder, trainset)
+        check_answers(builder, valset, "valset", 0)
         builder.labelled(valset)
         if a["traces"] is not None:
             read_traces(a["traces"], student)
@@ -193,7 +196,7 @@ class BootstrapFinetune(Teleprompter):
         asked = job.teachers if job.traces is None and job.pairs is None else []
         ledger = ledger_path(job.student)
         with dspy.context(**boot.teacher_settings):
-            return preflight(
+            plan = preflight(
                 job.student,
                 asked,
                 next((p.lm for t in asked for p in t.predictors() if p.lm), dspy.settings.lm),
@@ -207,6 +210,10 @@ class BootstrapFinetune(Teleprompter):
                 peft=bool(job.config.peft),
                 frozen=job.config.frozen,
             )
+        done = job.path.exists() and RunFolder(job.path).info.get("key") == job.asked["key"]
+        if not done:
+            dry_run(job.student, PairBuilder(job.student, job.adapter, job.codec), job.target, job.config)
+        return plan
 
     def _asked(self, job: Compilation, adapter: dspy.Adapter | None) -> dict:
         "What the result depends on. Two compiles that agree in it share a run folder."

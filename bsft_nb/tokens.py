@@ -28,9 +28,10 @@ class Codec:
         encoder_decoder: bool,
         max_length: int | None = None,  # of a prompt, in tokens; for a causal model with its completion
         stop_ids: tuple[int, ...] = (),  # ids that end a generation, beside the tokenizer's own
+        max_answer: int | None = None,  # of an encoder-decoder's answer, in tokens; None: its decoder counts no positions
     ):
         self.tokenizer, self.encoder_decoder = tokenizer, encoder_decoder
-        self.max_length = max_length
+        self.max_length, self.max_answer = max_length, max_answer
         self.chat = not encoder_decoder and bool(tokenizer.chat_template)
         self.stop_ids = {i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None}
         self.pad_id = next((i for i in (tokenizer.pad_token_id, *sorted(self.stop_ids)) if i is not None), 0)
@@ -100,11 +101,13 @@ def load_codec(path: Path) -> Codec:
         path = check_folder(path, str(path)).base.path
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")] + [tokenizer.model_max_length]
+    limits = [getattr(config, name, None) for name in ("max_encoder_position_embeddings", "max_position_embeddings", "n_positions")] + [tokenizer.model_max_length]
+    decoder = [getattr(config, name, None) for name in ("max_decoder_position_embeddings", "max_position_embeddings")] if config.is_encoder_decoder else []
     stop = GenerationConfig.from_pretrained(path).eos_token_id if (Path(path) / "generation_config.json").exists() else None
     return Codec(
         tokenizer,
         bool(config.is_encoder_decoder),
         max_length=next((n for n in limits if isinstance(n, int) and 0 < n < 10**7), None),
         stop_ids=tuple(stop) if isinstance(stop, list) else (stop,),
+        max_answer=next((n for n in decoder if isinstance(n, int) and n > 0), None),
     )

@@ -16,7 +16,7 @@ from .checkpoints import Checkpoint, checkpoints, install, keep_only, newest, no
 from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .frozen import freeze
-from .jobs import Job, TrainConfig  # noqa: F401  (callers look for it here)
+from .jobs import Job, TrainConfig, add_lora  # noqa: F401  (callers look for it here)
 from .models import check_folder, give_back_threads, load_weights, quiet
 from .runs import read_json, write_json
 from .tokens import Codec, load_codec
@@ -25,12 +25,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['LORA', 'load_trainable', 'save_student', 'merge', 'train', 'choose']
+__all__ = ['load_trainable', 'save_student', 'merge', 'train', 'choose']
 
 # %% ../nbs/06e_trainer.ipynb #894e8515
-LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}  # for peft=True
-
-
 def load_trainable(
     job: Job,
     last: Checkpoint | None,  # to go on from; None: from the target's weights
@@ -39,11 +36,9 @@ def load_trainable(
     settings = job.config.peft
     model = load_weights(last.path if last and not settings else Path(job.target))
     if settings:
-        from peft import LoraConfig, PeftModel, get_peft_model
+        from peft import PeftModel
 
-        kind = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-        lora = LoraConfig(**{**(LORA if settings is True else settings), "task_type": kind})
-        model = PeftModel.from_pretrained(model, last.path, is_trainable=True) if last else get_peft_model(model, lora)
+        model = PeftModel.from_pretrained(model, last.path, is_trainable=True) if last else add_lora(model, settings)
     if job.config.frozen:
         freeze(model, job.config.frozen)
     if job.config.gradient_checkpointing:

@@ -23,6 +23,7 @@ from .bootstrap import Call, check_metric, copy_program, read_score
 from .calls import Calls, is_watched, own_copy, watch
 from .events import StopSignal
 from .keys import plain
+from .programs import call_program
 
 # %% auto #0
 __all__ = ['Answer', 'evaluate', 'graded', 'reason_line', 'raised', 'lm_raised']
@@ -103,7 +104,7 @@ def _answer(program: dspy.Module, example: dspy.Example, metric: Callable | None
     callers = [*(dspy.settings.caller_modules or []), recorder]
     with dspy.context(trace=steps, max_trace_size=1 << 30, bsft_calls=calls, caller_modules=callers):
         try:
-            prediction = program(**inputs)
+            prediction = call_program(program, inputs)
             values = {"outputs": plain(prediction)}
         except Exception as e:  # a row of the table says so
             values = _error(e)

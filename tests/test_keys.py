@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -79,7 +80,7 @@ class Lazy(Base):
     def table(self):
         return {"made": time.time()}
 
-    @functools.lru_cache(maxsize=None)
+    @functools.lru_cache(maxsize=None)  # noqa: B019
     def cut(self, q):
         return q[: self.k]
 
@@ -372,11 +373,14 @@ def test_keys_are_the_same_in_each_process(tmp_path, helpers):
         program.names, program.tool, program.odd = names, tool, odd
         print(json.dumps([code_key(metric), program_key(program), teacher_key(program, {"lm": dspy.LM("x/y"), "adapter": dspy.JSONAdapter()})]))
     """))
-    found = set()
-    for seed in ("1", "2"):
-        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, env={**__import__("os").environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{Path(__file__).parents[1]}:{tmp_path}"})
-        assert done.returncode == 0, done.stderr
-        found.add(tuple(json.loads(done.stdout)))
+    path = f"{Path(__file__).parents[1]}:{tmp_path}"
+    running = [
+        subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path})
+        for seed in ("1", "2")
+    ]
+    said = [p.communicate() for p in running]
+    assert all(p.returncode == 0 for p in running), said
+    found = {tuple(json.loads(out)) for out, _ in said}
     assert len(found) == 1 and len(set(found.pop())) == 3
 
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import dropwhile, takewhile
+from itertools import dropwhile, groupby
 from typing import Any
 
 import dspy
@@ -121,11 +121,16 @@ def _error(e: Exception, where: str = "") -> dict:
 # %% ../nbs/09c_answers.ipynb #dcb986c2
 def reason_line(error: str | None) -> str:
     "Type and message of the exception that a traceback, or its text alone, ends with, in one line."
-    lines = (error or "").strip().split("\n")
+    error = (error or "").strip()
+    if "Exception Group Traceback" in error:  # drawn as a tree; the last of the group's errors tells
+        error = re.sub(r"(?m)^ *[|+][+-]* ?", "", error)
+    lines = error.split("\n")
     begins = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     said = lines[begins[-1] + 1 :] if begins else lines
     said = list(dropwhile(lambda line: not line.strip() or line[0].isspace(), said)) if begins else said  # frames are indented
-    text = " ".join(" ".join(takewhile(str.strip, said)).split())
+    paragraphs = ["\n".join(g) for full, g in groupby(said, lambda line: bool(line.strip())) if full]
+    first = paragraphs[0].rstrip() if paragraphs else ""
+    text = " ".join(" ".join(paragraphs[: 2 if first.endswith(":") else 1]).split())  # some messages begin with empty lines
     return re.sub(r"^(?:\w+\.)+(?=\w+(?::|$))", "", text)
 
 

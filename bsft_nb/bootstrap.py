@@ -172,7 +172,7 @@ class _Collection:
                 trace, error = self.attempt(now, example, None if asks else trace)
                 place = self.ledger.add(trace)
                 self.on_trace(trace, not asks)
-                self.count(error)
+                self.count(error, trace)
             else:
                 if trace.teacher != teacher:  # the list of teachers was another
                     place = self.ledger.add(trace := replace(trace, teacher=teacher))
@@ -262,13 +262,15 @@ class _Collection:
             return _failed(trace, "metric error", e)
         return judged(trace, score, self.settings.metric_threshold), None
 
-    def count(self, error: Exception | None):
+    def count(self, error: Exception | None, trace: Trace):
         "Raise once there were too many errors. Answers that do not parse are no faults."
         limit = self.settings.max_errors if self.settings.max_errors is not None else dspy.settings.max_errors
         with self.lock:
             self.errors += error is not None and not isinstance(error, AdapterParseError)
             if error is not None and self.errors >= limit:
-                raise RuntimeError(f"{self.errors} teacher attempts failed, the last with {type(error).__name__}: {error}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
+                last = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+                last = f"in the metric: {last}, at the example {trace.inputs!s:.200}" if trace.reason == "metric error" else last
+                raise RuntimeError(f"{self.errors} attempts failed, the last with {last}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
 
 
 @dataclass

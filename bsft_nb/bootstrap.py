@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import inspect
 import math
 import threading
@@ -25,14 +26,16 @@ from .calls import Calls, own_copy
 from .events import StopSignal
 from .keys import asked_key, code_key, example_key, lm_key, plain, predictor_names, program_key, signature_key, teacher_key
 from .ledger import Call, Ledger, Trace, Traces
+from .programs import NoPrediction, call_program
 from .record import NotRecorded, Record, copy_program, recorded, recorded_program, remembered, rollout
 from .runs import fingerprint
 
 _all_ = ["Call", "Trace", "Traces", "code_key", "copy_program", "example_key", "lm_key", "predictor_names", "program_key", "signature_key", "teacher_key"]
 
 # %% auto #0
-__all__ = ['read_score', 'check_metric', 'judged', 'TraceBootstrapper', 'count_traces', 'Call', 'Trace', 'Traces', 'code_key',
-           'copy_program', 'example_key', 'lm_key', 'predictor_names', 'program_key', 'signature_key', 'teacher_key']
+__all__ = ['read_score', 'is_coroutine', 'check_metric', 'judged', 'TraceBootstrapper', 'count_traces', 'Call', 'Trace', 'Traces',
+           'code_key', 'copy_program', 'example_key', 'lm_key', 'predictor_names', 'program_key', 'signature_key',
+           'teacher_key']
 
 # %% ../nbs/04d_bootstrap.ipynb #31e21bde
 def read_score(value: Any) -> float:
@@ -46,12 +49,23 @@ def read_score(value: Any) -> float:
         raise TypeError(f"the metric returned {value!r} ({type(value).__name__}); it must return a bool, a number, or a dspy.Prediction with a score") from e
 
 
+def is_coroutine(fn: Any) -> bool:
+    "Is this an async function, a partial of one, an object whose `__call__` is one, or one of these that is decorated?"
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = inspect.unwrap(fn)
+    called = fn if inspect.isroutine(fn) or isinstance(fn, type) else getattr(type(fn), "__call__", None)
+    return any(kind(called) for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction))
+
+
 def check_metric(metric: Callable | None):
     "Raise `TypeError` where `metric` cannot be called as `metric(example, prediction, trace)`."
     if metric is None:
         return
     if not callable(metric):
         raise TypeError(f"metric={metric!r} is not callable: give a function metric(example, prediction, trace=None)")
+    if is_coroutine(metric):
+        raise TypeError(f"metric {getattr(metric, '__name__', metric)!r} is an async function: what it returns is a coroutine, not a score. Write def metric(example, prediction, trace=None), and inside it asyncio.run(...) what has to be awaited")
     try:
         inspect.signature(metric).bind(None, None, None)
     except TypeError as e:
@@ -158,7 +172,7 @@ class _Collection:
                 trace, error = self.attempt(now, example, None if asks else trace)
                 place = self.ledger.add(trace)
                 self.on_trace(trace, not asks)
-                self.count(error)
+                self.count(error, trace)
             else:
                 if trace.teacher != teacher:  # the list of teachers was another
                     place = self.ledger.add(trace := replace(trace, teacher=teacher))
@@ -195,6 +209,8 @@ class _Collection:
         if known and not ran.whole:  # the program did something else this time: what is written down counts
             prediction, steps = remembered(known, self.teachers[trace.teacher].rounds[trace.attempt])
             return self.score(replace(known, teacher=trace.teacher, metric=self.metric), example, prediction, steps)
+        if isinstance(ran.failed, NoPrediction):
+            raise ran.failed  # every attempt would fail like this one
         if ran.failed:
             return _failed(ran.trace, "unparsed" if isinstance(ran.failed, AdapterParseError) else "error", ran.failed)
         return self.score(ran.trace, example, ran.prediction, ran.steps)
@@ -206,7 +222,7 @@ class _Collection:
         program, inputs = teacher.without_demo(trace.attempt, example), own_copy(example).inputs()
         try:
             with dspy.context(**{**teacher.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record, "bsft_calls": calls}):
-                prediction = program(**inputs)
+                prediction = call_program(program, inputs)
             trace.prediction = plain(prediction)
         except NotRecorded:
             pass
@@ -246,13 +262,15 @@ class _Collection:
             return _failed(trace, "metric error", e)
         return judged(trace, score, self.settings.metric_threshold), None
 
-    def count(self, error: Exception | None):
+    def count(self, error: Exception | None, trace: Trace):
         "Raise once there were too many errors. Answers that do not parse are no faults."
         limit = self.settings.max_errors if self.settings.max_errors is not None else dspy.settings.max_errors
         with self.lock:
             self.errors += error is not None and not isinstance(error, AdapterParseError)
             if error is not None and self.errors >= limit:
-                raise RuntimeError(f"{self.errors} teacher attempts failed, the last with {type(error).__name__}: {error}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
+                last = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+                last = f"in the metric: {last}, at the example {trace.inputs!s:.200}" if trace.reason == "metric error" else last
+                raise RuntimeError(f"{self.errors} attempts failed, the last with {last}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
 
 
 @dataclass

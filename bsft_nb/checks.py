@@ -13,6 +13,7 @@ import dspy
 from .bootstrap import signature_key
 from .formats import StudentAdapter, fitting, roundtrip, unwritable
 from .models import TargetError
+from .programs import entry
 from .tokens import Codec
 
 # %% auto #0
@@ -25,6 +26,8 @@ def check_programs(student: Any, teachers: list[Any]):
         if not isinstance(program, dspy.Module):
             what = f"the class {program.__name__}: call it, {program.__name__}()" if isinstance(program, type) else f"{program!r:.80}"
             raise TypeError(f"the {role} must be a dspy.Module, not {what}")
+        if entry(program) is None:
+            raise TypeError(f"the {role} {type(program).__name__} cannot be called: it has neither forward nor aforward. Write def forward(self, ...) that returns a dspy.Prediction")
         if not program.predictors():
             raise ValueError(f"the {role} {type(program).__name__} has no predictors to fine-tune: give it a dspy.Predict as an attribute (a compiled sub-module is frozen and does not count)")
     mine = dict(student.named_predictors())
@@ -63,13 +66,12 @@ def check_examples(name: str, examples: Any, student: dspy.Module, may_be_empty:
 
 
 def _not_called_with(student: dspy.Module, inputs: dict) -> str | None:
-    "Why `student` cannot be called with `inputs`, as far as its `forward` tells."
+    "Why `student` cannot be called with `inputs`, as far as its `forward` or `aforward` tells."
     if isinstance(student, dspy.Predict):
         missing = [n for n, f in student.signature.input_fields.items() if n not in inputs and f.is_required()]
         return f"missing {', '.join(missing)}" if missing else None
-    forward = getattr(type(student), "forward", None)
     try:
-        inspect.signature(forward).bind(student, **inputs)
+        inspect.signature(entry(student)).bind(student, **inputs)
     except TypeError as e:
         return str(e)
     return None

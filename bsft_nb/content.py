@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import inspect
 import json
 import types
 from collections.abc import Callable, Iterable
@@ -115,6 +116,8 @@ def describe(value: Any, reader: Reader) -> Any:
         called = functions_of("", value.__func__) if isinstance(value, types.MethodType) else ()
         reader.called += [(n, f, value.__self__, True) for n, f in called]
         return [type(value).__name__, {r: reader.say(v) for r, v in inside(value).items()}]
+    if inspect.isbuiltin(value) or inspect.ismethoddescriptor(value):  # max, str.lower, "abc".join
+        return [value.__qualname__, reader.say(getattr(value, "__self__", None))]
     if get_args(value):  # list[int], Literal["a"]
         return [str(get_origin(value)), items(get_args(value), reader)]
     return _class(value, reader, said) if isinstance(value, type) else _object(value, reader, said, skip)
@@ -155,7 +158,8 @@ def _object(value: Any, reader: Reader, said: Any, skip: Iterable[str]) -> list:
     else:
         _note_methods(kind, value, reader)
     held = None if (id(value), "") in reader.left else items(value, reader) if isinstance(value, HOLDS) else _buffer(value)
-    return [reader.say(kind), said, held, {n: reader.say(v) for n, v in found.items()}]
+    name = getattr(value, "__name__", None) if is_library(kind) else None  # of a function that is no Python function
+    return [reader.say(kind), said, held, name if isinstance(name, str) else None, {n: reader.say(v) for n, v in found.items()}]
 
 
 def _note_methods(cls: type, receiver: Any, reader: Reader):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 
 # %% auto #0
-__all__ = ['STAGES', 'OUTSIDE', 'ATTEMPTS', 'Funnel', 'funnel_text', 'where_it_ends', 'funnel_html']
+__all__ = ['STAGES', 'OUTSIDE', 'METRIC_FAILED', 'ATTEMPTS', 'Funnel', 'funnel_text', 'where_it_ends', 'funnel_html']
 
 # %% ../nbs/04e_funnel.ipynb #4e5739c2
 STAGES = {  # stage → what it is called, and what a user can do where nothing is left
@@ -24,6 +24,7 @@ STAGES = {  # stage → what it is called, and what a user can do where nothing 
     "held out": ("held out", "give a valset"),
 }
 OUTSIDE = "outside"  # calls of predictors that are not the program's, by label: beside the stages, for nothing is learned from them
+METRIC_FAILED = "the metric raised errors, which stand in traces.jsonl with their tracebacks: mend it and compile again, nobody is asked again"
 ATTEMPTS = ("tried", "ran", "parsed", "kept")  # stages that count attempts; the others count rows
 Funnel = dict[str, dict[str, int]]
 
@@ -57,7 +58,7 @@ def where_it_ends(
         by_predictor = predictors is not None and stage not in ATTEMPTS
         counts = [funnel[stage].get(p, 0) for p in predictors] if by_predictor else [funnel[stage].get("all", 0)]
         if not sum(counts):
-            return STAGES[stage]
+            return (STAGES[stage][0], METRIC_FAILED) if stage == "kept" and funnel.get("metric_errors", {}).get("all") else STAGES[stage]
     return None
 
 # %% ../nbs/04e_funnel.ipynb #d779c851

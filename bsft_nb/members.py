@@ -77,7 +77,8 @@ def outside(f: types.FunctionType) -> Iterator[tuple[dict, str, Any]]:
     found = [(home, n, home[n]) for n in sorted(names["global"]) if n in home]
     modules = [m for i in sorted(names["import"], key=str) for m in imported(home.get("__package__"), *i)]
     yield from found
-    modules += [v for _, _, v in found if isinstance(v, types.ModuleType) and v not in modules]
+    values = [v for _, _, v in found] + [c.cell_contents for c in cells(f).values()]
+    modules += [v for v in values if isinstance(v, types.ModuleType) and v not in modules]
     for module in modules:  # grows
         space = vars(module) if not is_library(module) else {}
         for n in sorted(names["attribute"] & space.keys()):

@@ -10,11 +10,13 @@ from collections.abc import Callable
 import dspy
 from dspy.lm15 import InvalidRequestError, Request, Response
 
+from .bootstrap import copy_program
+from .calls import label
 from .rows import to_messages
 from .tokens import Codec
 
 # %% auto #0
-__all__ = ['RequestRecorder', 'asked_by']
+__all__ = ['RequestRecorder', 'asked_by', 'asks_others']
 
 # %% ../nbs/08i_parity.ipynb #415f0d74
 class RequestRecorder:
@@ -63,3 +65,41 @@ def asked_by(
         return (codec or engine.codec).prompt(to_messages(recorder.requests[0]))
 
     return asked
+
+# %% ../nbs/08i_parity.ipynb #8a2d5435
+class _Nobody(dspy.LM):
+    "Stands for an LM; answers nothing, and notes in `asked` who asks."
+
+    def __init__(self):
+        super().__init__("bsft/nobody", engine=RequestRecorder(None), cache=False, num_retries=0)
+        self.asked: list[str] = []
+
+    def __deepcopy__(self, memo) -> _Nobody:
+        return self
+
+    def _refuse(self):
+        callers = dspy.settings.caller_modules or [None]
+        predictor = isinstance(callers[-1], dspy.Predict)
+        self.asked.append(label(callers[-1]) if predictor else f"dspy.settings.lm, in {type(callers[-1]).__name__}")
+        raise InvalidRequestError("a trial without an LM")
+
+    def __call__(self, *args, **kwargs):
+        self._refuse()
+
+    async def acall(self, *args, **kwargs):
+        self._refuse()
+
+
+def asks_others(program: dspy.Module, inputs: dict) -> list[str]:
+    "Which predictors, by their signatures, ask the LM that DSPy is set to when `program` runs on `inputs`. Nobody but students is asked."
+    tried, nobody = copy_program(program), _Nobody()
+    for _, module in tried.named_sub_modules(dspy.Module):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, dspy.BaseLM) and not value.model.startswith("bsft/"):
+                setattr(module, name, _Nobody())
+    try:
+        with dspy.context(lm=nobody, trace=[], send_stream=None):
+            tried(**inputs)
+    except Exception:  # the refusal, or a student's answer that the program cannot use
+        pass
+    return list(dict.fromkeys(nobody.asked))

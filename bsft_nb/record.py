@@ -5,6 +5,7 @@
 # %% ../nbs/04c_record.ipynb #7c3a4da6
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import threading
@@ -21,7 +22,8 @@ from .ledger import Ledger, Trace
 from .runs import fingerprint
 
 # %% auto #0
-__all__ = ['NotRecorded', 'Record', 'call_key', 'recorded', 'copy_program', 'rollout', 'recorded_program', 'remembered']
+__all__ = ['NotRecorded', 'Record', 'call_key', 'answers_async', 'recorded', 'copy_program', 'rollout', 'recorded_program',
+           'remembered']
 
 # %% ../nbs/04c_record.ipynb #9e991015
 class NotRecorded(BaseException):
@@ -104,6 +106,13 @@ def call_key(lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: dict) -> str:
     return fingerprint([lm.model, lm.model_type, prompt, messages, settings])
 
 # %% ../nbs/04c_record.ipynb #cd6f4266
+def answers_async(lm: dspy.BaseLM) -> bool:
+    "Can the LM be awaited? A custom engine may have no async counterpart, a class of the user's no `aforward`."
+    if not isinstance(getattr(lm, "engine", "auto"), str):
+        return getattr(lm, "_async_engine_spec", None) is not None
+    return isinstance(lm, dspy.LM) or type(lm).aforward is not dspy.BaseLM.aforward
+
+
 class _Recorded:
     "Comes before an LM's class."
 
@@ -125,6 +134,8 @@ class _Recorded:
         record = dspy.settings.get("bsft_record")
         if record is None:
             return await super().acall(prompt, messages=messages, **kwargs)
+        if not answers_async(self):
+            return await asyncio.to_thread(self, prompt, messages=messages, **kwargs)
         witness()
         key = call_key(self, prompt, messages, kwargs)
         if row := record.take(key):

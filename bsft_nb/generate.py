@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .models import decoder_start
 from .sampling import Row
-from .sharing import padding_counts
+from .sharing import company
 from .tokens import Codec
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def generate(
     each: Callable[[], None] = bool,  # called at every token
 ):
     "Fill in `answer` and `finish` of each row, all of them to the end."
-    alike, apart = defaultdict(list), len({len(r.prompt) for r in rows}) > 1 and padding_counts(model)
-    for r in rows:
-        alike[tuple(r.answer), len(r.prompt) if apart else 0].append(r)
+    alike, fits = defaultdict(list), company(model) if len(rows) > 1 else "any"
+    for i, r in enumerate(rows):
+        alike[tuple(r.answer), {"any": 0, "same length": len(r.prompt), "none": i}[fits]].append(r)
     for (begun, _), some in alike.items():
         _generate(model, codec, some, list(begun), each)
 

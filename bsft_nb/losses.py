@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from .data import Pair
-from .models import decoder_start
-from .sharing import Unshared, check_arguments, differs, probe_ids, probing, unshared_because
+from .models import TargetError, decoder_start
+from .sharing import Unshared, check_arguments, differs, probe_ids, probing, sees_ahead, unshared_because
 from .tokens import Codec
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def use_packed_attention(model: PreTrainedModel):
 
 # %% ../nbs/06a_losses.ipynb #55351fbe
 def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
-    "`model` (or a PEFT model) in a module whose `forward` takes a batch of `collate` and returns the mean loss of a completion token; its `plain_because` is what `can_share` said."
+    "`model` (or a PEFT model) in a module whose `forward` takes a batch of `collate` and returns the mean loss of a completion token; its `plain_because` is what `can_share` said. Raises `TargetError` where `model` does not write from left to right."
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -148,6 +148,8 @@ def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
     class CompletionLoss(torch.nn.Module):
         def __init__(self):
             super().__init__()
+            if sees_ahead(_base(model)):
+                raise TargetError(f"{type(_base(model)).__name__} sees the answer while it learns to write it: it reads in both directions. Choose a model that writes from left to right")
             self.model, self.config = model, model.config
             self.takes = set(inspect.signature(_base(model).forward).parameters)
             self.plain_because = can_share(model)

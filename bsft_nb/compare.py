@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .compare_file import ABSENT, COLUMNS, FAILED, FIGURES, load_index, write_rows
+from .files import to_json
 from .runs import RunFolder
 
 # %% auto #0
@@ -202,7 +203,7 @@ def _sorted(rows: np.ndarray, values: list, descending: bool) -> np.ndarray:
 
 def _found(line: bytes, search: str) -> bool:
     "Does a text in the row hold `search`? The raw line is looked at first: names of fields do not count."
-    needle, raw = search.casefold(), json.dumps(search, ensure_ascii=False)[1:-1].casefold()
+    needle, raw = search.casefold(), to_json(search).decode()[1:-1].casefold()
     if raw not in line.decode("utf-8", "replace").casefold():
         return False
     row = json.loads(line)

@@ -58,8 +58,9 @@ def faults(folder: Path, known: dict[str, str]) -> list[str]:
 # %% ../nbs/00b_contents.ipynb #ba7e9adf
 def own_path(folder: Path, recorded: str | Path) -> Path:
     "Where the file of `folder` is that is `recorded` in it: relative to it, or as an older version did, absolute."
-    here = folder / Path(recorded).name
-    return here if Path(recorded).is_absolute() and here.exists() else folder / recorded
+    path, here = Path(recorded), folder / Path(recorded).name
+    inside = not path.is_absolute() and ".." not in path.parts  # a file that somebody sent does not lead elsewhere
+    return folder / path if inside else here if here.exists() or not path.is_absolute() else path
 
 
 def recorded_path(folder: Path, path: Path) -> str:

@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'ELSEWHERE', 'FULL', 'IN_THE_WAY', 'WAYS_OUT', 'explained', 'make_folder', 'beside', 'replacing', 'Damaged',
-           'to_json', 'write_json', 'read_json', 'append_line', 'Lines', 'row_of', 'scan_lines', 'iter_lines',
-           'read_lines']
+__all__ = ['logger', 'ELSEWHERE', 'FULL', 'IN_THE_WAY', 'WAYS_OUT', 'explained', 'make_folder', 'private_opener', 'beside',
+           'replacing', 'Damaged', 'to_json', 'write_json', 'read_json', 'append_line', 'Lines', 'row_of', 'scan_lines',
+           'iter_lines', 'read_lines']
 
 # %% ../nbs/00_files.ipynb #78f8fa9e
 ELSEWHERE = "set BSFT_HOME to another folder, or give run_dir="
@@ -61,7 +61,7 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def _private(path: str, flags: int) -> int:
+def private_opener(path: str, flags: int) -> int:
     "An opener for `open`: what it makes is its owner's alone."
     return os.open(path, flags, 0o600)
 
@@ -78,7 +78,7 @@ def replacing(path: Path, private: bool = True) -> Iterator[BinaryIO]:
     made = beside(path)
     with explained(path):
         try:
-            with open(made, "xb", opener=_private if private else None) as f:
+            with open(made, "xb", opener=private_opener if private else None) as f:
                 if path.exists():
                     os.chmod(made, stat.S_IMODE(path.stat().st_mode))
                 yield f
@@ -149,7 +149,7 @@ def _append(f: BinaryIO, line: bytes) -> int:
 
 def append_line(path: Path, obj: Any):
     "Append `obj` to the JSON-lines file `path` as one line."
-    with explained(path), open(path, "ab+", buffering=0, opener=_private) as f:
+    with explained(path), open(path, "ab+", buffering=0, opener=private_opener) as f:
         _append(f, to_json(obj) + b"\n")
 
 
@@ -160,7 +160,7 @@ class Lines:
         self.path = Path(path)
         make_folder(self.path.parent)
         with explained(path):
-            self._lock, self._file = threading.Lock(), open(self.path, "ab+", buffering=0, opener=_private)
+            self._lock, self._file = threading.Lock(), open(self.path, "ab+", buffering=0, opener=private_opener)
 
     def append(self, row: dict) -> int:
         "Write `row` as a line; returns the offset at which it begins."

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from .checkpoints import Checkpoint, checkpoints, newest, record_score, scores
 from .data import DataError
 from .events import EventLog, Stopped, StopSignal
+from .files import private_opener
 from .jobs import Job
 from .runs import RunFolder, this_process, write_json
 from .trainer import choose, train
@@ -117,9 +118,9 @@ def unscored(jobs: list[Job]) -> list[tuple[Job, Checkpoint]]:
 def start_process(folder: RunFolder, models: list[str]) -> subprocess.Popen:
     "Train the jobs `models` of the run, one after another, in a new process."
     package = Path(importlib.util.find_spec("bsft_nb").origin).absolute().parents[1]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))}
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-c", "from bsft_nb.launch import main; main()", str(folder.path), *models]
-    with open(folder / "train.log", "ab") as out:
+    with open(folder / "train.log", "ab", opener=private_opener) as out:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=env)
 
 

@@ -264,4 +264,6 @@ class TextProgress:
     def _say(self, line: str):
         if line != self.line:
             self.said, self.line = self.clock(), line
-            print(line, file=self.out or sys.stdout, flush=True)
+            out = self.out or sys.stdout
+            encoding = getattr(out, "encoding", None) or "utf-8"  # of a terminal that may know fewer characters than a text has
+            print(line.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)

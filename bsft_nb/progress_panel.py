@@ -162,7 +162,7 @@ def _event(line: bytes) -> Event | None:
         return None
 
 # %% ../nbs/10b_progress_panel.ipynb #a4788adc
-HOW_TO_STOP = "This cell blocks the kernel, so a button would not be heard: stop it with the kernel's interrupt (■), or with “bsft stop {run}” in a terminal. What is finished is kept."
+HOW_TO_STOP = "This cell blocks the kernel, so a button would not be heard: stop it with the kernel's interrupt (■), or with “bsft stop{run}” in a terminal. What is finished is kept."
 
 
 class ProgressPanel:
@@ -176,11 +176,11 @@ class ProgressPanel:
     ):
         import ipywidgets
 
-        self.run, self.poll, self.state, self.place = run, poll, State(run=run.id), None
+        self.run, self.poll, self.state, self.place = run, poll, State(run=run.folder.id), None  # the id may not be known yet
         self._lock, self._over = threading.RLock(), threading.Event()
         self.text = text_box()
         self.stop_button = button("Stop", self.stop, "ask the run to stop; finished work is kept", "warning")
-        how = text_box(page(tag("span", HOW_TO_STOP.format(run=run.id), QUIET)))
+        how = text_box(page(tag("span", HOW_TO_STOP.format(run=f" {run.folder.id}".rstrip()), QUIET)))
         self.widget = ipywidgets.VBox([self.text, how if blocking else row(self.stop_button)])
         self.paint()
 
@@ -245,7 +245,7 @@ class ProgressPanel:
                 self._look()
                 self.paint()
             except Exception:  # a view must not end with a traceback in somebody's training
-                logger.exception("the panel of run %s could not be painted", self.run.id)
+                logger.exception("the panel of run %s could not be painted", self.run.folder.id)
 
     def _look(self):
         "Take in what another process wrote; end with a run that ended without a word."
@@ -256,7 +256,7 @@ class ProgressPanel:
             self(Event("done", time.time(), {"status": self.run.status or "died"}))
 
     def __repr__(self) -> str:
-        return f"ProgressPanel({self.run.id!r}, {self.state.status or self.state.stage})"
+        return f"ProgressPanel({self.run.folder.id!r}, {self.state.status or self.state.stage})"
 
 # %% ../nbs/10b_progress_panel.ipynb #76d76100
 def show_progress(run: Run, blocking: bool = False) -> ProgressPanel:

@@ -16,16 +16,18 @@ from pathlib import Path
 
 import dspy
 
+from .background import ending
 from .bootstrap import Trace, TraceBootstrapper, Traces, copy_program, count_traces, example_key, signature_key
 from .checkpoints import checkpoints, ranked, scores
 from .checks import fit_adapter, signature_spec
+from .claims import Busy, alone
 from .data import Built, build, build_from_pairs, check_rows, held_out, save_pairs
 from .engine import keep_format
 from .events import Stopped
 from .exchange import export_traces, read_pairs, read_traces
 from .formats import adapter_state
 from .jobs import Job, TrainConfig
-from .launch import Busy, launch
+from .launch import launch
 from .models import Target, give_back_threads
 from .pairs import DataError, Pair, PairBuilder, check_parity
 from .parity import asked_by
@@ -36,7 +38,7 @@ from .scoring import Scoring, with_students
 from .tokens import Codec
 
 # %% auto #0
-__all__ = ['ledger_path', 'Compilation', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'train_and_choose']
+__all__ = ['ledger_path', 'Compilation', 'how_ended', 'gave_up', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'train_and_choose']
 
 # %% ../nbs/11e_stages.ipynb #da830f04
 def ledger_path(program: dspy.Module) -> Path:
@@ -68,10 +70,29 @@ class Compilation:
     max_calls: int | None = None
     traces: str | Path | None = None  # file to take the place of bootstrapping
     pairs: str | Path | list[Pair] | None = None  # to take the place of bootstrapping and building
+    plan: dict = field(default_factory=dict)  # what the preflight said
 
-    def open(self):
-        "Open the run folder; what an earlier compile with other arguments left there is removed. Raises `Busy` where that one still trains."
-        self.folder = RunFolder(self.path)
+    def open(self, folder: RunFolder | None = None):
+        "Give the run its folder. An earlier stop request is forgotten, unless somebody is there to hear it."
+        if not self.path.exists() or not RunFolder(self.path).presence("compile").held:
+            (self.path / "control").unlink(missing_ok=True)
+        self.folder = folder or RunFolder()
+        self.folder.open(self.path)
+
+    def run(self) -> dspy.Module:
+        "All stages, once nobody else works on the run. Raises `Busy`, `Stopped` and what the stages raise."
+        mine = False
+        try:
+            with alone(self.folder, self.asked["key"]):
+                mine = True
+                return self._run()
+        except BaseException as e:
+            if not mine:
+                gave_up(self.folder, e)
+            raise
+
+    def _make_room(self):
+        "Remove what an earlier compile with other arguments left. Raises `Busy` where that one still trains."
         if self.folder.info and self.folder.info.get("key") != self.asked["key"]:  # only with run_dir=
             if self.folder.trains:
                 raise Busy(f"run_dir={str(self.path)!r}: another compile still trains there. Wait for it, stop it with bsft_nb.attach({str(self.path)!r}).stop(), or give another folder")
@@ -80,20 +101,22 @@ class Compilation:
             for name in ("program.json", "compare.jsonl", "report.html", "traces.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
             self.folder.update(models={}, seconds={}, scores={})
-        self.folder.stop_signal.clear()
 
-    def run(self) -> dspy.Module:
+    def _run(self) -> dspy.Module:
         "All stages; notes in the run folder how it ended."
         folder, log, began = self.folder, self.folder.log, time.time()
+        self._make_room()
         log.emit("run", id=folder.id, note=f"run {folder.id}: {type(self.student).__name__} to {self.target.name}, in {_near(folder.path)}")
         try:
-            folder.update(status="running", worker=this_process(), **self.asked)
+            folder.update(status="running", worker={**this_process(), "began": began}, preflight=self.plan, **self.asked)
             models = self._finished() or self._work()
             compiled = with_students(self.student, models, folder.id)
             compiled.save(folder / "program.json")
             folder.update(status="finished", models={k: str(v) for k, v in models.items()})
         except BaseException as e:
-            status = "stopped" if isinstance(e, (Stopped, KeyboardInterrupt)) else "failed"
+            status = how_ended(e)
+            if status == "failed" and ending():  # this interpreter's end is not the run's
+                raise
             folder.update(status=status, error=f"{type(e).__name__}: {e}")
             log.emit("error", type=type(e).__name__, message=str(e))
             log.emit("done", status=status, note=f"{status}: {str(e) or type(e).__name__}")
@@ -126,6 +149,19 @@ class Compilation:
     def warn(self, note: str):
         "Tell something that a person should know."
         self.folder.log.emit("warn", note=note)
+
+
+def how_ended(error: BaseException) -> str:
+    "The status of a run that ended with `error`."
+    return "stopped" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
+
+
+def gave_up(folder: RunFolder, error: BaseException):
+    "Say that the work ended before it began. The folder is not there, or somebody else's: nothing is written in it."
+    status, said = how_ended(error), str(error) or type(error).__name__
+    folder.leave(status, f"{type(error).__name__}: {error}")
+    folder.log.tell("error", type=type(error).__name__, message=said)
+    folder.log.tell("done", status=status, note=f"{status}: {said}")
 
 
 def _near(path: Path) -> Path:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import dspy
 import numpy as np
@@ -77,10 +80,21 @@ class _Index:
         }
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        temporary = _index_path(path).with_suffix(".tmp")
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(_index_path(path))
+        with _replacing(_index_path(path)) as f:
+            f.write(buffer.getvalue())
         return arrays
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    "A file that takes the place of `path` once it is whole; of its own name, since others may be writing one too."
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(fd, "wb") as f:
+            yield f
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _index_path(path: Path) -> Path:
@@ -125,13 +139,11 @@ def _finite(value: Any) -> Any:
 def write_rows(path: Path, rows: Iterable[dict]):
     "Write `rows` to the JSON-lines file `path`, whole or not at all, and the index beside it."
     path, index = Path(path), _Index()
-    temporary = path.with_suffix(".rows.tmp")
-    with open(temporary, "wb") as f:
+    with _replacing(path) as f:
         for row in rows:
             line = _line(row)
             f.write(line)
             index.add(len(line), json.loads(line))
-    temporary.replace(path)
     index.save(path)
 
 

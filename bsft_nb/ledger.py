@@ -9,12 +9,17 @@ import json
 import logging
 import os
 import threading
+import time
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from .atwork import AtWork
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +34,7 @@ class Lines:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock, self._file = threading.Lock(), open(self.path, "ab+", buffering=0)
+        self._seen = 0  # up to here `fresh` has given what there is
 
     def append(self, row: dict) -> int:
         "Write `row` as a line; returns the offset at which it begins."
@@ -37,7 +43,17 @@ class Lines:
             torn = self._file.seek(0, os.SEEK_END) and (self._file.seek(-1, os.SEEK_END), self._file.read(1))[1] != b"\n"
             if self._file.write(b"\n" * torn + line) != torn + len(line):
                 raise OSError(f"{self.path}: a line could not be written whole. Is the disk full?")
-            return self._file.tell() - len(line)
+            at = self._file.tell() - len(line)
+            if at == self._seen:  # nobody else has written: not read back
+                self._seen += len(line)
+            return at
+
+    def fresh(self) -> Iterator[tuple[int, Any]]:
+        "Offset and content of the whole lines that others have written since the last call; some of one's own may be among them."
+        with self._lock:
+            start, end = self._seen, _whole(self._file)
+            self._seen = max(start, end)
+        yield from takewhile(lambda row: row[0] < end, scan_lines(self.path, start)) if start < end else ()
 
     def at(self, offset: int) -> dict:
         "The row that begins at `offset`."
@@ -50,10 +66,23 @@ class Lines:
         self._file.close()
 
 
-def scan_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    "Offset and content of each whole line of the JSON-lines file `path`, one at a time; broken ones are left out."
-    offset = 0
+def _whole(f) -> int:
+    "Where the last whole line of an open file ends: another process may be in the middle of one."
+    end = f.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        f.seek(start)
+        found = f.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def scan_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, Any]]:
+    "Offset and content of each whole line of the JSON-lines file `path` from `offset` on, one at a time; broken ones are left out."
     with open(path, "rb") as f:
+        f.seek(offset)
         for line in f:
             try:
                 if line.endswith(b"\n") and line.strip():
@@ -152,10 +181,35 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.attempts, self.calls = Lines(path), Lines(calls_path(path))
-        self._attempts = {_short(row): offset for offset, row in scan_lines(path) if row.get("key")}
-        self._calls, self._lock = defaultdict(lambda: array("q")), threading.Lock()
-        for offset, row in scan_lines(self.calls.path):
-            self._calls[_short(row)].append(offset)
+        self._attempts, self._calls, self._lock = {}, defaultdict(lambda: array("q")), threading.Lock()
+        self._at_work = AtWork.of(path)
+        self.refresh()
+
+    @contextmanager
+    def claim(
+        self,
+        key: str,  # of an attempt
+        check: Callable[[], None] = lambda: None,  # called while it waits; ends the wait by raising
+    ) -> Iterator[None]:
+        "Be the only one, in any thread and process, who works at the attempt; what others have written by then is known."
+        while not self._at_work.take(int(key, 16)):
+            check()
+            time.sleep(0.02)
+        try:
+            self.refresh()
+            yield
+        finally:
+            self._at_work.give(int(key, 16))
+
+    def refresh(self):
+        "Read what other threads and processes have written since."
+        with self._lock:
+            for offset, row in self.attempts.fresh():
+                if row.get("key"):
+                    self._attempts[_short(row)] = max(offset, self._attempts.get(_short(row), 0))
+            for offset, row in self.calls.fresh():
+                if offset not in self._calls[_short(row)]:
+                    self._calls[_short(row)].append(offset)
 
     def find(self, key: str) -> tuple[int, Trace] | None:
         "Place and content of the attempt `key` as it was scored last."
@@ -164,7 +218,9 @@ class Ledger:
 
     def add(self, trace: Trace) -> int:
         "Write an attempt down; returns its place."
-        offset = self._attempts[int(trace.key, 16)] = self.attempts.append(trace.row())
+        offset = self.attempts.append(trace.row())
+        with self._lock:
+            self._attempts[int(trace.key, 16)] = offset
         return offset
 
     def calls_of(self, key: str) -> list[dict]:
@@ -175,12 +231,14 @@ class Ledger:
         "Write a completed LM call down under `key`."
         offset = self.calls.append({"key": key, **call})
         with self._lock:
-            self._calls[int(key, 16)].append(offset)
+            if offset not in self._calls[int(key, 16)]:  # it may have been read back already
+                self._calls[int(key, 16)].append(offset)
 
     def close(self):
         "Close the files."
         self.attempts.close()
         self.calls.close()
+        self._at_work.close()
 
 
 def calls_path(ledger: Path) -> Path:

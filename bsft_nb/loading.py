@@ -10,6 +10,7 @@ from pathlib import Path
 import dspy
 
 import bsft_nb.runs as runs
+from .claims import alone
 from .engine import StudentEngine, StudentPredict, in_dtype, keep_format
 from .handle import Run
 from .jobs import Job
@@ -82,9 +83,15 @@ def finish(folder: RunFolder, program: dspy.Module | None) -> dspy.Module:
     if not (folder / "program.json").exists():
         if program is None:
             raise ValueError(f"run {folder.id} was compiled for a program that this process does not have: give it, run.result(program=MyProgram())")
-        chosen = collect(folder)
-        models = {p: chosen[m] for m in chosen for p in Job.load(folder, m).predictors}
-        with_students(program, models, folder.id).save(folder / "program.json")
-        folder.update(status="finished", models={k: str(v) for k, v in models.items()})
-        folder.log.emit("done", status="finished", note="finished: the training outlived its kernel")
+        with alone(folder, folder.info.get("key", "")):  # a compile of the same may be doing this too
+            if not (folder / "program.json").exists():
+                _bring_to_end(folder, program)
     return load(folder.path, program)
+
+
+def _bring_to_end(folder: RunFolder, program: dspy.Module):
+    chosen = collect(folder)
+    models = {p: chosen[m] for m in chosen for p in Job.load(folder, m).predictors}
+    with_students(program, models, folder.id).save(folder / "program.json")
+    folder.update(status="finished", models={k: str(v) for k, v in models.items()})
+    folder.log.emit("done", status="finished", note="finished: the training outlived its kernel")

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from .events import Event, EventLog, StopSignal, read_lines
-from .presence import Presence, this_process
+from .presence import Presence, alive, this_process
+
+_all_ = ["alive", "this_process"]
 
 # %% auto #0
 __all__ = ['write_json', 'read_json', 'fingerprint', 'code_fingerprint', 'home', 'RunFolder', 'find_run', 'list_runs', 'Run',
-           'attach']
+           'attach', 'alive', 'this_process']
 
 # %% ../nbs/01_runs.ipynb #802f98c4
 def write_json(path: Path, obj: Any):

@@ -13,7 +13,7 @@ import dspy
 from .bootstrap import check_metric
 from .models import is_here
 from .progress import reduce_all
-from .progress_panel import ProgressPanel, Tail
+from .progress_panel import ProgressPanel
 from .runs import Run
 from .teleprompter import BootstrapFinetune
 from .widgets import BAD, CODE, QUIET, Html, button, page, row, show, tag, text_box
@@ -139,8 +139,9 @@ class CompilePanel:
             self.run.stop()
 
     def _follow(self, run: Run):
-        view = ProgressPanel(run, poll=Tail(run.folder.log.path))
-        view.state = reduce_all(view.poll(), view.state)
+        view = ProgressPanel(run)
+        run.folder.log.subscribe(view)
+        view.state = reduce_all(run.events, view.state)
         self.widget.children = (*self.widget.children[:-1], view.text)
         view.begin(_Place(self))
 

@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import dropwhile, groupby
 from typing import Any
-from itertools import dropwhile, takewhile
 
 import dspy
 
@@ -23,6 +23,7 @@ from .bootstrap import Call, check_metric, copy_program, read_score
 from .calls import Calls, is_watched, own_copy, watch
 from .events import StopSignal
 from .keys import plain
+from .programs import call_program
 
 # %% auto #0
 __all__ = ['Answer', 'evaluate', 'graded', 'reason_line', 'raised', 'lm_raised']
@@ -103,7 +104,7 @@ def _answer(program: dspy.Module, example: dspy.Example, metric: Callable | None
     callers = [*(dspy.settings.caller_modules or []), recorder]
     with dspy.context(trace=steps, max_trace_size=1 << 30, bsft_calls=calls, caller_modules=callers):
         try:
-            prediction = program(**inputs)
+            prediction = call_program(program, inputs)
             values = {"outputs": plain(prediction)}
         except Exception as e:  # a row of the table says so
             values = _error(e)
@@ -120,11 +121,16 @@ def _error(e: Exception, where: str = "") -> dict:
 # %% ../nbs/09c_answers.ipynb #dcb986c2
 def reason_line(error: str | None) -> str:
     "Type and message of the exception that a traceback, or its text alone, ends with, in one line."
-    lines = (error or "").strip().split("\n")
+    error = (error or "").strip()
+    if "Exception Group Traceback" in error:  # drawn as a tree; the last of the group's errors tells
+        error = re.sub(r"(?m)^ *[|+][+-]* ?", "", error)
+    lines = error.split("\n")
     begins = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
     said = lines[begins[-1] + 1 :] if begins else lines
     said = list(dropwhile(lambda line: not line.strip() or line[0].isspace(), said)) if begins else said  # frames are indented
-    text = " ".join(" ".join(takewhile(str.strip, said)).split())
+    paragraphs = ["\n".join(g) for full, g in groupby(said, lambda line: bool(line.strip())) if full]
+    first = paragraphs[0].rstrip() if paragraphs else ""
+    text = " ".join(" ".join(paragraphs[: 2 if first.endswith(":") else 1]).split())  # some messages begin with empty lines
     return re.sub(r"^(?:\w+\.)+(?=\w+(?::|$))", "", text)
 
 

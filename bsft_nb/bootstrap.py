@@ -23,7 +23,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from .calls import Calls, own_copy
-from .events import StopSignal
+from .events import Stopped, StopSignal
 from .keys import asked_key, code_key, example_key, lm_key, plain, predictor_names, program_key, signature_key, teacher_key
 from .ledger import Call, Ledger, Trace, Traces
 from .programs import NoPrediction, call_program
@@ -162,24 +162,32 @@ class _Collection:
             if self.over.is_set():
                 return
             now = Trace(key, attempt, teacher, plain(example.inputs()), metric=self.metric, key=self.teachers[teacher].attempt_key(key, attempt))
-            place, trace = self.ledger.find(now.key) or (None, None)
-            if trace and trace.old:
-                place, trace = self.renew(now, example, trace) or (None, None)
-            asks = trace is None or trace.reason == "error"
-            if asks and not self.may_begin(teacher):
-                return
-            if asks or trace.reason == "metric error" or (trace.metric != self.metric and trace.reason != "unparsed"):
-                trace, error = self.attempt(now, example, None if asks else trace)
-                place = self.ledger.add(trace)
-                self.on_trace(trace, not asks)
-                self.count(error, trace)
-            else:
-                if trace.teacher != teacher:  # the list of teachers was another
-                    place = self.ledger.add(trace := replace(trace, teacher=teacher))
-                self.on_trace(trace, True)
+            with self.ledger.claim(now.key, self.go_on):
+                place, trace = self.ledger.find(now.key) or (None, None)
+                if trace and trace.old:
+                    place, trace = self.renew(now, example, trace) or (None, None)
+                asks = trace is None or trace.reason == "error"
+                if asks and not self.may_begin(teacher):
+                    return
+                if asks or trace.reason == "metric error" or (trace.metric != self.metric and trace.reason != "unparsed"):
+                    trace, error = self.attempt(now, example, None if asks else trace)
+                    place = self.ledger.add(trace)
+                    self.on_trace(trace, not asks)
+                    self.count(error, trace)
+                else:
+                    if trace.teacher != teacher:  # the list of teachers was another
+                        place = self.ledger.add(trace := replace(trace, teacher=teacher))
+                    self.on_trace(trace, True)
             yield place
             if trace.kept:
                 return
+
+    def go_on(self):
+        "Raise where a wait for another run's attempt is of no use any more."
+        if self.stop:
+            self.stop.check()
+        if self.over.is_set():
+            raise Stopped("another thread of this bootstrapping has ended it")
 
     def in_ledger(self, teacher: int, key: str, example: dspy.Example) -> Iterator[Trace]:
         "The rounds for one example that were run to their end, up to the first that was kept."

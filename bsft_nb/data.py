@@ -18,6 +18,7 @@ import dspy
 
 from .bootstrap import Call, Trace, count_traces, example_key
 from .dedupe import CONFLICTS, deduplicate, id_bytes, merge_alike, normalised, settle
+from .files import explained, make_folder
 from .funnel import OUTSIDE, Funnel, funnel_text, where_it_ends
 from .pairs import DataError, Pair, PairBuilder
 from .runs import fingerprint
@@ -275,7 +276,8 @@ def save_pairs(built: Built, folder: Path):
     datasets.disable_progress_bars()
     try:
         sets = {"train": built.train, "held_out": built.held}
-        datasets.DatasetDict({k: to_dataset(rows) for k, rows in sets.items() if rows}).save_to_disk(str(folder))  # a set without rows could not be read again
+        with explained(make_folder(folder)):
+            datasets.DatasetDict({k: to_dataset(rows) for k, rows in sets.items() if rows}).save_to_disk(str(folder))  # a set without rows could not be read again
     finally:
         if not silent:
             datasets.enable_progress_bars()

@@ -110,6 +110,18 @@ class EventLog:
                 logger.exception("a subscriber of %s failed and is dropped", self.path)
                 self._subscribers.remove(call)
 
+    def tell(self, kind: str, **data):
+        "Hand an event to the subscribers alone: what concerns who works here, and is not the run's."
+        self._tell(Event(kind, time.time(), data))
+
+    def moved(self, path: Path) -> EventLog:
+        "The log at `path`, with the events of this one added and its subscribers."
+        log = EventLog(path)
+        for event in self.read():
+            append_line(path, asdict(event))
+        log._subscribers = self._subscribers
+        return log
+
     def subscribe(self, call: Callable[[Event], None]) -> Callable[[], None]:
         "Call `call(event)` for each later event. Returns a function that ends the subscription."
         self._subscribers.append(call)
@@ -149,11 +161,12 @@ class StopSignal:
         self.control = Path(control)
         self._flag, self._looked = False, 0.0  # no lock: a signal handler may set it
 
-    def request(self):
-        "Ask whoever works on this run to stop."
+    def request(self, here: bool = False):
+        "Ask whoever works on this run to stop; with `here`, only whoever has this object."
         self._flag = True
-        with explained(self.control):
-            os.close(os.open(self.control, os.O_CREAT | os.O_WRONLY, 0o600))  # empty: there is room for a name where there is none for content
+        if not here:
+            with explained(self.control):
+                os.close(os.open(self.control, os.O_CREAT | os.O_WRONLY, 0o600))  # empty: there is room for a name where there is none for content
 
     def clear(self):
         "Forget an earlier request: a new start has the run's word."

@@ -14,6 +14,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -161,12 +162,23 @@ class Lines:
         make_folder(self.path.parent)
         with explained(path):
             self._lock, self._file = threading.Lock(), open(self.path, "ab+", buffering=0, opener=private_opener)
+        self._seen = 0  # up to here `fresh` has given what there is
 
     def append(self, row: dict) -> int:
         "Write `row` as a line; returns the offset at which it begins."
         line = to_json(row) + b"\n"
         with self._lock, explained(self.path):
-            return _append(self._file, line)
+            at = _append(self._file, line)
+            if at == self._seen:  # nobody else has written: not read back
+                self._seen += len(line)
+            return at
+
+    def fresh(self) -> Iterator[tuple[int, Any]]:
+        "Offset and content of the whole lines that others have written since the last call; some of one's own may be among them."
+        with self._lock:
+            start, end = self._seen, _whole(self._file)
+            self._seen = max(start, end)
+        yield from takewhile(lambda row: row[0] < end, scan_lines(self.path, offset=start)) if start < end else ()
 
     def at(self, offset: int) -> dict:
         "The row that begins at `offset`."
@@ -178,6 +190,19 @@ class Lines:
         "Close the file. Reading stays possible."
         self._file.close()
 
+
+def _whole(f: BinaryIO) -> int:
+    "Where the last whole line of an open file ends: another process may be in the middle of one."
+    end = f.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        f.seek(start)
+        found = f.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
 # %% ../nbs/00_files.ipynb #bdb95b8f
 def row_of(line: bytes, kind: type = dict) -> Any:
     "What a line of JSON holds; `None` where it is broken, blank or of another `kind`."
@@ -188,10 +213,15 @@ def row_of(line: bytes, kind: type = dict) -> Any:
     return row if isinstance(row, kind) else None
 
 
-def scan_lines(path: Path, kind: type = dict) -> Iterator[tuple[int, Any]]:
+def scan_lines(
+    path: Path,
+    kind: type = dict,
+    offset: int = 0,  # where to begin: at the beginning of a line
+) -> Iterator[tuple[int, Any]]:
     "Offset and content of each whole line of the JSON-lines file `path`, one at a time; others are left out, with a warning."
-    offset, left_out = 0, 0
+    left_out = 0
     with explained(path, "read"), open(path, "rb") as f:
+        f.seek(offset)
         for line in f:
             row = row_of(line, kind)
             if row is not None:

@@ -37,7 +37,7 @@ class Run(runs.Run):
     @property
     def traces(self) -> Traces:
         "Every teacher attempt of this run, read from the disk as it is looked at."
-        return load_traces(self.folder / "traces.jsonl")
+        return load_traces(self.path / "traces.jsonl")
 
     @property
     def pairs(self) -> DatasetDict:
@@ -73,7 +73,7 @@ class Run(runs.Run):
         return export_pairs(load_pairs(self._there("pairs", "no pairs yet"))[0], path, form)
 
     def _there(self, name: str, why: str) -> Path:
-        path = self.folder / name
+        path = self.path / name
         if not path.exists():
             raise FileNotFoundError(f"run {self.id} has {why} (status: {self.status})")
         return path

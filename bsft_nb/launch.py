@@ -12,83 +12,26 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from .checkpoints import Checkpoint, checkpoints, newest, record_score, scores
+from .claims import Busy, busy, claim, holder, interrupt_stops, only_training
 from .data import DataError
-from .events import EventLog, Stopped, StopSignal
+from .events import EventLog, Stopped
 from .files import private_opener
 from .jobs import Job
-from .runs import RunFolder, this_process, write_json
+from .runs import RunFolder
 from .trainer import choose, train
 
+_all_ = ["Busy", "claim", "interrupt_stops"]
+
 # %% auto #0
-__all__ = ['Score', 'MODES', 'Busy', 'Died', 'claim', 'interrupt_stops', 'score_checkpoint', 'unscored', 'start_process', 'main',
-           'follow', 'check_ended', 'launch', 'collect']
-
-# %% ../nbs/07a_launch.ipynb #814da27d
-class Busy(RuntimeError):
-    "Another process, or another thread, trains this run."
-
-
-class Died(RuntimeError):
-    "The process that trained is gone, without a word."
-
-
-@contextmanager
-def claim(
-    folder: RunFolder,
-    mode: str,  # `inline` or `process`
-    models: list[str],  # names of the jobs, in order
-) -> Iterator[None]:
-    "Be the one who trains this run, and note in `job.json` who that is and how it ended. Raises `Busy`."
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Busy(_busy(folder)) from None
-    about = {**this_process(), "mode": mode, "jobs": models}
-    try:
-        write_json(folder / "job.json", {**about, "status": "running"})
-        yield
-        write_json(folder / "job.json", {**about, "status": "trained"})
-    except BaseException as e:
-        ended = "stopped" if isinstance(e, (Stopped, KeyboardInterrupt)) else "failed"
-        write_json(folder / "job.json", {**about, "status": ended, "error": {"type": type(e).__name__, "message": str(e)}})
-        raise
-    finally:
-        lock.release()
-
-
-def _busy(folder: RunFolder) -> str:
-    who = folder.trainer
-    return f"run {folder.id} is being trained by process {who.get('pid')} since {time.strftime('%H:%M:%S', time.localtime(who.get('started')))}: wait for it, stop it with bsft_nb.attach({folder.id!r}).stop(), or use another run_dir="
-
-# %% ../nbs/07a_launch.ipynb #090e9429
-@contextmanager
-def interrupt_stops(stop: StopSignal) -> Iterator[None]:
-    "Within, the first interrupt (Ctrl-C, the kernel's stop button) asks to stop. Only in the main thread."
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def first(signum, frame):
-        signal.signal(signal.SIGINT, before)
-        stop.request()
-
-    before = signal.signal(signal.SIGINT, first) or signal.default_int_handler
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+__all__ = ['Score', 'MODES', 'score_checkpoint', 'unscored', 'start_process', 'main', 'follow', 'Died', 'check_ended', 'launch',
+           'collect', 'Busy', 'claim', 'interrupt_stops']
 
 # %% ../nbs/07a_launch.ipynb #c4d6e2da
 Score = Callable[[Path, int], float]  # a student's folder and its epoch → the user's metric, higher is better
@@ -155,6 +98,10 @@ def follow(
             time.sleep(0.05)
 
 
+class Died(RuntimeError):
+    "The process that trained is gone, without a word."
+
+
 def check_ended(folder: RunFolder, process: subprocess.Popen | None = None):
     "Return where the training came to its end; raise what ended it otherwise: what it raised, or `Died`."
     about = folder.trainer
@@ -195,8 +142,10 @@ def launch(
     with interrupt_stops(folder.stop_signal):
         if folder.trains:
             if folder.trainer["jobs"] != models or any(replace(Job.load(folder, j.model), scored=j.scored) != j for j in jobs):
-                raise Busy(_busy(folder))
-            return collect(folder, score)
+                raise Busy(busy(folder))
+            folder.log.emit("data", note=f"run {folder.id} is being trained by {holder(folder, 'train')}: following it. Stop ends that training, and keeps a checkpoint")
+            return _collected(folder, score)
+        folder.stop_signal.check()  # before a process begins that would outlive us
         for job in jobs:
             job.save()
         if mode == "process":
@@ -204,7 +153,7 @@ def launch(
             follow(folder, jobs, score, process)
             check_ended(folder, process)
         else:
-            with claim(folder, mode, models):
+            with only_training(folder), claim(folder, mode, models):
                 for job in jobs:
                     _train_here(job, folder, score)
     return {j.model: choose(j) for j in jobs}
@@ -223,8 +172,12 @@ def collect(
     "What `launch` returns, for a training that another process launched: waits for it, and chooses. Raises as `launch`."
     if not folder.trainer:
         raise FileNotFoundError(f"run {folder.id} has no training: compile first")
-    jobs = [Job.load(folder, m) for m in folder.trainer["jobs"]]
     with interrupt_stops(folder.stop_signal):
-        follow(folder, jobs, score)
+        return _collected(folder, score)
+
+
+def _collected(folder: RunFolder, score: Score | None) -> dict[str, Path]:
+    jobs = [Job.load(folder, m) for m in folder.trainer["jobs"]]
+    follow(folder, jobs, score)
     check_ended(folder)
     return {j.model: choose(j) for j in jobs}

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .atwork import AtWork
 from .files import Lines, iter_lines, replacing, scan_lines  # noqa: F401  (iter_lines: callers look for it here)
 
 logger = logging.getLogger(__name__)
@@ -148,20 +151,43 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.attempts, self.calls = Lines(path), Lines(calls_path(path))
-        self._attempts, left_out = {}, 0
-        self._calls, self._lock = defaultdict(lambda: array("q")), threading.Lock()
-        for offset, row in scan_lines(path):
-            if not is_attempt(row):
-                left_out += 1
-            elif (key := key_number(row)) is not None:  # traces that were given have no key
-                self._attempts[key] = offset
-        for offset, row in scan_lines(self.calls.path):
-            if is_call(row) and (key := key_number(row)) is not None:
-                self._calls[key].append(offset)
-            else:
-                left_out += 1
+        self._attempts, self._calls, self._lock = {}, defaultdict(lambda: array("q")), threading.Lock()
+        self._at_work = AtWork.of(path)
+        self.refresh()
+
+    @contextmanager
+    def claim(
+        self,
+        key: str,  # of an attempt
+        check: Callable[[], None] = lambda: None,  # called while it waits; ends the wait by raising
+    ) -> Iterator[None]:
+        "Be the only one, in any thread and process, who works at the attempt; what others have written by then is known."
+        while not self._at_work.take(int(key, 16)):
+            check()
+            time.sleep(0.02)
+        try:
+            self.refresh()
+            yield
+        finally:
+            self._at_work.give(int(key, 16))
+
+    def refresh(self):
+        "Read what other threads and processes have written since."
+        left_out = 0
+        with self._lock:
+            for offset, row in self.attempts.fresh():
+                key = key_number(row)
+                if key is not None and is_attempt(row):
+                    self._attempts[key] = max(offset, self._attempts.get(key, 0))
+                left_out += not is_attempt(row)  # traces that were given have no key
+            for offset, row in self.calls.fresh():
+                key = key_number(row)
+                if key is None or not is_call(row):
+                    left_out += 1
+                elif offset not in self._calls[key]:
+                    self._calls[key].append(offset)
         if left_out:
-            logger.warning("%s and %s: %d rows are no attempts or calls of this version; they are left out, and what they stood for is asked again", path, self.calls.path.name, left_out)
+            logger.warning("%s and %s: %d rows are no attempts or calls of this version; they are left out, and what they stood for is asked again", self.attempts.path, self.calls.path.name, left_out)
 
     def find(self, key: str) -> tuple[int, Trace] | None:
         "Place and content of the attempt `key` as it was scored last."
@@ -170,7 +196,9 @@ class Ledger:
 
     def add(self, trace: Trace) -> int:
         "Write an attempt down; returns its place."
-        offset = self._attempts[int(trace.key, 16)] = self.attempts.append(trace.row())
+        offset = self.attempts.append(trace.row())
+        with self._lock:
+            self._attempts[int(trace.key, 16)] = offset
         return offset
 
     def calls_of(self, key: str) -> list[dict]:
@@ -181,12 +209,14 @@ class Ledger:
         "Write a completed LM call down under `key`."
         offset = self.calls.append({"key": key, **call})
         with self._lock:
-            self._calls[int(key, 16)].append(offset)
+            if offset not in self._calls[int(key, 16)]:  # it may have been read back already
+                self._calls[int(key, 16)].append(offset)
 
     def close(self):
         "Close the files."
         self.attempts.close()
         self.calls.close()
+        self._at_work.close()
 
 
 def calls_path(ledger: Path) -> Path:

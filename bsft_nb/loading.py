@@ -12,6 +12,7 @@ import dspy
 from dspy.utils.saving import get_dependency_versions
 
 import bsft_nb.runs as runs
+from .claims import alone
 from .doors import check_signature_text, clean_program
 from .engine import StudentEngine, StudentPredict, in_dtype, keep_format
 from .files import Damaged
@@ -97,8 +98,14 @@ def finish(folder: RunFolder, program: dspy.Module | None) -> dspy.Module:
     if not (folder / "program.json").exists():
         if program is None:
             raise ValueError(f"run {folder.id} was compiled for a program that this process does not have: give it, run.result(program=MyProgram())")
-        chosen = collect(folder)
-        models = {p: chosen[m] for m in chosen for p in Job.load(folder, m).predictors}
-        finished(folder, with_students(program, models, folder.id), models)
-        folder.log.emit("done", status="finished", note="finished: the training outlived its kernel")
+        with alone(folder, folder.info.get("key", "")):  # a compile of the same may be doing this too
+            if not (folder / "program.json").exists():
+                _bring_to_end(folder, program)
     return load(folder.path, program)
+
+
+def _bring_to_end(folder: RunFolder, program: dspy.Module):
+    chosen = collect(folder)
+    models = {p: chosen[m] for m in chosen for p in Job.load(folder, m).predictors}
+    finished(folder, with_students(program, models, folder.id), models)
+    folder.log.emit("done", status="finished", note="finished: the training outlived its kernel")

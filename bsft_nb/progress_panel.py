@@ -136,7 +136,7 @@ def panel_html(
     return page(title_html(state), stages_html(state, now), bootstrap_html(state), training_html(state, now), Html(charts), notes_html(state))
 
 # %% ../nbs/10b_progress_panel.ipynb #a4788adc
-HOW_TO_STOP = "This cell blocks the kernel, so a button would not be heard: stop it with the kernel's interrupt (■), or with “bsft stop {run}” in a terminal. What is finished is kept."
+HOW_TO_STOP = "This cell blocks the kernel, so a button would not be heard: stop it with the kernel's interrupt (■), or with “bsft stop{run}” in a terminal. What is finished is kept."
 
 
 class ProgressPanel:
@@ -150,11 +150,11 @@ class ProgressPanel:
     ):
         import ipywidgets
 
-        self.run, self.poll, self.state, self.place = run, poll, State(run=run.id), None
+        self.run, self.poll, self.state, self.place = run, poll, State(run=run.folder.id), None  # the id may not be known yet
         self._lock, self._over = threading.RLock(), threading.Event()
         self.text = text_box()
         self.stop_button = button("Stop", self.stop, "ask the run to stop; finished work is kept", "warning")
-        how = text_box(page(tag("span", HOW_TO_STOP.format(run=run.id), QUIET)))
+        how = text_box(page(tag("span", HOW_TO_STOP.format(run=f" {run.folder.id}".rstrip()), QUIET)))
         self.widget = ipywidgets.VBox([self.text, how if blocking else row(self.stop_button)])
         self.paint()
 
@@ -219,7 +219,7 @@ class ProgressPanel:
                 self._look()
                 self.paint()
             except Exception:  # a view must not end with a traceback in somebody's training
-                logger.exception("the panel of run %s could not be painted", self.run.id)
+                logger.exception("the panel of run %s could not be painted", self.run.folder.id)
 
     def _look(self):
         "Take in what another process wrote; end with a run that ended without a word."
@@ -230,7 +230,7 @@ class ProgressPanel:
             self(Event("done", time.time(), {"status": self.run.status or "died"}))
 
     def __repr__(self) -> str:
-        return f"ProgressPanel({self.run.id!r}, {self.state.status or self.state.stage})"
+        return f"ProgressPanel({self.run.folder.id!r}, {self.state.status or self.state.stage})"
 
 # %% ../nbs/10b_progress_panel.ipynb #76d76100
 def show_progress(run: Run, blocking: bool = False) -> ProgressPanel:

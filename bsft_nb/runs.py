@@ -9,48 +9,33 @@ import hashlib
 import json
 import logging
 import os
-import socket
+import shutil
+import tempfile
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from .contents import set_aside
 from .events import Event, EventLog, StopSignal
 from .files import Damaged, make_folder, read_json, read_lines, write_json
+from .presence import Presence, alive, this_process
 
 logger = logging.getLogger(__name__)
+_all_ = ["alive", "this_process"]
 
 # %% auto #0
-__all__ = ['logger', 'SHAPES', 'fingerprint', 'this_process', 'alive', 'home', 'RunFolder', 'find_run', 'list_runs', 'Run',
-           'attach']
+__all__ = ['logger', 'SHAPES', 'fingerprint', 'home', 'RunFolder', 'find_run', 'list_runs', 'Run', 'attach', 'alive',
+           'this_process']
 
 # %% ../nbs/01_runs.ipynb #e051839d
 def fingerprint(obj: Any) -> str:
     "16 hexadecimal digits that change with the JSON form of `obj`."
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-# %% ../nbs/01_runs.ipynb #bc2f86af
-def this_process() -> dict:
-    "Number, beginning (seconds since the epoch) and machine of this process: what `alive` needs."
-    return {"pid": os.getpid(), "started": psutil.Process().create_time(), "host": socket.gethostname()}
-
-
-def alive(worker: dict | None) -> bool:
-    "Does the process that `this_process` described still work?"
-    if not worker:
-        return False
-    if worker["host"] != socket.gethostname():
-        return True
-    try:
-        process = psutil.Process(worker["pid"])
-        return abs(process.create_time() - worker["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 # %% ../nbs/01_runs.ipynb #26a296b5
 def home() -> Path:
@@ -61,32 +46,60 @@ def home() -> Path:
 class RunFolder:
     "One run's folder: its files, its events, its stop signal, its status."
 
-    def __init__(self, path: Path):
-        self.path = Path(path).absolute()
-        make_folder(self.path)
+    def __init__(self, path: Path | None = None):  # None: not known yet; until `open`, what happens is kept elsewhere
+        self.placed, self.known, self.apart = path is not None, threading.Event(), {}
+        self.path = make_folder(Path(path or tempfile.mkdtemp(prefix="bsft-")).absolute())
         self.log = EventLog(self / "events.jsonl")
         self.stop_signal = StopSignal(self / "control")
+        if self.placed:
+            self.known.set()
+        else:
+            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def open(self, path: Path):
+        "Lie in `path` from now on. `stop_signal` stays with this object until its `control` is set, too."
+        make_folder(Path(path))
+        self.log = self.log.moved(Path(path).absolute() / "events.jsonl")
+        self.path, self.placed = Path(path).absolute(), True
+        self.known.set()
+
+    def leave(self, status: str, error: str):
+        "What this object was made for has ended, and the folder knows nothing of it: there is none, or it is another's."
+        self.apart = {"status": status, "error": error}
+        self.known.set()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
     @property
     def id(self) -> str:
-        "The run's name: its folder's."
-        return self.path.name
+        "The run's name: its folder's; empty while there is none."
+        return self.path.name if self.placed else ""
 
     @property
     def info(self) -> dict:
         "What was asked and how it stands: the content of `run.json`."
-        return _object(self / "run.json")
+        return {**_object(self / "run.json"), **self.apart}
 
     @property
     def status(self) -> str | None:
-        "What `run.json` says, or `died` where it says `running` and neither the process that began nor the one that trains is there."
-        info = self.info
-        if info.get("status") != "running" or not info.get("worker"):
+        "What `run.json` says; where it says `running` and nobody works, how the training ended: `trained`, `stopped`, `failed` or `died`."
+        if self.apart or not self.placed:
+            return self.apart.get("status", "running")
+        if self.trains:  # whoever else has written a verdict
+            return "running"
+        info, trainer = self.info, self.trainer.get("status")
+        if info.get("status") != "running" or not info.get("worker") or self.presence("compile").held:
             return info.get("status")
-        return "running" if self.trains or alive(info["worker"]) else "died"
+        return trainer if trainer in ("trained", "stopped", "failed") and self._later(info) else "died"
+
+    def _later(self, info: dict) -> bool:
+        "Did the training end after the compile that `info` tells of had begun?"
+        return self.trainer.get("ended", 0) >= info["worker"].get("began", 0)
+
+    def presence(self, which: str) -> Presence:
+        "Who works on the run: `compile`, or `train`."
+        return Presence(self / f"{which}.lock")
 
     @property
     def trainer(self) -> dict:
@@ -96,11 +109,11 @@ class RunFolder:
     @property
     def trains(self) -> bool:
         "Does a process train for this run now? One that has ended its training may live on: a kernel, inline."
-        return self.trainer.get("status") == "running" and alive(self.trainer)
+        return self.trainer.get("status") == "running" and self.presence("train").held
 
     def update(self, **changes):
         "Change entries of `run.json`; a damaged one is put aside."
-        known = self.info
+        known = _object(self / "run.json")
         if known.get("status") == "unreadable":
             set_aside(self / "run.json")
             known = {}
@@ -169,11 +182,22 @@ class Run:
     ):
         self.folder, self._future, self._finish = folder, future, finish
 
-    id = property(lambda self: self.folder.id, doc="The run's name.")
-    path = property(lambda self: self.folder.path, doc="The run's folder.")
+    id = property(lambda self: self.path.name, doc="The run's name; waits for the checks that it follows from.")
     info = property(lambda self: self.folder.info, doc="What was asked, and the fingerprints.")
-    status = property(lambda self: self.folder.status, doc="`running`, `finished`, `stopped`, `failed` or `died`.")
     scores = property(lambda self: self.info.get("scores", {}), doc="Metric on the held-out examples.")
+
+    @property
+    def path(self) -> Path:
+        "The run's folder; waits for the checks that it follows from. Raises `FileNotFoundError` where they refused the arguments."
+        self.folder.known.wait()
+        if not self.folder.placed:
+            raise FileNotFoundError(f"the run has no folder: {self.folder.apart['error']}")
+        return self.folder.path
+
+    @property
+    def status(self) -> str:
+        "`running`, `finished`, `stopped`, `failed` or `died`; `trained` where only the compile did not come to its end."
+        return "running" if self._future and not self._future.done() else self.folder.status
 
     @property
     def events(self) -> list[Event]:
@@ -183,7 +207,7 @@ class Run:
     @property
     def traces(self) -> list[dict]:
         "Every teacher attempt, one dictionary each."
-        return read_lines(self.folder / "traces.jsonl")
+        return read_lines(self.path / "traces.jsonl")
 
     def funnel(self) -> dict:
         "How many attempts were left after each stage, from tried to trained."
@@ -218,7 +242,7 @@ class Run:
         return self._finish(self.folder, program)
 
     def __repr__(self) -> str:
-        return f"Run({self.id!r}, {self.status})"
+        return f"Run({self.folder.id!r}, {self.status})"
 
 # %% ../nbs/01_runs.ipynb #02c50c8e
 def attach(
@@ -227,7 +251,7 @@ def attach(
 ) -> Run:
     "A handle on a run of any process. A run whose process died is marked. Raises `FileNotFoundError` that lists the runs."
     folder = find_run(run)
-    if folder.status == "died" and folder.info["status"] == "running" and folder.trainer.get("status") != "trained":
+    if folder.status == "died" and folder.info["status"] == "running":
         message = f"the process that worked on run {folder.id} died (number {folder.info['worker']['pid']}). Teacher calls and whole checkpoints are kept: compile again with the same arguments, and it goes on from there"
         folder.update(status="died", error=message)
         folder.log.emit("error", type="Died", message=message)

@@ -9,6 +9,8 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,20 +20,24 @@ from pathlib import Path
 import dspy
 
 from .answers import reason_line
+from .background import ending
 from .bootstrap import Trace, TraceBootstrapper, Traces, copy_program, count_traces, example_key, signature_key
+from .calls import own_copy
 from .checkpoints import checkpoints, ranked, scores
 from .checks import fit_adapter, signature_spec
+from .claims import Busy, alone
 from .contents import sweep
 from .data import Built, build, build_from_pairs, check_rows, held_out, save_pairs
 from .engine import keep_format
 from .events import Stopped
 from .exchange import export_traces, read_pairs, read_traces
 from .formats import TEACHERS, adapter_state
+from .funnel import OUTSIDE
 from .jobs import Job, TrainConfig
-from .launch import Busy, launch
+from .launch import launch
 from .models import Target, give_back_threads
 from .pairs import DataError, Pair, PairBuilder, check_parity
-from .parity import asked_by
+from .parity import asked_by, asks_others
 from .report import write_report
 from .runs import RunFolder, fingerprint, home, read_json, this_process
 from .sampling import learn_templates
@@ -41,7 +47,7 @@ from .tokens import Codec
 from .trainer import choose
 
 # %% auto #0
-__all__ = ['ledger_path', 'Compilation', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'train_and_choose']
+__all__ = ['ledger_path', 'Compilation', 'how_ended', 'gave_up', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'train_and_choose']
 
 # %% ../nbs/11e_stages.ipynb #da830f04
 def ledger_path(program: dspy.Module) -> Path:
@@ -74,10 +80,35 @@ class Compilation:
     traces: str | Path | None = None  # file to take the place of bootstrapping
     teachers_format: dspy.Adapter | None = None  # what modules wrote inputs with when the teacher worked; None: no module does
     pairs: str | Path | list[Pair] | None = None  # to take the place of bootstrapping and building
+    faults: dict = field(default_factory=dict)  # what of the bootstrapping is not done: attempts that `failed`, examples `left_out`
+    rows: Rows | None = None  # once they are there
+    found: dict = field(default_factory=dict)  # what `run.json` says of them: `faults`, and a fingerprint
+    plan: dict = field(default_factory=dict)  # what the preflight said
 
-    def open(self):
-        "Open the run folder; what an earlier compile with other arguments left there is removed. Raises `Busy` where that one still trains."
-        self.folder = RunFolder(self.path)
+    def __post_init__(self):
+        self.trainset, self.valset = ([own_copy(e) for e in examples] for examples in (self.trainset, self.valset))  # nobody else can change these
+
+    def open(self, folder: RunFolder | None = None):
+        "Give the run its folder. An earlier stop request is forgotten, unless somebody is there to hear it."
+        if not self.path.exists() or not RunFolder(self.path).presence("compile").held:
+            (self.path / "control").unlink(missing_ok=True)
+        self.folder = folder or RunFolder()
+        self.folder.open(self.path)
+
+    def run(self) -> dspy.Module:
+        "All stages, once nobody else works on the run. Raises `Busy`, `Stopped` and what the stages raise."
+        mine = False
+        try:
+            with alone(self.folder, self.asked["key"]):
+                mine = True
+                return self._run()
+        except BaseException as e:
+            if not mine:
+                gave_up(self.folder, e)
+            raise
+
+    def _make_room(self):
+        "Remove leftovers of kills, and what an earlier compile with other arguments left. Raises `Busy` where that one still trains."
         for folder in (self.path, self.path / "jobs", *(self.path / "checkpoints").glob("*"), ledger_path(self.student).parent):
             sweep(folder)
         if self.folder.info and self.folder.info.get("key") != self.asked["key"]:  # only with run_dir=
@@ -88,19 +119,22 @@ class Compilation:
             for name in ("program.json", "compare.jsonl", "report.html", "traces.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
             self.folder.update(models={}, seconds={}, scores={})
-        self.folder.stop_signal.clear()
 
-    def run(self) -> dspy.Module:
+    def _run(self) -> dspy.Module:
         "All stages; notes in the run folder how it ended."
         folder, log, began = self.folder, self.folder.log, time.time()
+        self._make_room()
         log.emit("run", id=folder.id, note=f"run {folder.id}: {type(self.student).__name__} to {self.target.name}, in {_near(folder.path)}")
         try:
-            folder.update(status="running", worker=this_process(), **self.asked)
+            folder.update(status="running", worker={**this_process(), "began": began}, preflight=self.plan, **self.asked)
             models = self._finished() or self._work()
             compiled = with_students(self.student, models, folder.id)
-            finished(folder, compiled, models)
+            self._tell_others(compiled)
+            finished(folder, compiled, models, **self.found)
         except BaseException as e:
-            status = "stopped" if isinstance(e, (Stopped, KeyboardInterrupt)) else "failed"
+            status = how_ended(e)
+            if status == "failed" and ending():  # this interpreter's end is not the run's
+                raise
             with suppress(OSError):  # a full disk may be what ended it: that is to be raised, not that it cannot be written down
                 folder.update(status=status, error=f"{type(e).__name__}: {e}")
                 log.emit("error", type=type(e).__name__, message=str(e))
@@ -114,7 +148,7 @@ class Compilation:
         return compiled
 
     def _finished(self) -> dict[str, Path] | None:
-        "The students of an earlier, finished run of the same, if they are what they were or can be made so from their checkpoints."
+        "The students of an earlier, finished run of the same, if they are what they were or can be made so from their checkpoints, and nothing is to be learned beyond them."
         models = students(self.folder)
         for path in dict.fromkeys(models.values()):
             wrong = student_faults(self.folder, path)
@@ -123,6 +157,9 @@ class Compilation:
                 return None
             if wrong:
                 self.warn(f"the finished student {path.name} was not what it had been ({'; '.join(wrong)}): it was restored from its checkpoint")
+        if models and any((self.folder.info.get("faults") or {}).values()) and self._gained():
+            self.folder.update(models={})  # a kill from here on must not find them
+            return None
         if models:
             self.folder.log.emit("data", reused=True, note="already trained: the finished students are used again")
         return models or None
@@ -135,9 +172,30 @@ class Compilation:
             return False
         return not student_faults(self.folder, student)
 
+    def _gained(self) -> bool:
+        "Ask again for what had failed or was left out. Are there other rows now?"
+        try:
+            rows = gather(self)
+        except Stopped:
+            raise
+        except Exception as e:  # there are students, and the service may still be down
+            self.warn(f"asking again for {self.folder.info['faults']} of the earlier compile ended in {type(e).__name__}: {e}. Its students are used")
+            self.found = {}
+            return False
+        self.rows = rows if self.found["rows"] != self.folder.info.get("rows") else None
+        return self.rows is not None
+
+    def _tell_others(self, compiled: dspy.Module):
+        "Warn where the compiled program asks somebody else than its students."
+        example = next(iter([*(self.rows.held if self.rows else []), *self.trainset, *self.valset]), None)
+        if self.rows and example is not None:  # else it was tried when it was trained
+            names = asks_others(compiled, own_copy(example).inputs())
+            if names:
+                self.warn(f"the compiled program asks not only its students: {', '.join(map(repr, names))} took the LM that DSPy is set to (dspy.configure). Make such predictors attributes of the program in its __init__, or give them an LM of their own")
+
     def _work(self) -> dict[str, Path]:
         seconds, began = {}, time.time()
-        rows = gather(self)
+        rows = self.rows = self.rows or gather(self)
         jobs = make_jobs(self, rows.built)
         seconds["bootstrap"], began = round(time.time() - began, 1), time.time()
         models = train_and_choose(self, jobs, rows)
@@ -148,6 +206,19 @@ class Compilation:
     def warn(self, note: str):
         "Tell something that a person should know."
         self.folder.log.emit("warn", note=note)
+
+
+def how_ended(error: BaseException) -> str:
+    "The status of a run that ended with `error`."
+    return "stopped" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed"
+
+
+def gave_up(folder: RunFolder, error: BaseException):
+    "Say that the work ended before it began. The folder is not there, or somebody else's: nothing is written in it."
+    status, said = how_ended(error), str(error) or type(error).__name__
+    folder.leave(status, f"{type(error).__name__}: {error}")
+    folder.log.tell("error", type=type(error).__name__, message=said)
+    folder.log.tell("done", status=status, note=f"{status}: {said}")
 
 
 def _near(path: Path) -> Path:
@@ -181,14 +252,27 @@ def gather(c: Compilation) -> Rows:
     for p in asks.predictors():
         p.demos = []
     check_parity(builder, built.samples, asked_by(asks, c.adapter, c.codec))
-    for sentence in built.dropped[:5]:
+    for sentence in [*built.dropped[:5], *_beside(c, traces, built)]:
         c.warn(sentence)
     if c.traces is not None:
         export_traces(traces, c.folder / "traces.jsonl", private=True)
     if not c.folder.trains:  # else they are there, and being read
         save_pairs(built, c.folder / "pairs")
+    about = [[p.predictor, p.prompt_ids, p.completion_ids] for p in (*built.train, *built.held)]
+    c.found = {"faults": c.faults, "rows": fingerprint([len(built.train), about])}
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pairs to train on, {len(built.held)} held out, {len(built.dropped)} dropped")
     return Rows(built, c.valset or [e for e in c.trainset if example_key(e) in keys], traces)
+
+
+def _beside(c: Compilation, traces: Traces | list[Trace], built: Built) -> Iterator[str]:
+    "Sentences about traces from which less, or something else, is learned than one may think."
+    outside = {k: n for k, n in built.funnel.get(OUTSIDE, {}).items() if k != "all"}
+    if outside:
+        names = ", ".join(f"{k!r} {n}" for k, n in outside.items())
+        yield f"{sum(outside.values())} calls are of predictors outside the program ({names}): no student learns them, and the compiled program asks whatever LM DSPy is set to. To include them, make them attributes of the program in its __init__"
+    old = sum(t.kept and t.old for t in traces) if c.traces is not None else 0
+    if old:
+        yield f"traces={str(c.traces)!r}: {old} traces were written by an earlier version of bsft_nb, when the program had ended. Where a program changes a list that it gave to a predictor, their prompts are wrong. Compile without traces= once: what was answered is not asked again"
 
 # %% ../nbs/11e_stages.ipynb #4782cd0d
 def bootstrap(c: Compilation) -> Traces:
@@ -203,8 +287,19 @@ def bootstrap(c: Compilation) -> Traces:
 
     traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), c.num_threads, tell, c.folder.stop_signal, c.max_calls)
     traces.save(c.folder / "traces.jsonl")
+    failed, last, unscored, bad = 0, None, 0, None
+    for t in traces:
+        failed, last = (failed + 1, t) if t.reason == "error" else (failed, last)
+        unscored, bad = (unscored + 1, t) if t.reason == "metric error" else (unscored, bad)
+    c.faults = {"failed": failed, "left_out": traces.left_out}
+    for sentence in traces.warnings:
+        c.warn(sentence)
+    if failed:
+        c.warn(f"{failed} of {len(traces)} teacher attempts failed, the last with {_outcome(last):.300}. Nothing is learned from them. The next compile with the same arguments asks for these again, and for no others")
     if traces.left_out:
-        c.warn(f"max_teacher_calls={c.max_calls} was reached: {traces.left_out} examples were not tried, or not tried again. With a higher cap the next compile goes on from here")
+        c.warn(f"max_teacher_calls={c.max_calls} was reached: {traces.left_out} examples were not tried, or not tried again. The next compile goes on from here: with the same arguments, or with a higher cap")
+    if unscored:
+        c.warn(f"the metric failed at {unscored} of {len(traces)} teacher attempts, the last with {reason_line(bad.error):.300}, at the example {bad.inputs!s:.200}. Nothing is learned from them. With a mended metric, the next compile scores them and asks nobody")
     if not any(t.kept for t in traces):
         raise DataError(_nothing_kept(traces, c.folder / "traces.jsonl"))
     return traces
@@ -212,8 +307,22 @@ def bootstrap(c: Compilation) -> Traces:
 
 def _nothing_kept(traces: Traces, path: Path) -> str:
     counts = ", ".join(f"{k} {v}" for k, v in count_traces(traces).items())
-    shown = [f"  inputs {t.inputs}\n  → {_outcome(t)} ({t.reason}, score {t.score})" for t in islice(traces, 2)]
-    return f"no teacher attempt was accepted ({counts}), so there is nothing to learn from. Two of them:\n" + "\n".join(f"{s:.600}" for s in shown) + f"\nAll attempts are kept in {path}. Check the metric on these, use a better teacher, or raise max_rounds="
+    causes = Counter(c for c in map(_fault, traces) if c)
+    cause, n = causes.most_common(1)[0] if causes else (None, 0)
+    shown = [f"  inputs {t.inputs!s:.250}\n  → {_outcome(t)!s:.250} ({t.reason}, {'score ' + str(t.score) if not t.error else reason_line(t.error)})" for t in islice((t for t in traces if _fault(t) == cause), 2)]
+    why, advice = "", "Check the metric on these, use a better teacher, or raise max_rounds="
+    if cause:
+        others = f" (and {len(causes) - 1} other errors)" if len(causes) > 1 else ""
+        why = f" {cause[0]} {n} of {len(traces)} attempts: {cause[1]:.500}{others}."
+        advice = "Mend this and compile again: what was answered is kept, and nobody is asked for it again"
+    return f"no teacher attempt was accepted ({counts}), so there is nothing to learn from.{why} Two of them:\n" + "\n".join(f"{s:.900}" for s in shown) + f"\nAll attempts are kept in {path}. {advice}"
+
+
+def _fault(trace: Trace) -> tuple[str, str] | None:
+    "Who failed in an attempt, and with what error; `None` where an answer was unusable or not good enough."
+    if not trace.error or trace.reason == "unparsed":
+        return None
+    return "The teacher's program failed in" if trace.reason == "error" else "The metric failed in", reason_line(trace.error)
 
 
 def _outcome(trace: Trace) -> str:
@@ -274,8 +383,10 @@ def _baselines(c: Compilation, scoring: Scoring, jobs: list[Job], rows: Rows) ->
     except ValueError as e:
         c.warn(f"the held-out examples cannot be scored ({e}): the checkpoint is chosen by its held-out loss")
         return {}
-    teacher = scoring.teacher(rows.traces)
-    found |= {} if teacher is None else {"teacher": teacher}
+    if rows.traces:
+        with c.boot.replays(c.teachers[0], ledger_path(c.student)) as predict:
+            teacher = scoring.teacher(rows.traces, predict, c.boot.teacher_settings)
+        found |= {} if teacher is None else {"teacher": teacher}
     for which, score in found.items():
         scoring.tell(which, score)
     return found

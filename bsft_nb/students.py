@@ -64,11 +64,16 @@ def students(folder: RunFolder) -> dict[str, Path]:
     return {name: own_path(folder.path, path) for name, path in (folder.info.get("models") or {}).items()}
 
 
-def finished(folder: RunFolder, compiled: dspy.Module, models: dict[str, Path]):
+def finished(
+    folder: RunFolder,
+    compiled: dspy.Module,
+    models: dict[str, Path],
+    **more,  # entries of `run.json`, beside
+):
     "Write the program, and note that the run is finished: which student each predictor has, and the digests of its files."
     save_program(compiled, folder)
     known = {path.name: digests(path) for path in dict.fromkeys(models.values())}
-    folder.update(status="finished", models={k: recorded_path(folder.path, v) for k, v in models.items()}, students=known)
+    folder.update(status="finished", models={k: recorded_path(folder.path, v) for k, v in models.items()}, students=known, **more)
 
 
 def student_faults(folder: RunFolder, student: Path) -> list[str]:

@@ -6,15 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import contextvars
 import hashlib
 import inspect
 import math
-import threading
 import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -24,27 +20,29 @@ from typing import Literal
 import dspy
 from dspy.teleprompt import Teleprompter
 
+from .background import begin
 from .bootstrap import TraceBootstrapper, check_metric, copy_program, example_key, program_key, teacher_key
 from .checks import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
 from .data import check_answers, check_conflicts, check_lengths
 from .dry_run import dry_run
+from .events import StopSignal
 from .exchange import read_pairs, read_traces
 from .formats import adapter_state
 from .handle import Run
 from .jobs import TrainConfig
 from .keys import code_key
-from .models import resolve_target
+from .models import is_here, resolve_target
 from .pairs import Pair, PairBuilder
 from .predict import teachers_format
 from .preflight import Preflight, preflight
 from .progress_panel import progress_for
 from .runs import RunFolder, fingerprint, home
-from .stages import Compilation, ledger_path
+from .stages import Compilation, gave_up, ledger_path
 from .tokens import check_token_ids, load_codec
 from .widgets import frontend
 
 # %% auto #0
-__all__ = ['BootstrapFinetune']
+__all__ = ['MANY', 'BootstrapFinetune']
 
 # %% ../nbs/11g_teleprompter.ipynb #cd9c2fdc
 class BootstrapFinetune(Teleprompter):
@@ -109,31 +107,16 @@ class BootstrapFinetune(Teleprompter):
         display: bool = True,  # show how it goes
     ) -> dspy.Module:
         "Returns the fine-tuned program. Finished work of an earlier compile with the same arguments is used again."
-        asked = {k: v for k, v in locals().items() if k != "self"}
-        return self._prepare(asked, blocking=True).run()
+        asked = self._checked_fast({k: v for k, v in locals().items() if k != "self"} | {"home": home()})
+        return self._work(asked, self._shown(asked, blocking=True))
 
     def start(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Run:
-        "As `compile`, but returns a `Run` at once and works in a thread; `run.result()` is the program."
-        job = self._prepare(_bound(self, student, trainset=trainset, **kwargs), blocking=False)
-        future, context = Future(), contextvars.copy_context()
-
-        def work():
-            try:
-                future.set_result(context.run(job.run))
-            except BaseException as e:  # handed to whoever asks for the result
-                future.set_exception(e)
-
-        self.run = Run(job.folder, future)
-        job.folder.update(status="running")
-        thread = threading.Thread(target=work, name=f"bsft-{job.folder.id}", daemon=True)
-        thread.start()
-        if job.launch == "inline":
-            _at_work[thread] = job.folder
-        return self.run
+        "As `compile`, but returns a `Run` at once and works in a thread; `run.result()` is the program, or raises what the longer checks found."
+        return self._begun(self._checked_fast(_bound(self, student, trainset=trainset, **kwargs)))
 
     async def acompile(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> dspy.Module:
-        "As `compile`, for `await`: the kernel stays free. Cancelling it stops the run."
-        run = self.start(student, trainset=trainset, **kwargs)
+        "As `compile`, for `await`: the kernel stays free, also while the arguments are checked. Cancelling it stops the run."
+        run = self._begun(_bound(self, student, trainset=trainset, **kwargs))
         try:
             return await asyncio.wrap_future(run._future)
         except asyncio.CancelledError:
@@ -142,21 +125,37 @@ class BootstrapFinetune(Teleprompter):
 
     def preflight(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Preflight:
         "What `compile` with these arguments would do and cost. All its checks are made; the teacher is not asked."
-        return self._plan(self._checked(_bound(self, student, trainset=trainset, **kwargs)))
+        return self._plan(self._checked(_bound(self, student, trainset=trainset, **kwargs), RunFolder()))
 
-    def _prepare(self, asked: dict, blocking: bool) -> Compilation:
-        "Check all that can be checked for nothing, and open the run folder."
-        job = self._checked(asked)
-        plan = self._plan(job)
-        job.open()
-        self.run = Run(job.folder)
+    def _shown(self, asked: dict, blocking: bool, future: Future | None = None) -> Run:
+        "A run that has no folder yet, and the view of it."
+        run = Run(RunFolder(), future)
         if asked["display"]:
-            progress_for(job.folder, self.run, True, blocking)
-        job.folder.update(preflight=plan.data())
-        return job
+            progress_for(run.folder, run, True, blocking)
+        return run
 
-    def _checked(self, a: dict) -> Compilation:
-        "The arguments `a` of `compile` as a `Compilation`. Nothing is written, no model is loaded."
+    def _begun(self, asked: dict) -> Run:
+        "The run of a thread that works from now on."
+        future = Future()
+        self.run = run = self._shown(asked, False, future)
+        begin(lambda: self._work(asked, run), run.folder, future)
+        return run
+
+    def _work(self, asked: dict, run: Run) -> dspy.Module:
+        "Check all that can be checked for nothing, open the run folder, compile."
+        try:
+            job = self._checked(asked, run.folder)
+            job.plan = self._plan(job).data()
+            run.folder.stop_signal.check()
+            job.open(run.folder)
+        except BaseException as e:
+            gave_up(run.folder, e)
+            raise
+        self.run = run
+        return job.run()
+
+    def _checked_fast(self, a: dict) -> dict:
+        "The arguments `a` of `compile`, with what a look at them tells: types, names, files. Example by example, but without a tokenizer."
         check_metric(self.metric)
         check_conflicts(a["conflicts"])
         config = _config(a)
@@ -169,18 +168,32 @@ class BootstrapFinetune(Teleprompter):
         _check_files(a)
         if a["traces"] is None and a["pairs"] is None:
             check_teacher_lms(teachers, self.teleprompter.teacher_settings)
+        return {**a, "teacher": teachers, "trainset": trainset, "valset": valset, "config": config}
+
+    def _checked(self, a: dict, folder: RunFolder) -> Compilation:
+        "The arguments `a` of `compile` as a `Compilation`; `folder` hears how far it is. Nothing is written, no model is loaded."
+        a = a if "config" in a else self._checked_fast(a)
+        student, teachers, trainset, valset, config = (a[k] for k in ("student", "teacher", "trainset", "valset", "config"))
+
+        def step(note: str, long: bool):
+            folder.stop_signal.check()
+            if long:
+                folder.log.emit("data", note=note)
+
+        step(f"fetching the target {a['target']!r}", _is_far(a["target"]))
         target = resolve_target(a["target"])
+        step(f"checking {len(trainset) + len(valset):,} examples against the target's vocabulary and window", len(trainset) + len(valset) > MANY)
         codec = load_codec(target.path)
         check_token_ids(codec, target.path, target.name)
         adapter = a["adapter"] or fit_adapter(codec, student, target.name)
         adapter_state(adapter)
         check_vocabulary(adapter, codec, student, target.name)
         builder = PairBuilder(student, adapter, codec)
-        check_lengths(builder, trainset)
-        check_lengths(builder, valset, "valset")
+        check_lengths(builder, _watched(trainset, folder.stop_signal))
+        check_lengths(builder, _watched(valset, folder.stop_signal), "valset")
         check_answers(builder, trainset)
         check_answers(builder, valset, "valset", 0)
-        builder.labelled(valset)
+        builder.labelled(_watched(valset, folder.stop_signal))
         if a["traces"] is not None:
             read_traces(a["traces"], student)
         if a["pairs"] is not None and not isinstance(a["pairs"], list):
@@ -191,7 +204,7 @@ class BootstrapFinetune(Teleprompter):
         job.teachers_format = teachers_format(student, self.teleprompter.teacher_settings.get("adapter") or dspy.settings.adapter)
         job.launch = a["launch"] or ("process" if frontend() == "notebook" else "inline")
         job.asked = self._asked(job, a["adapter"])
-        job.path = Path(a["run_dir"] or home() / "runs" / f"{type(student).__name__.lower()}-{job.asked['key'][:8]}")
+        job.path = Path(a["run_dir"] or a["home"] / "runs" / f"{type(student).__name__.lower()}-{job.asked['key'][:8]}")
         return job
 
     def _plan(self, job: Compilation) -> Preflight:
@@ -243,16 +256,22 @@ class BootstrapFinetune(Teleprompter):
         return {**about, "key": fingerprint(about), "created": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
-_at_work: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # thread that may train in this process → its run's folder
+def _is_far(target: str | Path) -> bool:
+    "Will it take long to get the target?"
+    try:
+        return not is_here(target)
+    except (ValueError, OSError):  # no name at all: `resolve_target` says so
+        return False
 
 
-@atexit.register
-def _stop_all():
-    "A process that ends stops its runs: a thread that is cut off within the training would abort it."
-    for thread, folder in list(_at_work.items()):
-        if thread.is_alive():
-            folder.stop_signal.request()
-            thread.join(60)
+MANY = 500  # examples whose check takes long enough to be told
+
+
+def _watched(examples: list[dspy.Example], stop: StopSignal) -> Iterator[dspy.Example]:
+    "`examples`, until somebody asks to stop."
+    for example in examples:
+        stop.check()
+        yield example
 
 
 def _config(a: dict) -> TrainConfig:
@@ -293,4 +312,4 @@ def _bound(tp: BootstrapFinetune, *args, **kwargs) -> dict:
     "The arguments of `compile`, defaults filled in."
     bound = inspect.signature(BootstrapFinetune.compile).bind(tp, *args, **kwargs)
     bound.apply_defaults()
-    return {k: v for k, v in bound.arguments.items() if k != "self"}
+    return {k: v for k, v in bound.arguments.items() if k != "self"} | {"home": home()}

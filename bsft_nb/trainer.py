@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checkpoints import Checkpoint, checkpoints, install, installed, keep_only, newest, note, progress, ranked, scores
+from .checkpoints import Checkpoint, checkpoints, install, installed, keep_only, note, progress, ranked, scores
 from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .frozen import freeze
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['load_trainable', 'save_student', 'merge', 'train', 'choose']
+__all__ = ['load_trainable', 'save_student', 'merge', 'train', 'resumable', 'unreadable_state', 'choose']
 
 # %% ../nbs/06e_trainer.ipynb #894e8515
 def load_trainable(
@@ -112,7 +112,7 @@ def train(
 
     from bsft_nb.loop import Loop, out_of_memory
 
-    last = newest(job.checkpoints)
+    last = resumable(job, log)
     torch.manual_seed(job.config.seed)  # an adapter begins with random numbers
     model = load_trainable(job, last)
     _check_space(job, model)
@@ -132,6 +132,35 @@ def train(
         raise Stopped(f"stopped on request after step {state.global_step} of {state.max_steps} of {job.model}. {loop.kept()}{_best_so_far(job)}")
     note(job.checkpoints, trained=state.global_step)
     return checkpoints(job.checkpoints)
+
+
+def resumable(job: Job, log: EventLog) -> Checkpoint | None:
+    "The newest checkpoint that training can go on from; states that are damaged are told, and left out."
+    for c in reversed(checkpoints(job.checkpoints)):
+        if "optimizer.pt" in c.files and (c.path / "optimizer.pt").exists():
+            why = unreadable_state(c) if c.resumable else "they are not what was written"
+            if why is None:
+                return c
+            log.emit("warn", note=f"{job.model}: optimizer and other states of the checkpoint at step {c.step} are damaged ({why}). Training goes on from an earlier checkpoint that is whole, or where there is none from the start")
+    return None
+
+
+def unreadable_state(c: Checkpoint) -> str | None:
+    "Why the states in a checkpoint cannot be read, in a word; `None` where they can. Those with digests are known to be whole."
+    if c.digests:
+        return None
+    import torch
+    from transformers.trainer_pt_utils import safe_globals
+
+    try:
+        read_json(c.path / "trainer_state.json", kind=dict)
+        with safe_globals():
+            for name in ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth"):
+                if (c.path / name).exists():
+                    torch.load(c.path / name, map_location="cpu", weights_only=True)
+    except Exception as e:  # torch's own words advise to switch its safety off: they are not passed on
+        return type(e).__name__
+    return None
 
 
 def _trained(job: Job) -> list[Checkpoint]:
@@ -171,7 +200,7 @@ def _check_space(job: Job, model: PreTrainedModel):
     need = sum(p.numel() * (12 if p.requires_grad else 0 if job.config.peft else 4) for p in model.parameters())
     free = shutil.disk_usage(job.checkpoints).free
     if free < need:
-        raise OSError(28, f"{job.checkpoints} has {free / 2**20:.0f} MB free, one checkpoint of {job.model} needs {need / 2**20:.0f} MB: make room, give run_dir= on another disk, or use peft=True")
+        raise OSError(28, f"{job.checkpoints} has {free / 2**20:,.1f} MB free, one checkpoint of {job.model} needs {need / 2**20:,.1f} MB: make room, give run_dir= on another disk, or use peft=True")
 
 
 def _best_so_far(job: Job) -> str:

@@ -178,7 +178,8 @@ class StudentAdapter(dspy.Adapter):
         if self.separator == "\n":
             head, line = completion.rpartition("\n")[::2]
             return head if any(f"{n}:".startswith(line.lstrip("\\")) for n in names) else completion
-        text = re.sub(r"(%[0-9A-Fa-f]{0,2})+$", "", completion)
+        begun = max(n for n in range(len(self.separator)) if completion.endswith(self.separator[:n]))
+        text = re.sub(r"(%[0-9A-Fa-f]{0,2})+$", "", completion[: len(completion) - begun])
         head, separator, rest = text.rpartition(self.separator)
         return head if separator and not re.match(rf"\s*({_either(names)}):", rest) else text
 

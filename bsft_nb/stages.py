@@ -9,6 +9,8 @@ import json
 import re
 import shutil
 import time
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
@@ -36,7 +38,7 @@ from .scoring import Scoring, with_students
 from .tokens import Codec
 
 # %% auto #0
-__all__ = ['ledger_path', 'Compilation', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'train_and_choose']
+__all__ = ['ledger_path', 'Compilation', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'slugs', 'train_and_choose']
 
 # %% ../nbs/11e_stages.ipynb #da830f04
 def ledger_path(program: dspy.Module) -> Path:
@@ -52,7 +54,7 @@ class Compilation:
     student: dspy.Module
     teachers: list[dspy.Module]
     trainset: list[dspy.Example]
-    valset: list[dspy.Example]  # empty: a tenth of the trainset is held out
+    valset: list[dspy.Example] | None  # None: a tenth of the trainset is held out; empty: nothing is
     target: Target
     codec: Codec
     config: TrainConfig
@@ -150,8 +152,8 @@ def gather(c: Compilation) -> Rows:
         values = [json.dumps(call.outputs, ensure_ascii=False) for t in traces if t.kept for call in t.calls]
         c.adapter = fit_adapter(c.codec, c.student, c.target.name, values)
     builder = PairBuilder(c.student, c.adapter, c.codec)
-    keys = set() if c.valset else held_out(c.trainset, seed=c.config.seed, traces=traces)
-    valset = builder.labelled(c.valset) if c.valset else None
+    keys = set() if c.valset is not None else held_out(c.trainset, seed=c.config.seed, traces=traces)
+    valset = None if c.valset is None else builder.labelled(c.valset)
     if c.pairs is not None:
         built = build_from_pairs(builder, c.pairs if isinstance(c.pairs, list) else read_pairs(c.pairs, builder), keys, c.conflicts, valset)
     else:
@@ -167,7 +169,7 @@ def gather(c: Compilation) -> Rows:
     if not c.folder.trains:  # else they are there, and being read
         save_pairs(built, c.folder / "pairs")
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pairs to train on, {len(built.held)} held out, {len(built.dropped)} dropped")
-    return Rows(built, c.valset or [e for e in c.trainset if example_key(e) in keys], traces)
+    return Rows(built, c.valset if c.valset is not None else [e for e in c.trainset if example_key(e) in keys], traces)
 
 # %% ../nbs/11e_stages.ipynb #4782cd0d
 def bootstrap(c: Compilation) -> Traces:
@@ -205,7 +207,7 @@ def _outcome(trace: Trace) -> str:
 def make_jobs(c: Compilation, built: Built) -> list[Job]:
     "A job for each model to train. Raises `DataError` with the funnel for one without rows."
     names = [n for n, _ in c.student.named_predictors()]
-    models = {"model": names} if c.multitask else {f"model-{_slug(n)}": [n] for n in names}
+    models = {"model": names} if c.multitask else {f"model-{s}": [n] for n, s in slugs(names).items()}
     for sentence in check_rows(built, models):
         c.warn(sentence)
     made = []
@@ -219,8 +221,16 @@ def make_jobs(c: Compilation, built: Built) -> list[Job]:
     return made
 
 
-def _slug(name: str) -> str:
-    return "".join(ch if ch.isalnum() else "-" for ch in name).strip("-")
+def slugs(names: list[str]) -> dict[str, str]:
+    "A folder's name for each of `names`: no two alike, on file systems that know no capitals either, and none too long."
+    made = {n: "".join(ch if ch.isalnum() else "-" for ch in n).strip("-") for n in names}
+    alike = Counter(map(_folded, made.values()))
+    return {n: s if alike[_folded(s)] == 1 and 0 < len(s) <= 40 else f"{s[:30]}-{fingerprint(n)[:8]}" for n, s in made.items()}
+
+
+def _folded(name: str) -> str:
+    "`name` as a file system may see it."
+    return unicodedata.normalize("NFKC", name).casefold()
 
 # %% ../nbs/11e_stages.ipynb #6af9ffab
 def train_and_choose(c: Compilation, jobs: list[Job], rows: Rows) -> dict[str, Path]:

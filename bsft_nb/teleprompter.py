@@ -89,7 +89,7 @@ class BootstrapFinetune(Teleprompter):
         *,
         teacher: dspy.Module | list[dspy.Module] | None = None,  # same structure; None: a copy of the student
         trainset: list[dspy.Example],
-        valset: list[dspy.Example] | None = None,  # held out as given; None: a tenth of the trainset
+        valset: list[dspy.Example] | None = None,  # held out as given, nothing where it is empty; None: a tenth of the trainset
         target: str | Path = "t5-large",  # Hub id, local folder, `.gguf` file, or `smollm2-135m`
         bsize: int = 12,  # rows a training step
         accumsteps: int = 1,  # steps whose gradients are added up
@@ -163,7 +163,7 @@ class BootstrapFinetune(Teleprompter):
         teachers = [t for t in teachers if t is not None]
         check_programs(student, teachers)
         trainset = check_examples("trainset", a["trainset"], student)
-        valset = check_examples("valset", a["valset"] if a["valset"] is not None else [], student, may_be_empty=True)
+        valset = None if a["valset"] is None else check_examples("valset", a["valset"], student, may_be_empty=True)
         teachers = teachers or [copy_program(student)]
         _check_files(a)
         if a["traces"] is None and a["pairs"] is None:
@@ -175,8 +175,8 @@ class BootstrapFinetune(Teleprompter):
         check_vocabulary(adapter, codec, student, target.name)
         builder = PairBuilder(student, adapter, codec)
         check_lengths(builder, trainset)
-        check_lengths(builder, valset, "valset")
-        builder.labelled(valset)
+        check_lengths(builder, valset or [], "valset")
+        builder.labelled(valset or [])
         if a["traces"] is not None:
             read_traces(a["traces"], student)
         if a["pairs"] is not None and not isinstance(a["pairs"], list):
@@ -218,7 +218,7 @@ class BootstrapFinetune(Teleprompter):
             "student_key": program_key(job.student),
             "teacher_key": fingerprint([teacher_key(t, boot.teacher_settings) for t in job.teachers]),
             "trainset": fingerprint([example_key(e) for e in job.trainset]),
-            "valset": fingerprint([example_key(e) for e in job.valset]),
+            "valset": fingerprint([example_key(e) for e in job.valset or []] if job.valset or job.valset is None else "nothing"),
             "metric": code_key(self.metric),
             "metric_threshold": boot.metric_threshold,
             "max_rounds": boot.max_rounds,

@@ -21,8 +21,8 @@ from dspy.utils.exceptions import AdapterParseError
 from pydantic import TypeAdapter, ValidationError
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'TEACHERS', 'write_value', 'read_value', 'StudentAdapter', 'fitting', 'roundtrip', 'adapter_state',
-           'load_adapter', 'unwritable']
+__all__ = ['ADAPTERS', 'TEACHERS', 'write_value', 'validated', 'read_value', 'StudentAdapter', 'fitting', 'roundtrip',
+           'adapter_state', 'load_adapter']
 
 # %% ../nbs/03_formats.ipynb #29116eb8
 def _is_union(annotation: Any) -> bool:
@@ -59,6 +59,11 @@ def write_value(value: Any, annotation: Any) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
+def validated(value: Any, annotation: Any) -> Any:
+    "`value`, or its JSON form, as the type `annotation`; a model's fields by their names (as we write them) or their aliases. Raises `ValueError`."
+    return TypeAdapter(annotation).validate_python(value, by_alias=True, by_name=True)
+
+
 def read_value(text: str, annotation: Any) -> Any:
     "The value of type `annotation` that `text` spells; `ValueError` where it spells none."
     text = text.strip()
@@ -73,7 +78,7 @@ def read_value(text: str, annotation: Any) -> Any:
         return text
     if good:
         try:
-            return TypeAdapter(annotation).validate_json(text)
+            return TypeAdapter(annotation).validate_json(text, by_alias=True, by_name=True)
         except ValidationError:  # a Python literal, or JSON that needs repair
             pass
     return parse_value(text, annotation)
@@ -178,7 +183,8 @@ class StudentAdapter(dspy.Adapter):
         if self.separator == "\n":
             head, line = completion.rpartition("\n")[::2]
             return head if any(f"{n}:".startswith(line.lstrip("\\")) for n in names) else completion
-        text = re.sub(r"(%[0-9A-Fa-f]{0,2})+$", "", completion)
+        begun = max(n for n in range(len(self.separator)) if completion.endswith(self.separator[:n]))
+        text = re.sub(r"(%[0-9A-Fa-f]{0,2})+$", "", completion[: len(completion) - begun])
         head, separator, rest = text.rpartition(self.separator)
         return head if separator and not re.match(rf"\s*({_either(names)}):", rest) else text
 
@@ -275,19 +281,3 @@ def load_adapter(state: dict, among: dict[str, type] = ADAPTERS) -> dspy.Adapter
     if among[name] is dspy.ChatAdapter:
         settings["use_json_adapter_fallback"] = False  # a student knows one format; a second call would only cost time
     return among[name](**settings)
-
-# %% ../nbs/03_formats.ipynb #bd79f7aa
-def unwritable(signature: type[dspy.Signature]) -> list[str]:
-    "A sentence for each field of `signature` that a text model cannot take or give."
-    problems = []
-    media = tuple(getattr(dspy, n) for n in ("Image", "Audio", "File") if hasattr(dspy, n))
-    for name, field in signature.fields.items():
-        for kind in dspy.Type.extract_custom_type_from_annotation(field.annotation):
-            if issubclass(kind, media):
-                problems.append(f"field {name!r} is a {kind.__name__}, which a text model cannot take")
-    for name, field in signature.output_fields.items():
-        try:
-            TypeAdapter(field.annotation)
-        except Exception as e:  # pydantic raises several kinds for types that it has no schema for
-            problems.append(f"output {name!r} of type {field.annotation!r} has no schema: {e}")
-    return problems

@@ -23,7 +23,7 @@ from .checks import fit_adapter, signature_spec
 from .data import Built, build, build_from_pairs, check_rows, held_out, save_pairs
 from .engine import keep_format
 from .events import Stopped
-from .exchange import export_traces, read_pairs, read_traces
+from .exchange import export_traces, marked, read_pairs, read_traces
 from .formats import adapter_state
 from .jobs import Job, TrainConfig
 from .launch import Busy, launch
@@ -150,10 +150,11 @@ def gather(c: Compilation) -> Rows:
         values = [json.dumps(call.outputs, ensure_ascii=False) for t in traces if t.kept for call in t.calls]
         c.adapter = fit_adapter(c.codec, c.student, c.target.name, values)
     builder = PairBuilder(c.student, c.adapter, c.codec)
-    keys = set() if c.valset else held_out(c.trainset, seed=c.config.seed, traces=traces)
+    pairs = c.pairs if c.pairs is None or isinstance(c.pairs, list) else read_pairs(c.pairs, builder)
+    keys = _held(c, traces, pairs)
     valset = builder.labelled(c.valset) if c.valset else None
-    if c.pairs is not None:
-        built = build_from_pairs(builder, c.pairs if isinstance(c.pairs, list) else read_pairs(c.pairs, builder), keys, c.conflicts, valset)
+    if pairs is not None:
+        built = build_from_pairs(builder, pairs, keys, c.conflicts, valset)
     else:
         built = build(builder, traces, keys, c.conflicts, valset)
     asks = keep_format(copy_program(c.student))
@@ -168,6 +169,14 @@ def gather(c: Compilation) -> Rows:
         save_pairs(built, c.folder / "pairs")
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pairs to train on, {len(built.held)} held out, {len(built.dropped)} dropped")
     return Rows(built, c.valset or [e for e in c.trainset if example_key(e) in keys], traces)
+
+def _held(c: Compilation, traces: Traces | list[Trace], pairs: list[Pair] | None) -> set[str]:
+    "Keys of the examples to hold out: those that a file marks, and where it marks none of the trainset and there is no valset, a tenth of that."
+    path, rows = (c.pairs, pairs) if isinstance(c.pairs, (str, Path)) else (c.traces, traces)
+    keys = marked(path, rows) if path is not None else set()
+    if c.valset or keys & {example_key(e) for e in c.trainset}:
+        return keys
+    return keys | held_out(c.trainset, seed=c.config.seed, traces=traces)
 
 # %% ../nbs/11e_stages.ipynb #4782cd0d
 def bootstrap(c: Compilation) -> Traces:

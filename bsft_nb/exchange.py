@@ -5,6 +5,7 @@
 # %% ../nbs/05b_exchange.ipynb #fa0be496
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from dataclasses import asdict
 from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -26,7 +28,7 @@ from .runs import fingerprint
 
 # %% auto #0
 __all__ = ['FORMS', 'HELD_OUT', 'SHOWN', 'MOST_FRAMES', 'export_pairs', 'export_traces', 'write_rows', 'read_rows',
-           'check_fields', 'PairReader', 'read_pairs', 'marked', 'read_traces']
+           'check_fields', 'PairReader', 'read_pairs', 'completions_in', 'marked', 'read_traces']
 
 # %% ../nbs/05b_exchange.ipynb #6375ba6e
 FORMS = ("openai", "prompt-completion")
@@ -227,7 +229,7 @@ class PairReader:
 MOST_FRAMES = 64  # of a predictor: all subsets of six inputs
 _MARK = re.compile(r"qz\d+zq")
 
-# %% ../nbs/05b_exchange.ipynb #f2886dda
+# %% ../nbs/05b_exchange.ipynb #51ecfc4b
 def _check_split(row: dict):
     if row.get("split", HELD_OUT) not in (HELD_OUT, "train"):
         raise DataError(f"field 'split' is {row['split']!r}: give {HELD_OUT!r} for a row that nothing is learned from, or leave it out")
@@ -255,10 +257,20 @@ def _texts(frame: str, text: str, what: str) -> dict[str, str]:
         raise DataError(f"{what} {text!r:.200} is not one that the predictor sends: only the inputs, at the places of …, may be edited in {shown!r:.300}")
     return dict(zip(marks, found))
 
-# %% ../nbs/05b_exchange.ipynb #a77285d0
+# %% ../nbs/05b_exchange.ipynb #9b669e5c
 def read_pairs(path: str | Path, builder: PairBuilder) -> list[Pair]:
     "The pairs in a JSON-lines file of either form. Raises `DataError` that names each faulty line, its fault and the fix."
     return read_rows(path, PairReader(builder).read)
+
+
+def completions_in(pairs: str | Path | list[Pair] | None) -> list[str]:
+    "What the completions of a file or of pairs say, percent-encoding undone: texts that a student's format must be able to write."
+    rows = [{"completion": p.completion} for p in pairs] if isinstance(pairs, list) else []
+    if isinstance(pairs, (str, Path)):
+        with contextlib.suppress(DataError):  # told by `read_pairs`
+            rows = read_rows(pairs, dict)
+    texts = [r.get("completion") or next((m.get("content") for m in list(r.get("messages") or [])[-1:] if isinstance(m, dict)), "") for r in rows]
+    return [unquote(t) for t in texts if isinstance(t, str)]
 
 
 def marked(path: str | Path, rows: list[Pair] | list[Trace]) -> set[str]:

@@ -28,7 +28,7 @@ from .bootstrap import TraceBootstrapper, check_metric, copy_program, example_ke
 from .checks import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
 from .data import check_answers, check_conflicts, check_lengths
 from .dry_run import dry_run
-from .exchange import read_pairs, read_traces
+from .exchange import completions_in, read_pairs, read_traces
 from .formats import adapter_state
 from .handle import Run
 from .jobs import TrainConfig
@@ -170,7 +170,7 @@ class BootstrapFinetune(Teleprompter):
             check_teacher_lms(teachers, self.teleprompter.teacher_settings)
         target = resolve_target(a["target"])
         codec = load_codec(target.path)
-        adapter = a["adapter"] or fit_adapter(codec, student, target.name)
+        adapter = a["adapter"] or fit_adapter(codec, student, target.name, completions_in(a["pairs"]))
         adapter_state(adapter)
         check_vocabulary(adapter, codec, student, target.name)
         builder = PairBuilder(student, adapter, codec)

@@ -71,6 +71,19 @@ def test_edited_pairs_from_a_file_or_a_panel_are_what_is_trained_on(finished, ll
         again.compile(dspy.Predict(Sort), trainset=trainset, target=llama, pairs=["tool"], **QUICK)
 
 
+@pytest.mark.parametrize(("what", "form"), [("pairs", "openai"), ("pairs", "prompt-completion"), ("traces", "openai")])
+def test_an_export_that_nobody_edited_is_the_same_data_again(finished, llama, tmp_path, what, form):
+    tp, lm, trainset, _ = finished
+    path, asked = tmp_path / "given.jsonl", lm.engine.calls
+    tp.run.export(path, what=what, form=form)
+    assert sum(json.loads(line).get("split") == "held_out" for line in path.read_text().splitlines()) >= tp.run.pairs["held_out"].num_rows > 0
+    again = BootstrapFinetune(same_kind)
+    again.compile(dspy.Predict(Sort), trainset=trainset, target=llama, **{what: path}, **QUICK, seed=5)  # by which other examples would be held out
+    assert lm.engine.calls == asked
+    for split in ("train", "held_out"):
+        assert [sorted(r["example"] for r in run.pairs[split]) for run in (tp.run, again.run)][0] == sorted(r["example"] for r in again.run.pairs[split])
+
+
 def test_another_metric_asks_nobody_and_a_cap_counts_calls(llama):
     lm, trainset = teacher_lm(knows), examples(30, 0)
     n = len({e.words for e in trainset})

@@ -30,11 +30,11 @@ def long_run(attempts=3000, status="running", name="qa-1"):
 
 @pytest.mark.parametrize("status", ["running", "finished", "failed", "stopped", "died"])
 def test_a_run_fits_on_a_screen(status):
-    folder = long_run(1000, status)
+    folder = long_run(300, status)
     lines = status_lines(Run(folder), time.time())
     assert len(lines) < 24 and all(len(line) < 240 for line in lines), lines
     text = "\n".join(lines)
-    told = ["qa-1", status, "QA to smollm2-135m", "1000 attempts at 1000 examples: 334 kept (666 rejected)", "900 pairs to train on, 100 held out", "step 199 of 400", "untuned 0.250 (n = 100)", "warning 29", str(folder.path)]
+    told = ["qa-1", status, "QA to smollm2-135m", "300 attempts at 300 examples: 100 kept (200 rejected)", "900 pairs to train on, 100 held out", "step 199 of 400", "untuned 0.250 (n = 100)", "warning 29", str(folder.path)]
     assert [t for t in told if t not in text] == []
     assert {"running": "bsft stop qa-1", "finished": "bsft_nb.load('qa-1', program)"}.get(status, "compile again") in lines[-1]
 
@@ -52,7 +52,7 @@ def test_durations_are_those_of_the_run(monkeypatch, years):
 @pytest.mark.parametrize("command", [["runs"], ["status", "qa-0"], ["follow", "qa-0", "--every", "0"]])
 def test_whoever_reads_may_stop_reading(command):
     for i in range(3):
-        long_run(300, "finished", f"qa-{i}")
+        long_run(30, "finished", f"qa-{i}")
     code = "import sys; from bsft_nb.cli import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONUNBUFFERED": "1"})
     process.stdout.close()

@@ -123,3 +123,14 @@ def test_a_used_run_dir_is_begun_anew(finished, llama, tmp_path):
         assert tp.run.info["config"]["lr"] == lr
     steps = [e.data["step"] for e in tp.run.events if e.kind == "checkpoint"]
     assert len(steps) == 2, "the second training did not take the first one's checkpoint"
+
+
+@pytest.mark.parametrize("ask", ["table", "verdict"])
+def test_the_call_that_a_run_without_a_table_names_works_as_typed(finished, llama, ask):
+    tp, _, trainset, _ = finished
+    (tp.run.path / "compare.jsonl").unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match="nothing was compared yet") as raised:
+        tp.run.verdict() if ask == "verdict" else tp.run.table
+    call = str(raised.value).partition("program: ")[2]
+    made = eval(call, {"bsft_nb": bsft_nb, "program": dspy.Predict(Sort), "examples": trainset[:4], "metric": same_kind})
+    assert len(made) == 4 and len(tp.run.table) == 4 and tp.run.verdict().n == 0

@@ -11,7 +11,7 @@ from test_format_properties import TEXTS
 
 from bsft_nb.bootstrap import Call, Trace
 from bsft_nb.data import build, build_from_pairs
-from bsft_nb.exchange import FORMS, export_pairs, export_traces, read_pairs, read_traces
+from bsft_nb.exchange import FORMS, completions_in, export_pairs, export_traces, marked, read_pairs, read_traces
 from bsft_nb.formats import fitting
 from bsft_nb.pairs import DataError, PairBuilder
 from bsft_nb.tokens import load_codec
@@ -207,3 +207,87 @@ def test_a_faulty_trace_is_named_with_its_line(tmp_path, change, fault):
     with pytest.raises(DataError) as raised:
         read_traces(tmp_path / "t.jsonl", Desk())
     assert "1 of 2 rows cannot be used:\nline 2: " in str(raised.value) and fault in str(raised.value)
+
+
+class Wide(dspy.Signature):
+    """Answer the ticket."""
+
+    history: dspy.History = dspy.InputField()
+    ticket: str = dspy.InputField()
+    hint: str | None = dspy.InputField()
+    items: list[Item] = dspy.InputField()
+    extra: dict[str, list[int]] = dspy.InputField()
+    team: str = dspy.OutputField()
+    count: int = dspy.OutputField()
+    items_out: list[Item] = dspy.OutputField()
+
+
+class WideDesk(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = dspy.Predict(Wide)
+        self.steps = [dspy.ChainOfThought("ticket -> team"), dspy.Predict("ticket -> team")]
+
+
+ADAPTERS = {"student": None, "chat": dspy.ChatAdapter(use_json_adapter_fallback=False), "json": dspy.JSONAdapter()}
+NASTY = ["", " ", "  both  ", "a\r\nb\rc", "a\u2028b\u2029c\x85d", "<|end|>", "x<|end|>[assistant]y<|end|>", "team: billing\nitems: []", "qz0zq", "[[ ## team ## ]]", '"quoted"', "{\"a\": 1}", "…日本 é 😀", "\ttab\x0b\x0c", "%41 100%", "\\n"]
+TURNS = [{"ticket": "Hi", "hint": "", "items": [], "extra": {}, "team": "a", "count": 1, "items_out": []}]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("model", ["llama", "chat_llama"])
+def test_rows_that_nobody_edited_come_back_whatever_they_say(request, tmp_path, model, adapter, form):
+    codec = load_codec(request.getfixturevalue(model))
+    builder = PairBuilder(WideDesk(), ADAPTERS[adapter] or fitting(codec.survives, lambda t: False, []), codec)
+    pairs = []
+    for i, text in enumerate(NASTY):
+        inputs = {"history": {"messages": TURNS * (i % 3)}, "ticket": text, "hint": text if i % 2 else None, "items": [{"name": text, "price": 1.5}], "extra": {text: [1]}}
+        calls = [Call("first", inputs, {"team": text, "count": i, "items_out": [{"name": text}]}), Call("steps[0].predict", {"ticket": text}, {"reasoning": text, "team": text}), Call("steps[1]", {}, {"team": text})]
+        calls.append(Call("first", {k: inputs[k] for k in ("ticket", "extra")}, calls[0].outputs))
+        for call in calls:
+            try:
+                pairs.append(builder.pair(call, f"e{i}", None))
+            except DataError:  # an answer that this format cannot carry: it was never a row
+                assert adapter != "student"
+    export_pairs(pairs, tmp_path / "p.jsonl", form, held=pairs[-3:])
+    assert [(p.predictor, p.example, p.prompt_ids, p.completion_ids) for p in read_pairs(tmp_path / "p.jsonl", builder)] == [(p.predictor, p.example, p.prompt_ids, p.completion_ids) for p in [*pairs, *pairs[-3:]]]
+    assert len(pairs) > 30
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_an_encoder_decoder_come_back_with_characters_that_it_lacks(t5, tmp_path, form):
+    texts = ["日本 é", "a{b}c", "x<y>\nz", "<extra_id_3>"]
+    builder = builder_of(t5, texts=texts)
+    pairs = [builder.pair(call(t.replace("<extra_id_3>", "-"), reason=t), "e", 1.0) for t in texts]
+    export_pairs(pairs, tmp_path / "p.jsonl", form)
+    found = completions_in(tmp_path / "p.jsonl")
+    assert [t in f for t, f in zip(texts, found)] == [True] * 4
+    again = read_pairs(tmp_path / "p.jsonl", builder_of(t5, texts=found))
+    assert [(p.prompt_ids, p.completion_ids) for p in again] == [(p.prompt_ids, p.completion_ids) for p in pairs]
+
+
+def test_what_is_held_out_stays_held_out(chat_llama, tmp_path):
+    builder = builder_of(chat_llama)
+    pairs = [builder.pair(call(f"t{i}"), f"e{i}", 1.0) for i in range(6)]
+    for form in FORMS:
+        assert export_pairs(pairs[:4], tmp_path / "p.jsonl", form, held=pairs[4:]) == 6
+        again = read_pairs(tmp_path / "p.jsonl", builder)
+        held = marked(tmp_path / "p.jsonl", again)
+        assert held == {"e4", "e5"} and [p.example for p in build_from_pairs(builder, again, held).held] == ["e4", "e5"]
+    traces = [Trace(f"e{i}", 0, calls=[call(f"t{i}")], kept=True, score=1.0) for i in range(4)]
+    export_traces(traces, tmp_path / "t.jsonl", held={"e0", "e2"})
+    assert read_traces(tmp_path / "t.jsonl", Desk()) == traces and marked(tmp_path / "t.jsonl", traces) == {"e0", "e2"}
+
+
+@pytest.mark.parametrize("split", ["test", "", 1, None, ["held_out"]])
+def test_another_split_is_named(chat_llama, tmp_path, split):
+    builder, path = builder_of(chat_llama), tmp_path / "p.jsonl"
+    export_pairs([builder.pair(call(), "e1", 1.0)], path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "split": split}))
+    with pytest.raises(DataError, match="line 1: .*'split'"):
+        read_pairs(path, builder)
+    trace = {"calls": [{"predictor": "route", "inputs": call().inputs, "outputs": call().outputs}], "kept": True, "split": split}
+    path.write_text(json.dumps(trace))
+    with pytest.raises(DataError, match="line 1: .*'split'"):
+        read_traces(path, Desk())

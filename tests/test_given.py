@@ -71,6 +71,19 @@ def test_edited_pairs_from_a_file_or_a_panel_are_what_is_trained_on(finished, ll
         again.compile(dspy.Predict(Sort), trainset=trainset, target=llama, pairs=["tool"], **QUICK)
 
 
+@pytest.mark.parametrize(("what", "form"), [("pairs", "openai"), ("pairs", "prompt-completion"), ("traces", "openai")])
+def test_an_export_that_nobody_edited_is_the_same_data_again(finished, llama, tmp_path, what, form):
+    tp, lm, trainset, _ = finished
+    path, asked = tmp_path / "given.jsonl", lm.engine.calls
+    tp.run.export(path, what=what, form=form)
+    assert sum(json.loads(line).get("split") == "held_out" for line in path.read_text().splitlines()) >= tp.run.pairs["held_out"].num_rows > 0
+    again = BootstrapFinetune(same_kind)
+    again.compile(dspy.Predict(Sort), trainset=trainset, target=llama, **{what: path}, **QUICK, seed=5)  # by which other examples would be held out
+    assert lm.engine.calls == asked
+    for split in ("train", "held_out"):
+        assert [sorted(r["example"] for r in run.pairs[split]) for run in (tp.run, again.run)][0] == sorted(r["example"] for r in again.run.pairs[split])
+
+
 def test_another_metric_asks_nobody_and_a_cap_counts_calls(llama):
     lm, trainset = teacher_lm(knows), examples(30, 0)
     n = len({e.words for e in trainset})
@@ -110,3 +123,14 @@ def test_a_used_run_dir_is_begun_anew(finished, llama, tmp_path):
         assert tp.run.info["config"]["lr"] == lr
     steps = [e.data["step"] for e in tp.run.events if e.kind == "checkpoint"]
     assert len(steps) == 2, "the second training did not take the first one's checkpoint"
+
+
+@pytest.mark.parametrize("ask", ["table", "verdict"])
+def test_the_call_that_a_run_without_a_table_names_works_as_typed(finished, llama, ask):
+    tp, _, trainset, _ = finished
+    (tp.run.path / "compare.jsonl").unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match="nothing was compared yet") as raised:
+        tp.run.verdict() if ask == "verdict" else tp.run.table
+    call = str(raised.value).partition("program: ")[2]
+    made = eval(call, {"bsft_nb": bsft_nb, "program": dspy.Predict(Sort), "examples": trainset[:4], "metric": same_kind})
+    assert len(made) == 4 and len(tp.run.table) == 4 and tp.run.verdict().n == 0

@@ -1,5 +1,8 @@
 "The verdict's figures against known statistics, and its words where figures mislead."
+import ast
+import inspect
 import math
+import re
 
 import dspy
 import numpy as np
@@ -143,3 +146,16 @@ def test_what_a_run_spent(tmp_path):
     for cost in (0.25, None, 0.5):
         folder.log.emit("trace", kept=True, reason="", score=1.0, attempt=0, again=False, cost=cost)
     assert spent(folder) == (5.0, 0.75)
+
+
+@pytest.mark.parametrize("n", [0, 1, 29])
+def test_the_advice_is_a_call_that_can_be_made(tmp_path, n):
+    from bsft_nb.handle import Run
+
+    text = verdict(table(tmp_path, teacher=ones(n, n) or [1.0], tuned=ones(n, n) or [None])).text()
+    calls = re.findall(r"run\.\w+\(.*\)", text)
+    assert calls
+    for call in calls:
+        tree = ast.parse(call, mode="eval").body
+        bound = inspect.signature(getattr(Run, tree.func.attr)).bind("self", *tree.args, **{k.arg: k.value for k in tree.keywords})
+        assert set(bound.arguments) == {"self", "program", "examples", "metric", "teacher", "teacher_settings"}

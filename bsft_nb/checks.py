@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args, get_origin
 import dspy
 
 from .bootstrap import signature_key
-from .formats import StudentAdapter, fitting, roundtrip, unwritable
+from .formats import StudentAdapter, fitting, roundtrip
 from .models import TargetError
 from .programs import entry
+from .signatures import unreadable, unwritable
 from .tokens import Codec
 
 # %% auto #0
@@ -86,6 +87,10 @@ def check_teacher_lms(teachers: list[dspy.Module], settings: dict):
             raise ValueError(f"the teacher has no LM for {', '.join(map(repr, missing))}: give teacher_settings=dict(lm=dspy.LM(...)), call teacher.set_lm(...), or dspy.configure(lm=...)")
     if lm is not None and not isinstance(lm, dspy.BaseLM):
         raise TypeError(f"the teacher's lm is {lm!r:.80}; it must be a dspy.LM, such as dspy.LM('openai/gpt-5')")
+    adapter = settings.get("adapter") or dspy.settings.adapter or dspy.ChatAdapter()
+    problems = [f"predictor {n!r}: {p}" for t in teachers for n, x in t.named_predictors() for p in unreadable(x.signature, adapter)]
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
 
 # %% ../nbs/11a_checks.ipynb #99def9ff
 def signature_spec(signature: type[dspy.Signature]) -> dict | None:

@@ -6,14 +6,64 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import time
+from dataclasses import replace
 
-from .progress import TextProgress
+from .progress import State, TextProgress, describe, reduce_all, show_seconds
 from .runs import Run, find_run, list_runs
 
 # %% auto #0
-__all__ = ['show_runs', 'show_status', 'follow', 'stop', 'main']
+__all__ = ['WARNINGS', 'WIDTH', 'status_lines', 'show_runs', 'show_status', 'follow', 'stop', 'main']
+
+# %% ../nbs/13_cli.ipynb #62d79cbe
+WARNINGS, WIDTH = 3, 200  # warnings that are shown, characters of a line
+
+
+def status_lines(run: Run, now: float) -> list[str]:
+    "The screen, line by line. `now` (seconds since the epoch) only says how long a run that works has been silent."
+    state, info = reduce_all(run.events), run.info
+    lines = [f"{run.id}  {run.status}"]
+    if run.status == "running" and state.stages:
+        lines[0] += f", last event {show_seconds(max(0.0, now - max(last for _, last in state.stages.values())))} ago"
+    lines.append(_line("what", f"{info.get('program') or '?'} to {info.get('target') or '?'}, begun {info.get('created') or '?'}"))
+    lines += [_line("stage", _stage(state, name, *span)) for name, span in state.stages.items() if name.startswith(("bootstrap", "data", "train", "score"))]
+    scores = [f"{which} {v['score']:.3f}" + (f" (n = {v['n']})" if v.get("n") else "") for which, v in state.scores.items()]
+    lines += [_line("scores", ", ".join(scores))] * bool(scores)
+    lines += [_line("warning", w) for w in state.warnings[-WARNINGS:]]
+    if len(state.warnings) > WARNINGS:
+        lines.append(_line("", f"and earlier warnings: bsft follow {run.id}"))
+    error = info.get("error") if run.status in ("failed", "died", "stopped") else None
+    lines += [_line("error", str(error))] * bool(error)
+    return [*lines, _line("lies in", str(run.path)), _line("next", _next(run))]
+
+
+def _line(name: str, text: str) -> str:
+    text = " ".join(text.split())
+    return f"{name:>9}  {text if len(text) <= WIDTH or name in ('lies in', 'next') else text[: WIDTH - 1] + '…'}"
+
+
+def _stage(state: State, name: str, first: float, last: float) -> str:
+    "What a stage did, and how long it took."
+    took = show_seconds(last - first)
+    if name == "bootstrap" or (name == state.stage and name.startswith("train")) or name == f"train {state.model}":
+        return describe(replace(state, stage=name), last)
+    if name == "data" and state.funnel:
+        trained, held = (state.funnel.get(k, {}).get("all", 0) for k in ("trained", "held out"))
+        return f"data  {trained:,} pairs to train on, {held:,} held out, {took}"
+    return f"{name}  {took}"
+
+
+def _next(run: Run) -> str:
+    "What can be done with a run that stands like this."
+    if run.status == "running":
+        return f"bsft follow {run.id}, or bsft stop {run.id}"
+    if run.status == "finished":
+        report = f"; the report: {run.path / 'report.html'}" if (run.path / "report.html").exists() else ""
+        return f"in Python, bsft_nb.load({run.id!r}, program) gives the compiled program{report}"
+    return "compile again with the same arguments: calls and checkpoints are kept, and it goes on from there"
 
 # %% ../nbs/13_cli.ipynb #f2550291
 def _newest_or(name: str | None) -> Run:
@@ -26,16 +76,12 @@ def _newest_or(name: str | None) -> Run:
 def show_runs(args: argparse.Namespace):
     "All runs, newest first: id, status, target, time."
     for row in list_runs():
-        print(f"{row['id']:<40} {row['status'] or '?':<10} {row['created'] or '':<20} {row['target'] or row.get('error') or ''}")
+        print(f"{row['id']!s:<40} {row['status'] or '?'!s:<10} {row['created'] or ''!s:<20} {row['target'] or row.get('error') or ''}")
 
 
 def show_status(args: argparse.Namespace):
-    "How a run stands: its last events as text."
-    run = _newest_or(args.run)
-    said = TextProgress(every=0)
-    print(f"{run.id}  {run.status}")
-    for event in run.events:
-        said(event)
+    "How a run stands, on one screen: stages with the time they took, scores, warnings, and what to do next."
+    print("\n".join(status_lines(_newest_or(args.run), time.time())))
 
 
 def follow(args: argparse.Namespace):
@@ -73,9 +119,16 @@ def main(argv: list[str] | None = None) -> int:
         if call is follow:
             sub.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
     args = ask.parse_args(argv)
+    with contextlib.suppress(AttributeError, ValueError):  # a stream of one's own
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a text shows the rest
     try:
         args.call(args)
-    except (FileNotFoundError, ValueError) as e:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has read enough, as `head` does
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        return 141
+    except (OSError, ValueError) as e:
         print(f"bsft: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # enough of following

@@ -16,10 +16,10 @@ import numpy as np
 
 from .compare_file import ABSENT, COLUMNS, FAILED, FIGURES, load_index, write_rows
 from .files import to_json
-from .runs import RunFolder
+from .runs import RunFolder, home
 
 # %% auto #0
-__all__ = ['FILTERS', 'Table', 'Slice', 'wilson', 'write_table', 'open_table']
+__all__ = ['FILTERS', 'Table', 'Slice', 'wilson', 'write_table', 'open_table', 'how_to_compare']
 
 # %% ../nbs/09e_compare.ipynb #45e85027
 FILTERS = ("all", "regressed", "fixed", "both wrong", "differs", "failed")
@@ -229,5 +229,11 @@ def open_table(folder: RunFolder) -> Table:
     "The table of a run. Raises `FileNotFoundError` where the run has none."
     path = folder / "compare.jsonl"
     if not path.exists():
-        raise FileNotFoundError(f"run {folder.id} has no {path.name}: nothing was compared yet. Give the run held-out examples to answer, with run.compare(examples)")
+        raise FileNotFoundError(f"run {folder.id} has no {path.name}: nothing was compared yet. With examples that it was not trained on, and the untrained program: {how_to_compare(folder)}")
     return Table(path, folder.info.get("metric_threshold"))
+
+
+def how_to_compare(folder: RunFolder) -> str:
+    "The call that gives a run its table, as it can be typed where `program`, `examples` and `metric` are the user's."
+    name = folder.id if folder.path.parent == home() / "runs" else str(folder.path)
+    return f"bsft_nb.attach({name!r}).compare(bsft_nb.load({name!r}, program), examples, metric)"

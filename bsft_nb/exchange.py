@@ -5,13 +5,16 @@
 # %% ../nbs/05b_exchange.ipynb #fa0be496
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
+from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -25,38 +28,47 @@ from .pairs import DataError, Pair, PairBuilder
 from .runs import fingerprint
 
 # %% auto #0
-__all__ = ['FORMS', 'SHOWN', 'export_pairs', 'export_traces', 'write_rows', 'read_rows', 'check_fields', 'PairReader',
-           'read_pairs', 'read_traces']
+__all__ = ['FORMS', 'HELD_OUT', 'SHOWN', 'MOST_FRAMES', 'export_pairs', 'export_traces', 'write_rows', 'read_rows',
+           'check_fields', 'PairReader', 'read_pairs', 'completions_in', 'marked', 'read_traces']
 
 # %% ../nbs/05b_exchange.ipynb #6375ba6e
 FORMS = ("openai", "prompt-completion")
+HELD_OUT = "held_out"  # a row's `split` where nothing may be learned from it
 
 
 def export_pairs(
     rows: Iterable[Pair],
     path: str | Path,
     form: str = "openai",  # or `prompt-completion`: the prompt as the model reads it, control tokens included
+    held: Iterable[Pair] = (),  # held-out rows: they come last, marked, and stay held out when they come back
 ) -> int:
     "Write `rows` as JSON lines. Returns how many. Raises `ValueError` for another `form`."
     if form not in FORMS:
         raise ValueError(f"form={form!r}: choose one of {', '.join(map(repr, FORMS))}")
-    return write_rows(path, (_row(p, form) for p in rows))
+    return write_rows(path, chain((_row(p, form) for p in rows), ({**_row(p, form), "split": HELD_OUT} for p in held)))
 
 
 def _row(p: Pair, form: str) -> dict:
-    about = {"example": p.example, "predictor": p.predictor, "score": p.score}
-    if form == "openai":
-        return {"messages": [*p.messages, {"role": "assistant", "content": p.completion}], **about}
-    return {"prompt": p.prompt, "completion": p.completion, **about}
+    row = {"messages": [*p.messages, {"role": "assistant", "content": p.completion}]}
+    if form != "openai":
+        before = {"history": p.messages[1:-1]} if len(p.messages) > 2 else {}  # what was said before cannot be told from a rendered prompt
+        row = {"prompt": p.prompt, "completion": p.completion, **before}
+    return {**row, "example": p.example, "predictor": p.predictor, "score": p.score, "digest": _digest(row)}
+
+
+def _digest(row: dict) -> str:
+    "What tells a row that nobody has edited."
+    return fingerprint([row.get(k) for k in ("messages", "prompt", "history", "completion")])
 
 
 def export_traces(
     traces: Iterable[Trace],
     path: str | Path,
+    held: Container[str] = (),  # keys of held-out examples: their attempts are marked, and stay held out when they come back
     private: bool = False,  # as a run's own file: readable by its owner alone
 ) -> int:
     "Write `traces` as JSON lines, one after the other. Returns how many."
-    return write_rows(path, (t.row() for t in traces), private)
+    return write_rows(path, ({**t.row(), "split": HELD_OUT} if t.example in held else t.row() for t in traces), private)
 
 
 def write_rows(path: str | Path, rows: Iterable[dict], private: bool = False) -> int:
@@ -127,7 +139,7 @@ class PairReader:
     "Turns rows of either form back into pairs of one student."
 
     def __init__(self, builder: PairBuilder):
-        self.builder, self._frames = builder, {}
+        self.builder, self._made = builder, {}
         tokenizer = builder.codec.tokenizer
         ours = {tokenizer.unk_token, getattr(builder.adapter, "separator", None)}
         self.control = [t for t in tokenizer.all_special_tokens if t not in ours]
@@ -136,17 +148,19 @@ class PairReader:
         "The pair of a row. Raises `DataError` that says what is wrong with it."
         form = ("messages",) if "messages" in row else ("prompt", "completion")
         number = (int, float, type(None))
-        kinds = {"messages": (list,), "prompt": (str,), "completion": (str,), "example": (str,), "predictor": (str,), "score": number}
-        check_fields(row, {k: v for k, v in kinds.items() if k in (*form, "example", "predictor", "score")}, [*form, "predictor"])
-        predictor = row["predictor"]
+        kinds = {"messages": (list,), "prompt": (str,), "completion": (str,), "history": (list,), "example": (str,), "predictor": (str,), "score": number, "split": (str,), "digest": (str,)}
+        others = ("example", "predictor", "score", "split", "digest", *(["history"] if "prompt" in form else []))
+        check_fields(row, {k: v for k, v in kinds.items() if k in (*form, *others)}, [*form, "predictor"])
+        _check_split(row)
+        predictor, edited = row["predictor"], row.get("digest") != _digest(row)
         _known(predictor, self.builder.signatures)
-        messages, completion = self._chat(row) if form == ("messages",) else (self._unrendered(row), row["completion"])
-        outputs = self._parsed(predictor, completion)
+        messages, completion = self._chat(row) if form == ("messages",) else (self._unrendered(row, edited), row["completion"])
+        outputs = self._parsed(predictor, completion, edited)
         example = row.get("example") or fingerprint([predictor, messages])  # a row that a person added
         return self.builder.row(predictor, messages, outputs, example, row.get("score"))
 
-    def _parsed(self, predictor: str, completion: str) -> dict:
-        found = [t for t in self.control if t in completion]
+    def _parsed(self, predictor: str, completion: str, edited: bool) -> dict:
+        found = [t for t in self.control if t in completion] if edited else []  # a teacher may have said it; a person means the control token
         if found:
             raise DataError(f"the completion {completion!r:.120} contains the control token {found[0]!r}: leave it out, the end of an answer is marked by itself")
         try:
@@ -157,61 +171,120 @@ class PairReader:
 
     def _chat(self, row: dict) -> tuple[list[dict], str]:
         "Messages and completion of a row in OpenAI's form."
-        for m in row["messages"]:
-            if not isinstance(m, dict) or set(m) != {"role", "content"} or not all(isinstance(v, str) for v in m.values()):
-                raise DataError(f"message {m!r:.120} is not of the form {{'role': text, 'content': text}}")
+        _check_messages(row["messages"])
         *messages, last = row["messages"] or [{"role": None}]
-        frame = self._frame(row["predictor"])
-        roles = [m["role"] for m in frame] + ["assistant"]
-        if [m["role"] for m in [*messages, last]] != roles:
-            raise DataError(f"the messages have the roles {', '.join(m['role'] or 'none' for m in [*messages, last])}; predictor {row['predictor']!r} has {', '.join(roles)}")
-        for m, f in zip(messages, frame):
-            self._texts(f["content"], m["content"], f"the {m['role']} message")
+        first, *_ = frames = self._frames(row["predictor"])
+        before = self._history(row["predictor"])
+        roles = [m["role"] for m in ([messages[0], messages[-1]] if before and len(messages) > 1 else messages)] + [last["role"]]
+        if roles != [m["role"] for m in first] + ["assistant"]:
+            wanted = ", ".join([m["role"] for m in first] + ["assistant"])
+            raise DataError(f"the messages have the roles {', '.join(m['role'] or 'none' for m in [*messages, last])}; predictor {row['predictor']!r} has {wanted}{' and what was said before the last user' if before else ''}")
+        self._first_that_fits(frames, lambda frame: [_texts(f["content"], m["content"], f"the {m['role']} message") for m, f in zip((messages[0], messages[-1]) if before else messages, frame)])
         return messages, last["content"]
 
-    def _unrendered(self, row: dict) -> list[dict]:
+    def _unrendered(self, row: dict, edited: bool) -> list[dict]:
         "Messages of a row in prompt-completion form."
-        frame = self._frame(row["predictor"])
-        texts = self._texts(self.builder.rendered(frame, self.builder.codec.prompt(frame)), row["prompt"], "the prompt")
-        for text in texts.values():
+        before = row.get("history", [])
+        _check_messages(before)
+
+        def read(frame):
+            whole = [*frame[:-1], *before, frame[-1]]
+            return whole, _texts(self.builder.rendered(whole, self.builder.codec.prompt(whole)), row["prompt"], "the prompt")
+
+        whole, texts = self._first_that_fits(self._frames(row["predictor"]), read)
+        for text in texts.values() if edited else ():
             found = [t for t in self.control if t in text]
             if found:
                 raise DataError(f"the prompt contains the control token {found[0]!r} within an input {text!r:.120}: leave it out")
-        return [{**m, "content": _MARK.sub(lambda mark: texts[mark[0]], m["content"])} for m in frame]
+        return [{**m, "content": _MARK.sub(lambda mark: texts[mark[0]], m["content"])} for m in whole]
 
-    def _frame(self, predictor: str) -> list[dict]:
-        "The messages of `predictor`, with a mark in place of each input."
-        if predictor not in self._frames:
+    def _first_that_fits(self, frames: list[list[dict]], read: Callable[[list[dict]], Any]) -> Any:
+        "What `read` makes of the first of `frames` that fits. Raises the first one's `DataError`: that frame has all inputs."
+        first = None
+        for frame in frames:
+            try:
+                return read(frame)
+            except DataError as e:
+                first = first or e
+        raise first
+
+    def _history(self, predictor: str) -> bool:
+        "Does what was said before stand in the prompts of `predictor`?"
+        return any(f.annotation is dspy.History for f in self.builder.signatures[predictor].input_fields.values())
+
+    def _frames(self, predictor: str) -> list[list[dict]]:
+        "The messages of `predictor`, with a mark in place of each input; then those without some of the inputs, which a call may leave out."
+        if predictor not in self._made:
             signature = self.builder.signatures[predictor]
-            if any(f.annotation is dspy.History for f in signature.input_fields.values()):
-                raise DataError(f"predictor {predictor!r} takes a dspy.History, so its prompts have no fixed form: edit its traces instead")
-            marks = {k: f"qz{i}zq" for i, k in enumerate(signature.input_fields)}
-            self._frames[predictor] = self.builder.adapter.format(signature, [], marks)
-        return self._frames[predictor]
-
-    def _texts(self, frame: str, text: str, what: str) -> dict[str, str]:
-        "What stands in `text` at each mark of `frame`."
-        marks = _MARK.findall(frame)
-        pattern = "(.*?)".join(map(re.escape, _MARK.split(frame)))
-        match = re.fullmatch(pattern, text, re.DOTALL)
-        if not match:
-            shown = _MARK.sub("…", frame)
-            raise DataError(f"{what} {text!r:.200} is not one that the predictor sends: only the inputs, at the places of …, may be edited in {shown!r:.300}")
-        return dict(zip(marks, match.groups()))
+            names = [k for k, f in signature.input_fields.items() if f.annotation is not dspy.History]
+            marks = {k: f"qz{i}zq" for i, k in enumerate(names)}
+            some = islice((c for n in range(len(names), -1, -1) for c in combinations(names, n)), MOST_FRAMES)
+            self._made[predictor] = [self.builder.adapter.format(signature, [], {k: marks[k] for k in c}) for c in some]
+        return self._made[predictor]
 
 
+MOST_FRAMES = 64  # of a predictor: all subsets of six inputs
 _MARK = re.compile(r"qz\d+zq")
 
+# %% ../nbs/05b_exchange.ipynb #51ecfc4b
+def _check_split(row: dict):
+    if row.get("split", HELD_OUT) not in (HELD_OUT, "train"):
+        raise DataError(f"field 'split' is {row['split']!r}: give {HELD_OUT!r} for a row that nothing is learned from, or leave it out")
 
+
+def _check_messages(messages: list):
+    for m in messages:
+        if not isinstance(m, dict) or set(m) != {"role", "content"} or not all(isinstance(v, str) for v in m.values()):
+            raise DataError(f"message {m!r:.120} is not of the form {{'role': text, 'content': text}}")
+
+
+def _texts(frame: str, text: str, what: str) -> dict[str, str]:
+    "What stands in `text` at each mark of `frame`: each piece of the frame where it comes first."
+    marks, (first, *others) = _MARK.findall(frame), _MARK.split(frame)
+    at, found = len(first) if text.startswith(first) and (others or text == first) else -1, []
+    for i, piece in enumerate(others):
+        end = text.find(piece, at) if i < len(others) - 1 else len(text) - len(piece) if text.endswith(piece) else -1
+        if at < 0 or end < at:
+            at = -1
+            break
+        found.append(text[at:end])
+        at = end + len(piece)
+    if at < 0:
+        shown = _MARK.sub("…", frame)
+        raise DataError(f"{what} {text!r:.200} is not one that the predictor sends: only the inputs, at the places of …, may be edited in {shown!r:.300}")
+    return dict(zip(marks, found))
+
+# %% ../nbs/05b_exchange.ipynb #9b669e5c
 def read_pairs(path: str | Path, builder: PairBuilder) -> list[Pair]:
     "The pairs in a JSON-lines file of either form. Raises `DataError` that names each faulty line, its fault and the fix."
     return read_rows(path, PairReader(builder).read)
+
+
+def completions_in(pairs: str | Path | list[Pair] | None) -> list[str]:
+    "What the completions of a file or of pairs say, percent-encoding undone: texts that a student's format must be able to write."
+    rows = [{"completion": p.completion} for p in pairs] if isinstance(pairs, list) else []
+    if isinstance(pairs, (str, Path)):
+        with contextlib.suppress(DataError):  # told by `read_pairs`
+            rows = read_rows(pairs, dict)
+    texts = [r.get("completion") or next((m.get("content") for m in list(r.get("messages") or [])[-1:] if isinstance(m, dict)), "") for r in rows]
+    return [unquote(t) for t in texts if isinstance(t, str)]
+
+
+def marked(path: str | Path, rows: list[Pair] | list[Trace]) -> set[str]:
+    "Keys of the examples that the file `path`, from which `rows` were read, marks as held out."
+    marks = read_rows(path, lambda row: row.get("split") == HELD_OUT)
+    return {r.example for r, mark in zip(rows, marks) if mark}
 
 # %% ../nbs/05b_exchange.ipynb #dd13141d
 def read_traces(path: str | Path, student: dspy.Module) -> list[Trace]:
     "The traces in a JSON-lines file, as `export_traces` or a run wrote it. Raises `DataError` that names each faulty line."
     signatures = {name: p.signature for name, p in student.named_predictors()}
-    return read_rows(path, lambda row: _trace(row, signatures))
+
+    def read(row):
+        _check_split(row)
+        return _trace({k: v for k, v in row.items() if k != "split"}, signatures)
+
+    return read_rows(path, read)
 
 
 def _trace(row: dict, signatures: dict) -> Trace:

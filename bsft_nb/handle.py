@@ -65,12 +65,15 @@ class Run(runs.Run):
         what: str = "pairs",  # or `traces`
         form: str = "openai",  # of pairs; or `prompt-completion`
     ) -> int:
-        "Write pairs or traces as JSON lines, to edit and give back as `compile(pairs=path)` or `compile(traces=path)`. Returns how many."
-        if what == "traces":
-            return export_traces(load_traces(self._there("traces.jsonl", "no traces yet")), path)
-        if what != "pairs":
+        "Write pairs or traces as JSON lines, to edit and give back as `compile(pairs=path)` or `compile(traces=path)`. Held-out ones are marked, and stay held out. Returns how many."
+        if what not in ("pairs", "traces"):
             raise ValueError(f"what={what!r}: choose 'pairs' or 'traces'")
-        return export_pairs(load_pairs(self._there("pairs", "no pairs yet"))[0], path, form)
+        if what == "traces":
+            found = load_traces(self._there("traces.jsonl", "no traces yet"))
+            held = load_pairs(self.folder / "pairs")[1] if (self.folder / "pairs").exists() else []
+            return export_traces(found, path, {p.example for p in held})
+        train, held = load_pairs(self._there("pairs", "no pairs yet"))
+        return export_pairs(train, path, form, held)
 
     def _there(self, name: str, why: str) -> Path:
         path = self.path / name

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .bootstrap import Call, example_key
 from .calls import inputs_key
-from .formats import read_value, roundtrip
+from .formats import read_value, roundtrip, validated
 from .tokens import Codec
 
 # %% auto #0
@@ -121,7 +121,7 @@ class PairBuilder:
 def _typed(value, annotation):
     "An output from its JSON form. Raises `ValueError` for text that spells no such value."
     try:
-        return TypeAdapter(annotation).validate_python(value)
+        return validated(value, annotation)
     except ValidationError:
         return read_value(value, annotation) if isinstance(value, str) else value
 

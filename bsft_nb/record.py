@@ -15,9 +15,9 @@ from typing import Any
 
 import dspy
 from dspy.lm15 import Request, Response
-from pydantic import TypeAdapter
 
 from .calls import watch, witness
+from .formats import validated
 from .ledger import Ledger, Trace
 from .runs import fingerprint
 
@@ -223,6 +223,6 @@ def _typed(values: dict, fields: dict) -> dict:
 
 def _value(value: Any, annotation: Any) -> Any:
     try:
-        return TypeAdapter(annotation).validate_python(value)
+        return validated(value, annotation)
     except ValueError:  # the program was called with something else than its signature says
         return value

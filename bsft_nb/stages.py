@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,7 +31,7 @@ from .contents import sweep
 from .data import Built, build, build_from_pairs, check_rows, held_out, save_pairs
 from .engine import keep_format
 from .events import Stopped
-from .exchange import export_traces, read_pairs, read_traces
+from .exchange import export_traces, marked, read_pairs, read_traces
 from .formats import TEACHERS, adapter_state
 from .funnel import OUTSIDE
 from .jobs import Job, TrainConfig
@@ -47,7 +48,8 @@ from .tokens import Codec
 from .trainer import choose
 
 # %% auto #0
-__all__ = ['ledger_path', 'Compilation', 'how_ended', 'gave_up', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'train_and_choose']
+__all__ = ['ledger_path', 'Compilation', 'how_ended', 'gave_up', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'slugs',
+           'train_and_choose']
 
 # %% ../nbs/11e_stages.ipynb #da830f04
 def ledger_path(program: dspy.Module) -> Path:
@@ -63,7 +65,7 @@ class Compilation:
     student: dspy.Module
     teachers: list[dspy.Module]
     trainset: list[dspy.Example]
-    valset: list[dspy.Example]  # empty: a tenth of the trainset is held out
+    valset: list[dspy.Example] | None  # None: a tenth of the trainset is held out; empty: nothing is
     target: Target
     codec: Codec
     config: TrainConfig
@@ -86,7 +88,8 @@ class Compilation:
     plan: dict = field(default_factory=dict)  # what the preflight said
 
     def __post_init__(self):
-        self.trainset, self.valset = ([own_copy(e) for e in examples] for examples in (self.trainset, self.valset))  # nobody else can change these
+        self.trainset = [own_copy(e) for e in self.trainset]  # nobody else can change these
+        self.valset = None if self.valset is None else [own_copy(e) for e in self.valset]
 
     def open(self, folder: RunFolder | None = None):
         "Give the run its folder. An earlier stop request is forgotten, unless somebody is there to hear it."
@@ -187,7 +190,7 @@ class Compilation:
 
     def _tell_others(self, compiled: dspy.Module):
         "Warn where the compiled program asks somebody else than its students."
-        example = next(iter([*(self.rows.held if self.rows else []), *self.trainset, *self.valset]), None)
+        example = next(iter([*(self.rows.held if self.rows else []), *self.trainset]), None)
         if self.rows and example is not None:  # else it was tried when it was trained
             names = asks_others(compiled, own_copy(example).inputs())
             if names:
@@ -242,10 +245,11 @@ def gather(c: Compilation) -> Rows:
         values = [json.dumps(call.outputs, ensure_ascii=False) for t in traces if t.kept for call in t.calls]
         c.adapter = fit_adapter(c.codec, c.student, c.target.name, values)
     builder = PairBuilder(c.student, c.adapter, c.codec)
-    keys = set() if c.valset else held_out(c.trainset, seed=c.config.seed, traces=traces)
-    valset = builder.labelled(c.valset) if c.valset else None
-    if c.pairs is not None:
-        built = build_from_pairs(builder, c.pairs if isinstance(c.pairs, list) else read_pairs(c.pairs, builder), keys, c.conflicts, valset)
+    pairs = c.pairs if c.pairs is None or isinstance(c.pairs, list) else read_pairs(c.pairs, builder)
+    keys = _held(c, traces, pairs)
+    valset = None if c.valset is None else builder.labelled(c.valset)
+    if pairs is not None:
+        built = build_from_pairs(builder, pairs, keys, c.conflicts, valset)
     else:
         built = build(builder, traces, keys, c.conflicts, valset)
     asks = keep_format(copy_program(c.student))
@@ -261,7 +265,16 @@ def gather(c: Compilation) -> Rows:
     about = [[p.predictor, p.prompt_ids, p.completion_ids] for p in (*built.train, *built.held)]
     c.found = {"faults": c.faults, "rows": fingerprint([len(built.train), about])}
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pairs to train on, {len(built.held)} held out, {len(built.dropped)} dropped")
-    return Rows(built, c.valset or [e for e in c.trainset if example_key(e) in keys], traces)
+    return Rows(built, c.valset if c.valset is not None else [e for e in c.trainset if example_key(e) in keys], traces)
+
+
+def _held(c: Compilation, traces: Traces | list[Trace], pairs: list[Pair] | None) -> set[str]:
+    "Keys of the examples to hold out: those that a file marks, and where it marks none of the trainset and there is no valset, a tenth of that."
+    path, rows = (c.pairs, pairs) if isinstance(c.pairs, (str, Path)) else (c.traces, traces)
+    keys = marked(path, rows) if path is not None else set()
+    if c.valset is not None or keys & {example_key(e) for e in c.trainset}:
+        return keys
+    return keys | held_out(c.trainset, seed=c.config.seed, traces=traces)
 
 
 def _beside(c: Compilation, traces: Traces | list[Trace], built: Built) -> Iterator[str]:
@@ -335,7 +348,7 @@ def _outcome(trace: Trace) -> str:
 def make_jobs(c: Compilation, built: Built) -> list[Job]:
     "A job for each model to train. Raises `DataError` with the funnel for one without rows."
     names = [n for n, _ in c.student.named_predictors()]
-    models = {"model": names} if c.multitask else {f"model-{_slug(n)}": [n] for n in names}
+    models = {"model": names} if c.multitask else {f"model-{s}": [n] for n, s in slugs(names).items()}
     for sentence in check_rows(built, models):
         c.warn(sentence)
     made = []
@@ -349,8 +362,16 @@ def make_jobs(c: Compilation, built: Built) -> list[Job]:
     return made
 
 
-def _slug(name: str) -> str:
-    return "".join(ch if ch.isalnum() else "-" for ch in name).strip("-")
+def slugs(names: list[str]) -> dict[str, str]:
+    "A folder's name for each of `names`: no two alike, on file systems that know no capitals either, and none too long."
+    made = {n: "".join(ch if ch.isalnum() else "-" for ch in n).strip("-") for n in names}
+    alike = Counter(map(_folded, made.values()))
+    return {n: s if alike[_folded(s)] == 1 and 0 < len(s) <= 40 else f"{s[:30]}-{fingerprint(n)[:8]}" for n, s in made.items()}
+
+
+def _folded(name: str) -> str:
+    "`name` as a file system may see it."
+    return unicodedata.normalize("NFKC", name).casefold()
 
 # %% ../nbs/11e_stages.ipynb #6af9ffab
 def train_and_choose(c: Compilation, jobs: list[Job], rows: Rows) -> dict[str, Path]:

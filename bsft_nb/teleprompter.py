@@ -26,7 +26,7 @@ from .checks import check_examples, check_programs, check_teacher_lms, check_voc
 from .data import check_answers, check_conflicts, check_lengths
 from .dry_run import dry_run
 from .events import StopSignal
-from .exchange import read_pairs, read_traces
+from .exchange import completions_in, read_pairs, read_traces
 from .formats import adapter_state
 from .handle import Run
 from .jobs import TrainConfig
@@ -88,7 +88,7 @@ class BootstrapFinetune(Teleprompter):
         *,
         teacher: dspy.Module | list[dspy.Module] | None = None,  # same structure; None: a copy of the student
         trainset: list[dspy.Example],
-        valset: list[dspy.Example] | None = None,  # held out as given; None: a tenth of the trainset
+        valset: list[dspy.Example] | None = None,  # held out as given, nothing where it is empty; None: a tenth of the trainset
         target: str | Path = "t5-large",  # Hub id, local folder, `.gguf` file, or `smollm2-135m`
         bsize: int = 12,  # rows a training step
         accumsteps: int = 1,  # steps whose gradients are added up
@@ -163,7 +163,7 @@ class BootstrapFinetune(Teleprompter):
         teachers = [t for t in teachers if t is not None]
         check_programs(student, teachers)
         trainset = check_examples("trainset", a["trainset"], student)
-        valset = check_examples("valset", a["valset"] if a["valset"] is not None else [], student, may_be_empty=True)
+        valset = None if a["valset"] is None else check_examples("valset", a["valset"], student, may_be_empty=True)
         teachers = teachers or [copy_program(student)]
         _check_files(a)
         if a["traces"] is None and a["pairs"] is None:
@@ -182,18 +182,19 @@ class BootstrapFinetune(Teleprompter):
 
         step(f"fetching the target {a['target']!r}", _is_far(a["target"]))
         target = resolve_target(a["target"])
-        step(f"checking {len(trainset) + len(valset):,} examples against the target's vocabulary and window", len(trainset) + len(valset) > MANY)
+        n = len(trainset) + len(valset or [])
+        step(f"checking {n:,} examples against the target's vocabulary and window", n > MANY)
         codec = load_codec(target.path)
         check_token_ids(codec, target.path, target.name)
-        adapter = a["adapter"] or fit_adapter(codec, student, target.name)
+        adapter = a["adapter"] or fit_adapter(codec, student, target.name, completions_in(a["pairs"]))
         adapter_state(adapter)
         check_vocabulary(adapter, codec, student, target.name)
         builder = PairBuilder(student, adapter, codec)
         check_lengths(builder, _watched(trainset, folder.stop_signal))
-        check_lengths(builder, _watched(valset, folder.stop_signal), "valset")
+        check_lengths(builder, _watched(valset or [], folder.stop_signal), "valset")
         check_answers(builder, trainset)
-        check_answers(builder, valset, "valset", 0)
-        builder.labelled(_watched(valset, folder.stop_signal))
+        check_answers(builder, valset or [], "valset", 0)
+        builder.labelled(_watched(valset or [], folder.stop_signal))
         if a["traces"] is not None:
             read_traces(a["traces"], student)
         if a["pairs"] is not None and not isinstance(a["pairs"], list):
@@ -239,7 +240,7 @@ class BootstrapFinetune(Teleprompter):
             "student_key": program_key(job.student),
             "teacher_key": fingerprint([teacher_key(t, boot.teacher_settings) for t in job.teachers]),
             "trainset": fingerprint([example_key(e) for e in job.trainset]),
-            "valset": fingerprint([example_key(e) for e in job.valset]),
+            "valset": fingerprint([example_key(e) for e in job.valset or []] if job.valset or job.valset is None else "nothing"),
             "metric": code_key(self.metric),
             "metric_threshold": boot.metric_threshold,
             "max_rounds": boot.max_rounds,

@@ -18,7 +18,7 @@ from .progress import state_of
 from .runs import RunFolder
 
 # %% auto #0
-__all__ = ['Interval', 'FEW', 'WIDE', 'resampled_means', 'paired_interval', 'Verdict', 'verdict', 'spent']
+__all__ = ['Interval', 'COMPARE', 'FEW', 'WIDE', 'resampled_means', 'paired_interval', 'Verdict', 'verdict', 'spent']
 
 # %% ../nbs/09f_verdict.ipynb #0b1e5364
 def resampled_means(
@@ -50,6 +50,7 @@ def paired_interval(
 
 # %% ../nbs/09f_verdict.ipynb #9e725d5c
 Interval = tuple[float, float]
+COMPARE = "run.compare(compiled, examples, metric, teacher=program, teacher_settings=dict(lm=lm))"  # as it can be typed
 FEW, WIDE = 30, 0.2  # examples below which, and width of the retained share's interval above which, evidence is called thin
 
 
@@ -179,7 +180,7 @@ def _score_words(v: Verdict, pairs: np.ndarray) -> list[str]:
     "Sentences on the tuned student against teacher and untuned student."
     words = []
     if not v.n:
-        words.append("No example has a score of both the teacher and the tuned student: they cannot be compared.")
+        words.append(f"No example has a score of both the teacher and the tuned student: they cannot be compared. Both answer with {COMPARE}")
     elif v.retained is None:
         teacher, tuned = pairs.mean(0)
         words.append(f"The teacher scores {_number(teacher)} on average, so a share of its score cannot be given; the tuned student scores {_number(tuned)} (n = {v.n}).")
@@ -212,7 +213,7 @@ def _evidence_words(v: Verdict, table: Table, pairs: np.ndarray) -> list[str]:
     "Sentences on how far the figures carry."
     words = []
     if 0 < v.n < FEW:
-        words.append(f"{v.n} example{'s' * (v.n != 1)} {'are' if v.n != 1 else 'is'} too few to decide on: compare at least {FEW}, better 100.")
+        words.append(f"{v.n} example{'s' * (v.n != 1)} {'are' if v.n != 1 else 'is'} too few to decide on: compare at least {FEW}, better 100, with {COMPARE}")
     if v.n and (pairs[:, 0] == pairs[:, 1]).all():
         words.append(f"Teacher and tuned student have the same score on every example, which an interval from these examples takes for certain; up to {min(1.0, 3 / v.n):.0%} of other examples may still differ (rule of three).")
     elif v.retained_interval and v.retained_interval[1] - v.retained_interval[0] > WIDE:

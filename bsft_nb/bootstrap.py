@@ -269,8 +269,8 @@ class _Collection:
             self.errors += error is not None and not isinstance(error, AdapterParseError)
             if error is not None and self.errors >= limit:
                 last = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
-                last = f"in the metric: {last}, at the example {trace.inputs!s:.200}" if trace.reason == "metric error" else last
-                raise RuntimeError(f"{self.errors} attempts failed, the last with {last}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
+                last = f"in the metric, with {last}, at the example {trace.inputs!s:.200}" if trace.reason == "metric error" else f"with {last}"
+                raise RuntimeError(f"{self.errors} teacher attempts failed, the last {last}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
 
 
 @dataclass

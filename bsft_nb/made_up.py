@@ -9,6 +9,7 @@ import json
 import math
 from typing import Any
 
+import dspy
 from pydantic import TypeAdapter
 
 # %% auto #0
@@ -23,9 +24,10 @@ def made_up(annotation: Any) -> Any:
     try:
         kind = TypeAdapter(annotation)
         schema = kind.json_schema()
-        return kind.validate_json(json.dumps(_made(schema, schema.get("$defs", {}))))
+        value = kind.validate_json(json.dumps(_made(schema, schema.get("$defs", {}))))
     except Exception:  # no schema, or a validator of the user's that wants something else: no type is at fault for that
         return UNKNOWN
+    return dspy.History(messages=[]) if isinstance(value, dspy.History) else value  # what its messages hold is the signature's to say
 
 
 FORMATS = {"date-time": "2024-05-06T07:08:09Z", "date": "2024-05-06", "time": "07:08:09", "duration": "P1D", "uuid": "12345678-1234-4678-9234-567812345678", "uri": "https://a.bc/d", "email": "a@b.cd", "ipv4": "10.0.0.1"}

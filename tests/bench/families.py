@@ -58,7 +58,7 @@ def shrunk(settings: dict, more: dict) -> dict:
     for key, value in settings.items():
         if key in more:
             made[key] = more[key]
-        elif isinstance(value, dict) and key.endswith("config"):
+        elif isinstance(value, dict) and (key.endswith("config") or "model_type" in value):
             made[key] = shrunk(value, more.get(f"{key}.", {}))
         elif key in IDS:
             made[key] = IDS[key]

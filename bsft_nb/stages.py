@@ -23,11 +23,12 @@ from .checks import fit_adapter, signature_spec
 from .data import Built, build, build_from_pairs, check_rows, held_out, save_pairs
 from .engine import keep_format
 from .events import Stopped
-from .exchange import export_traces, marked, read_pairs, read_traces
+from .exchange import export_traces, marked, read_traces
 from .formats import adapter_state
 from .jobs import Job, TrainConfig
 from .launch import Busy, launch
 from .models import Target, give_back_threads
+from .pair_reader import read_pairs
 from .pairs import DataError, Pair, PairBuilder, check_parity
 from .parity import asked_by
 from .report import write_report
@@ -169,6 +170,7 @@ def gather(c: Compilation) -> Rows:
         save_pairs(built, c.folder / "pairs")
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pairs to train on, {len(built.held)} held out, {len(built.dropped)} dropped")
     return Rows(built, c.valset or [e for e in c.trainset if example_key(e) in keys], traces)
+
 
 def _held(c: Compilation, traces: Traces | list[Trace], pairs: list[Pair] | None) -> set[str]:
     "Keys of the examples to hold out: those that a file marks, and where it marks none of the trainset and there is no valset, a tenth of that."

@@ -28,12 +28,13 @@ from .bootstrap import TraceBootstrapper, check_metric, copy_program, example_ke
 from .checks import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
 from .data import check_answers, check_conflicts, check_lengths
 from .dry_run import dry_run
-from .exchange import completions_in, read_pairs, read_traces
+from .exchange import read_traces
 from .formats import adapter_state
 from .handle import Run
 from .jobs import TrainConfig
 from .keys import code_key
 from .models import resolve_target
+from .pair_reader import completions_in, read_pairs
 from .pairs import Pair, PairBuilder
 from .preflight import Preflight, preflight
 from .progress_panel import progress_for

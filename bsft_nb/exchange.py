@@ -134,7 +134,7 @@ def check_predictor(predictor: str, names: Iterable[str]):
     if predictor not in names:
         raise DataError(f"unknown predictor {predictor!r}: the program has {', '.join(map(repr, names))}")
 
-# %% ../nbs/05b_exchange.ipynb #74551c76
+# %% ../nbs/05b_exchange.ipynb #b2c71f09
 def check_split(row: dict):
     "Raise `DataError` where the `split` of `row` is neither left out nor `train` nor `HELD_OUT`."
     if row.get("split", HELD_OUT) not in (HELD_OUT, "train"):

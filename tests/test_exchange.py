@@ -11,8 +11,9 @@ from test_format_properties import TEXTS
 
 from bsft_nb.bootstrap import Call, Trace
 from bsft_nb.data import build, build_from_pairs
-from bsft_nb.exchange import FORMS, completions_in, export_pairs, export_traces, marked, read_pairs, read_traces
+from bsft_nb.exchange import FORMS, export_pairs, export_traces, marked, read_traces
 from bsft_nb.formats import fitting
+from bsft_nb.pair_reader import completions_in, read_pairs
 from bsft_nb.pairs import DataError, PairBuilder
 from bsft_nb.tokens import load_codec
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
 ORDER = [
     "events", "runs", "doors", "models", "tokens", "int8", "tied", "frozen", "formats", "signatures", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
-    "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
+    "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling", "closed",
     "attention", "generate", "decode", "serving", "worker", "rows", "streams", "predict", "engine", "parity", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
     "progress_panel", "checks", "preflight", "scoring", "handle", "stages", "loading", "teleprompter", "data_panel",
     "compare_panel", "compile_panel", "magics", "cli", "demo.tickets",

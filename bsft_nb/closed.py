@@ -41,6 +41,11 @@ class Ending:
         ids = self.numbers.following(answer[self.start :], last, True)
         return [i for i in ids if i not in self.numbers.stop] + self.mark[:1] * any(i in self.numbers.stop for i in ids) if self.mark else ids
 
+    def ended(self, answer: list[int]) -> bool:
+        "Is the last token that with which the mark begins? A space can come before the number, too."
+        before = self.numbers.following(tuple(answer[self.start : -1]), False, True)
+        return bool(self.mark) and answer[-1] == self.mark[0] and any(i in self.numbers.stop for i in before)
+
 # %% ../nbs/08aa_closed.ipynb #51f470b2
 class Guide:
     "Where a row stands in an answer of several parts."
@@ -90,10 +95,15 @@ class Guide:
             self.marked = re.search(rf"{following.pattern} *$", said) is not None
             ends = not self.marked and any(re.search(p.pattern, said) for p in self.parts if p.mark)
         if ends:
-            said, mark = self.codec.text(row.answer), following.mark.rstrip()
-            rest = min((m[k:] for m in (mark, mark.lstrip(" ")) for k in range(len(m)) if said.endswith(m[:k])), key=len)
-            row.choices = [row.answer + self._ids(rest)]
+            row.choices = [self._with_mark(row.answer, following)]
         return ends
+
+    def _with_mark(self, answer: list[int], part: Part) -> list[int]:
+        "The answer so far with the mark of `part` after it, of which the beginning may be there already."
+        said, mark = self.codec.text(answer), part.mark.rstrip()
+        rest = min((m[k:] for m in (mark, mark.lstrip(" ")) for k in range(len(m)) if said.endswith(m[:k])), key=len)
+        ways = [[t for t in self.codec.completion(said + rest) if t not in self.codec.stop_ids], answer + self._ids(rest), answer + self._ids(mark)]
+        return next(w for w in ways if w is ways[-1] or w[: len(answer)] == answer and re.search(f"{part.pattern}$", self.codec.text(w)))
 
     def took(self, row: Row) -> bool:
         "A token was added to the answer. Is it still going on?"
@@ -106,7 +116,7 @@ class Guide:
             return row._finished()
         if left and row.numbers and row.answer[-1] not in self._digits(row):
             row.numbers = None
-        if not left and row.numbers and row.numbers.mark and row.answer[-1] == row.numbers.mark[0]:
+        if not left and row.numbers and row.numbers.ended(row.answer):
             row.choices, row.numbers = [row.answer[:-1] + row.numbers.mark], None
             left = row.choices
         if (len(left) == 1 and left[0] == row.answer) or self.marked:

@@ -80,8 +80,6 @@ class Row:
 
     def draw(self, logits: torch.Tensor) -> int:
         "The next token id, from `logits` over the vocabulary (1-d). Raises `ValueError` where they are not numbers."
-        import torch
-
         whole = logits.float().cpu()
         token = self._pick(whole)
         if self.guide is not None and self.guide.forces(self, token):

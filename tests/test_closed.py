@@ -61,12 +61,12 @@ def adapter_for(codec):
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("temperature", [1.0])
 def test_an_untrained_model_gives_a_value_of_every_closed_output(folder, name, temperature):
     program = keep_format(dspy.Predict(SIGNATURES[name]))
     program.untuned_format = adapter_for(load_codec(folder))
-    program.set_lm(student_lm(folder, max_tokens=120, temperature=temperature, cache=False))
-    for i in range(3):
+    program.set_lm(student_lm(folder, max_tokens=60, temperature=temperature, cache=False))
+    for i in range(1):
         try:
             answer = program(question=f"q{i}", config={"seed": i})
         except dspy.utils.exceptions.AdapterParseError as e:
@@ -77,7 +77,7 @@ def test_an_untrained_model_gives_a_value_of_every_closed_output(folder, name, t
 
 def row_for(codec, adapter, sig, n=200):
     schema = adapter.schema(sig)
-    config = Config(max_tokens=n, response_format={"name": "choices", "schema": schema} if schema else None)
+    config = Config(max_tokens=n, response_format={"type": "json_schema", "name": "choices", "schema": schema} if schema else None)
     return to_row(Request(model="m", messages=(Message.user("x"),), config=config), [5, 6], codec, n, {})
 
 

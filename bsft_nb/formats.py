@@ -120,8 +120,7 @@ class StudentAdapter(dspy.Adapter):
         for name, field in signature.output_fields.items():
             missing = name not in outputs and missing_field_message is not None
             text = missing_field_message if missing else write_value(outputs[name], field.annotation)
-            joint = "\n" if self.separator == "\n" else f" {self.separator} "
-            parts.append((f"{joint}{name}: " if parts else "") + self._protect(text, names))
+            parts.append((f"{self._joint}{name}: " if parts else "") + self._protect(text, names))
         return "".join(parts)
 
     def _call_preprocess(self, lm, lm_kwargs, signature, inputs):
@@ -132,16 +131,23 @@ class StudentAdapter(dspy.Adapter):
         return signature
 
     def schema(self, signature: type[dspy.Signature]) -> dict | None:
-        "JSON schema of all completions there can be, where the only output is of a closed type or a whole number; else none."
-        if len(signature.output_fields) != 1:
-            return None
-        annotation, texts, number = next(iter(signature.output_fields.values())).annotation, [], False
+        "JSON schema of all completions there can be: one text or number, or, of several outputs, their marks and values in turn. None where no output is of a closed type or a whole number."
+        names = list(signature.output_fields)
+        parts = [self._closed(f.annotation, names) for f in signature.output_fields.values()]
+        if len(parts) < 2 or not any(parts):
+            return parts[0] if len(parts) == 1 else None
+        marks = [{"const": f"{self._joint}{n}: " if i else ""} for i, n in enumerate(names)]
+        return {"type": "array", "prefixItems": [x for mark, part in zip(marks, parts) for x in (mark, part or {"type": "string"})]}
+
+    def _closed(self, annotation: Any, names: list[str]) -> dict | None:
+        "JSON schema of an output's texts, where its type is closed."
+        texts, number = [], False
         for kind in get_args(annotation) if _is_union(annotation) else (annotation,):
             if kind is int:
                 number = True
             elif kind in (bool, type(None)) or isinstance(kind, enum.EnumMeta) or get_origin(kind) is Literal:
                 values = [True, False] if kind is bool else [None] if kind is type(None) else get_args(kind) or list(kind)
-                texts += [self._protect(write_value(v, annotation), list(signature.output_fields)) for v in values]
+                texts += [self._protect(write_value(v, annotation), names) for v in values]
             else:
                 return None
         parts = [{"type": "string", "enum": texts}] * bool(texts) + [{"type": "integer"}] * number
@@ -187,6 +193,11 @@ class StudentAdapter(dspy.Adapter):
         text = re.sub(r"(%[0-9A-Fa-f]{0,2})+$", "", completion[: len(completion) - begun])
         head, separator, rest = text.rpartition(self.separator)
         return head if separator and not re.match(rf"\s*({_either(names)}):", rest) else text
+
+    @property
+    def _joint(self) -> str:
+        "What is written before an output's name."
+        return "\n" if self.separator == "\n" else f" {self.separator} "
 
     @property
     def _mark(self) -> str:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .tokens import Codec
 
@@ -33,17 +33,21 @@ class Numbers:
         texts = codec.tokenizer.batch_decode([[i] for i in range(len(codec.tokenizer))])
         ids = [i for i, t in enumerate(texts) if i not in special and re.fullmatch(r"-?\d*", t.strip())]
         stop = sorted(codec.stop_ids)[:1] if codec.tokenizer.eos_token_id is None else [codec.tokenizer.eos_token_id]
+        self.stop = stop
 
         @lru_cache(1 << 14)
-        def following(answer: tuple[int, ...], last: bool) -> list[int]:
+        def following(answer: tuple[int, ...], last: bool, spaced: bool = False) -> list[int]:
+            def text(ids):
+                return codec.text(ids).removeprefix(" ") if spaced else codec.text(ids)
+
             fits = self.WHOLE if last else self.BEGINS
-            so_far = codec.text(list(answer))
+            so_far = text(list(answer))
             if answer and not self.BEGINS.fullmatch(so_far):
                 return []
-            texts = ((i, codec.text([*answer, i])) for i in ids)
+            texts = ((i, text([*answer, i])) for i in ids)
             return [i for i, t in texts if fits.fullmatch(t) and (len(t) > len(so_far) or not answer)] + (stop if self.WHOLE.fullmatch(so_far) else [])
 
-        self.following = following  # (answer so far, is it the last token?) → ids
+        self.following = following  # (answer so far, is it the last token?, may a space come before?) → ids
 
 # %% ../nbs/08a_sampling.ipynb #9087cc38
 @dataclass
@@ -58,6 +62,7 @@ class Row:
     stop: tuple[str, ...] = ()
     choices: list[list[int]] = field(default_factory=list)  # the answer is one of these, in token ids …
     numbers: Numbers | None = None  # … or a whole number; where both are empty, anything
+    guide: Any = None  # for an answer of several parts, see `closed.Guide`: it sets `choices` and `numbers` from one part to the next
     end: tuple[int, ...] = ()  # with what every answer ends, the stop token included
     sign: int = 0  # so many tokens of `end` show that the end has come
     logprobs: int | None = None  # not None: keep those of the drawn tokens, and of so many alternatives
@@ -71,13 +76,24 @@ class Row:
     @property
     def free(self) -> bool:
         "Is the most probable token all that is asked for?"
-        return not (self.temperature or self.choices or self.numbers or self.logprobs is not None)
+        return not (self.temperature or self.choices or self.numbers or self.guide or self.logprobs is not None)
 
     def draw(self, logits: torch.Tensor) -> int:
         "The next token id, from `logits` over the vocabulary (1-d). Raises `ValueError` where they are not numbers."
+        whole = logits.float().cpu()
+        token = self._pick(whole)
+        if self.guide is not None and self.guide.forces(self, token):
+            token = self._pick(whole)
+        if self.logprobs is not None:
+            p = whole.log_softmax(-1)
+            best = p.topk(self.logprobs)
+            self.scores.append((token, float(p[token]), list(zip(best.indices.tolist(), best.values.tolist()))))
+        return token
+
+    def _pick(self, whole: torch.Tensor) -> int:
         import torch
 
-        whole, ids = logits.float().cpu(), self.allowed()
+        ids = self.allowed()
         logits = whole if ids is None else whole[ids]
         if not torch.isfinite(logits).any() or logits.isnan().any():
             raise ValueError("the model's scores are not numbers: its weights are damaged, or training diverged")
@@ -85,12 +101,7 @@ class Row:
         if self.temperature:
             p = _trimmed((logits / self.temperature).softmax(-1), self.top_p, self.top_k)
             pick = torch.multinomial(p, 1, generator=self._seeded())
-        token = int(pick) if ids is None else ids[int(pick)]
-        if self.logprobs is not None:
-            p = whole.log_softmax(-1)
-            best = p.topk(self.logprobs)
-            self.scores.append((token, float(p[token]), list(zip(best.indices.tolist(), best.values.tolist()))))
-        return token
+        return int(pick) if ids is None else ids[int(pick)]
 
     def _seeded(self) -> torch.Generator | None:
         import torch
@@ -115,6 +126,8 @@ class Row:
         if token in codec.stop_ids:
             return self._finished()
         self.answer.append(token)
+        if self.guide is not None:
+            return self.guide.took(self) and (not self.stop or not any(s in codec.text(self.answer) for s in self.stop) or self._finished())
         left = [c for c in self.choices if c[: len(self.answer)] == self.answer]
         if len(left) == 1 and not self.numbers and self.logprobs is None:  # the rest is known: no step of the model is spent on it
             self.answer = [t for t in left[0] if t not in codec.stop_ids]

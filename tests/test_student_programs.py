@@ -6,12 +6,11 @@ import pickle
 import subprocess
 import sys
 from enum import Enum
-from typing import Literal
 
 import cloudpickle
 import dspy
 import pytest
-from conftest import save_llama, save_t5, teacher_lm
+from conftest import save_llama, teacher_lm
 from dspy.lm15 import Message, Response, Usage
 
 import bsft_nb
@@ -101,13 +100,13 @@ def test_a_program_asks_what_it_was_trained_on_under_any_adapter(tmp_path, kind,
     rows = [dspy.Example(question=f"q{i}").with_inputs("question") for i in range(4)]
     compiled = tp.compile(program(), trainset=rows, target=target, bsize=4, launch="inline", display=False)
     trained = {tuple(m["content"] for m in json.loads(r) if m["role"] == "user") if isinstance(r, str) else tuple(m["content"] for m in r if m["role"] == "user") for part in tp.run.pairs.values() for r in part["messages"]}
-    for program in (compiled, bsft_nb.load(tp.run.id, program()), pickle.loads(cloudpickle.dumps(compiled)), compiled.deepcopy()):
+    for made in (compiled, bsft_nb.load(tp.run.id, program()), pickle.loads(cloudpickle.dumps(compiled)), compiled.deepcopy()):
         for other in (None, *ADAPTERS.values()):
             said = agent_says(StudentAdapter)
-            engine = Answers(lambda m: "blue" if len(program.predictors()) == 1 else said([{"content": "next_tool_name" if m[-1]["content"].endswith("next_thought:") else ""}, *m[1:]]), compiled.predictors()[0].lm.engine.adapter)
-            program.set_lm(dspy.LM("bsft/x", engine=engine, cache=False))
+            engine = Answers(lambda m: "blue" if len(made.predictors()) == 1 else said([{"content": "next_tool_name" if m[-1]["content"].endswith("next_thought:") else ""}, *m[1:]]), compiled.predictors()[0].lm.engine.adapter)
+            made.set_lm(dspy.LM("bsft/x", engine=engine, cache=False))
             with dspy.context(adapter=other and other()):
-                program(question="q3")
+                made(question="q3")
             asked = {tuple(m["content"] for m in messages if m["role"] == "user") for messages in engine.asked}
             assert asked <= trained, (kind, other, asked - trained)
 

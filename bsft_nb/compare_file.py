@@ -68,9 +68,9 @@ class _Index:
         self.figures.append([_figures(a) if a else [math.nan] * len(FIGURES) for a in answers])
         self.digests.append([_digest(a["outputs"]) if a else 0 for a in answers])
 
-    def save(self, path: Path) -> dict[str, np.ndarray]:
-        "The index as arrays, written beside the rows in `path`."
-        n, stat = len(self.states), path.stat()
+    def save(self, path: Path, stat: os.stat_result) -> dict[str, np.ndarray]:
+        "The index as arrays, written beside the rows in `path`; `stat` is of the rows it was made from, which others may have replaced."
+        n = len(self.states)
         arrays = {
             "source": np.array([stat.st_size, stat.st_mtime_ns], np.int64),
             "offsets": np.array(self.offsets, np.int64),
@@ -144,7 +144,9 @@ def write_rows(path: Path, rows: Iterable[dict]):
             line = _line(row)
             f.write(line)
             index.add(len(line), json.loads(line))
-    index.save(path)
+        f.flush()
+        stat = os.fstat(f.fileno())
+    index.save(path, stat)
 
 
 def load_index(path: Path) -> dict[str, np.ndarray]:
@@ -160,7 +162,8 @@ def load_index(path: Path) -> dict[str, np.ndarray]:
             pass
     index = _Index()
     with open(path, "rb") as f:
+        stat = os.fstat(f.fileno())
         for line in f:
             if line.endswith(b"\n"):  # else the writer was killed
                 index.add(len(line), json.loads(line))
-    return index.save(path)
+    return index.save(path, stat)

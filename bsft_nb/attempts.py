@@ -12,6 +12,7 @@ import dspy
 from .calls import Calls, own_copy
 from .keys import asked_key, plain, teacher_key
 from .ledger import Ledger, Trace
+from .programs import call_program
 from .record import NotRecorded, Record, copy_program, recorded, recorded_program, rollout
 from .runs import fingerprint
 
@@ -78,7 +79,7 @@ class Teacher:
         program, inputs = self.without_demo(trace.attempt, example), own_copy(example).inputs()
         try:
             with dspy.context(**{**self.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record, "bsft_calls": calls}):
-                prediction = program(**inputs)
+                prediction = call_program(program, inputs)
             trace.prediction = plain(prediction)
         except NotRecorded:
             pass

@@ -15,19 +15,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from .calls import Calls, own_copy
+from .attempts import Ran, Teacher
+from .calls import own_copy
 from .events import Stopped, StopSignal
 from .keys import asked_key, code_key, example_key, lm_key, plain, predictor_names, program_key, signature_key, teacher_key
 from .ledger import Call, Ledger, Trace, Traces
-from .programs import NoPrediction, call_program
-from .record import NotRecorded, Record, copy_program, recorded, recorded_program, remembered, rollout
+from .programs import NoPrediction
+from .record import copy_program, remembered
 from .runs import fingerprint
 
 _all_ = ["Call", "Trace", "Traces", "code_key", "copy_program", "example_key", "lm_key", "predictor_names", "program_key", "signature_key", "teacher_key"]
@@ -119,11 +120,10 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
     def replays(self, teacher: dspy.Module, ledger: Path) -> Iterator[Callable[[dspy.Example, Trace], dspy.Prediction]]:
         "A function that gives what `teacher` answered in an attempt at an example: the program runs again and nobody is asked, or it is what was written down."
         with closing(Ledger(ledger)) as store:
-            work = _Collection(self, [teacher], [], store, None, None, 0)
+            runs = Teacher(teacher, self.teacher_settings, self.max_rounds)
 
             def prediction(example: dspy.Example, trace: Trace) -> dspy.Prediction:
-                again = replace(trace, teacher=0, calls=[], outside=[])
-                ran = work.go(again, example, ask=False) if trace.key and trace.attempt < self.max_rounds else None
+                ran = runs.run(store, replace(trace), example, ask=False) if trace.key and trace.attempt < self.max_rounds else None
                 return ran.prediction if ran and ran.whole else remembered(trace, teacher)[0]
 
             yield prediction
@@ -135,7 +135,7 @@ class _Collection:
     def __init__(self, settings: TraceBootstrapper, teachers, trainset, ledger: Ledger, on_trace, stop, max_calls):
         self.settings, self.ledger, self.on_trace, self.stop = settings, ledger, on_trace, stop
         self.metric = fingerprint([code_key(settings.metric), settings.metric_threshold])
-        self.teachers = [_Teacher(t, settings) for t in teachers]
+        self.teachers = [Teacher(t, settings.teacher_settings, settings.max_rounds) for t in teachers]
         for i, t in enumerate(self.teachers):  # one that is given twice is asked twice
             t.nth = [u.key for u in self.teachers[:i]].count(t.key)
         examples = list(_distinct(trainset))
@@ -223,24 +223,14 @@ class _Collection:
             return _failed(ran.trace, "unparsed" if isinstance(ran.failed, AdapterParseError) else "error", ran.failed)
         return self.score(ran.trace, example, ran.prediction, ran.steps)
 
-    def go(self, trace: Trace, example: dspy.Example, ask: bool) -> _Ran:
-        "Run the teacher once; without `ask`, on recorded answers alone."
-        teacher, calls, steps, prediction, failed = self.teachers[trace.teacher], Calls(), [], None, None
-        record = Record(self.ledger, asked_key(example, trace.attempt, teacher.nth), trace.key, ask)
-        program, inputs = teacher.without_demo(trace.attempt, example), own_copy(example).inputs()
-        try:
-            with dspy.context(**{**teacher.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record, "bsft_calls": calls}):
-                prediction = call_program(program, inputs)
-            trace.prediction = plain(prediction)
-        except NotRecorded:
-            pass
-        except Exception as e:
-            failed = e
+    def go(self, trace: Trace, example: dspy.Example, ask: bool) -> Ran:
+        "Run the teacher once, and give back what was set aside for it and not used."
+        teacher = self.teachers[trace.teacher]
+        ran = teacher.run(self.ledger, trace, example, ask)
         if ask:
-            with self.lock:  # what was set aside and not used
-                self.may_ask += len(teacher.signatures) - record.made
-        trace.calls, trace.outside = calls.of(steps, teacher.signatures)
-        return _Ran(replace(trace, **record.bill()), prediction, steps, failed, record.missed)
+            with self.lock:
+                self.may_ask += len(teacher.signatures) - ran.made
+        return ran
 
     def renew(self, now: Trace, example: dspy.Example, old: Trace) -> tuple[int, Trace] | None:
         "Place and content of an attempt of an earlier version, made again from recorded answers; `None` where they do not suffice."
@@ -277,54 +267,12 @@ class _Collection:
             self.errors += error is not None and not isinstance(error, AdapterParseError)
             if error is not None and self.errors >= limit:
                 last = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
-                last = f"in the metric: {last}, at the example {trace.inputs!s:.200}" if trace.reason == "metric error" else last
-                raise RuntimeError(f"{self.errors} attempts failed, the last with {last}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
-
-
-@dataclass
-class _Ran:
-    "What came of running the teacher once."
-    trace: Trace  # with calls and prediction, without a score
-    prediction: dspy.Prediction | None
-    steps: list[tuple]  # DSPy's trace
-    failed: Exception | None
-    missed: bool  # an answer was not in the record
-
-    @property
-    def whole(self) -> bool:
-        "Did it run to its end?"
-        return not self.failed and not self.missed
+                last = f"in the metric, with {last}, at the example {trace.inputs!s:.200}" if trace.reason == "metric error" else f"with {last}"
+                raise RuntimeError(f"{self.errors} teacher attempts failed, the last {last}. What succeeded is in {self.ledger.attempts.path}; raise max_errors= to go on in spite of failures") from error
 
 
 def _failed(trace: Trace, reason: str, error: Exception) -> tuple[Trace, Exception]:
     return replace(trace, score=None, kept=False, reason=reason, error="".join(traceback.format_exception(error))), error
-
-# %% ../nbs/04d_bootstrap.ipynb #7fa8720d
-class _Teacher:
-    "A teacher as it runs: a program and DSPy settings for each round."
-
-    def __init__(self, teacher: dspy.Module, settings: TraceBootstrapper):
-        asked, rounds = settings.teacher_settings, range(settings.max_rounds)
-        self.key, self.nth = teacher_key(teacher, asked), 0  # and which of equal ones it is
-        self.lost: list[str] = []  # predictors called outside of any attempt
-        self.rounds = [recorded_program(teacher, r, self.lost) for r in rounds]
-        self.signatures = {n: p.signature for n, p in self.rounds[0].named_predictors()}
-        self.demos = [d for p in self.rounds[0].predictors() for d in p.demos]
-        lm = asked.get("lm") or dspy.settings.lm
-        self.settings = [{**asked, "lm": recorded(lm, **rollout(lm, r)) if lm else None} for r in rounds]
-
-    def attempt_key(self, example: str, attempt: int) -> str:
-        "The key of the round `attempt` for the example of that key."
-        return fingerprint([self.key, self.nth, example, attempt])
-
-    def without_demo(self, attempt: int, example: dspy.Example) -> dspy.Module:
-        "The program of a round; a copy where a demo equals `example`: a teacher must not be shown the answer."
-        program = self.rounds[attempt]
-        if any(_same(d, example) for d in self.demos):
-            program = copy_program(program)
-            for p in program.predictors():
-                p.demos = [d for d in p.demos if not _same(d, example)]
-        return program
 
 
 def _distinct(trainset: list[dspy.Example]) -> Iterator[tuple[str, dspy.Example]]:
@@ -335,10 +283,6 @@ def _distinct(trainset: list[dspy.Example]) -> Iterator[tuple[str, dspy.Example]
         if int(key, 16) not in seen:
             seen.add(int(key, 16))
             yield key, example
-
-
-def _same(demo, example: dspy.Example) -> bool:
-    return {k: v for k, v in dict(demo).items() if k != "augmented"} == dict(example)
 
 # %% ../nbs/04d_bootstrap.ipynb #579b9ae0
 def count_traces(traces: Iterable[Trace]) -> dict[str, int]:

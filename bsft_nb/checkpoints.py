@@ -20,8 +20,8 @@ from .files import Damaged, beside, explained, make_folder, read_json, write_jso
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'MARK', 'STATE', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'newest', 'progress', 'note', 'scores',
-           'record_score', 'ranked', 'stale_epochs', 'tidy', 'install', 'installed', 'keep_only']
+__all__ = ['logger', 'MARK', 'STATE', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'damaged', 'newest', 'progress', 'note',
+           'scores', 'record_score', 'ranked', 'stale_epochs', 'tidy', 'install', 'installed', 'keep_only']
 
 # %% ../nbs/06c_checkpoints.ipynb #0ec9a9d9
 MARK = "checkpoint.json"
@@ -117,6 +117,12 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
     "Checkpoints in `folder` whose weights are whole, by step."
     found = (Checkpoint.at(path) for path in Path(folder).glob("step-*") if ".tmp" not in path.name and not path.is_symlink())
     return sorted((c for c in found if c and c.loadable), key=lambda c: c.step)
+
+
+def damaged(folder: Path) -> list[Path]:
+    "Folders of checkpoints in `folder` that were whole once, and are not any more."
+    whole = {c.path for c in checkpoints(folder)}
+    return [p for p in sorted(Path(folder).glob("step-*")) if ".tmp" not in p.name and p.is_dir() and p not in whole]
 
 
 def newest(folder: Path) -> Checkpoint | None:

@@ -5,31 +5,28 @@
 # %% ../nbs/05b_exchange.ipynb #fa0be496
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
 from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
-from itertools import chain, combinations, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
 from pydantic import TypeAdapter, ValidationError
 
 from .bootstrap import Call, Trace
 from .files import replacing, to_json
 from .formats import read_value
 from .ledger import RECORD
-from .pairs import DataError, Pair, PairBuilder
+from .pairs import DataError, Pair
 from .runs import fingerprint
 
 # %% auto #0
-__all__ = ['FORMS', 'HELD_OUT', 'SHOWN', 'MOST_FRAMES', 'export_pairs', 'export_traces', 'write_rows', 'read_rows',
-           'check_fields', 'PairReader', 'read_pairs', 'completions_in', 'marked', 'read_traces']
+__all__ = ['FORMS', 'HELD_OUT', 'SHOWN', 'export_pairs', 'digest', 'export_traces', 'write_rows', 'read_rows', 'check_fields',
+           'check_predictor', 'check_split', 'marked', 'read_traces']
 
 # %% ../nbs/05b_exchange.ipynb #6375ba6e
 FORMS = ("openai", "prompt-completion")
@@ -53,10 +50,10 @@ def _row(p: Pair, form: str) -> dict:
     if form != "openai":
         before = {"history": p.messages[1:-1]} if len(p.messages) > 2 else {}  # what was said before cannot be told from a rendered prompt
         row = {"prompt": p.prompt, "completion": p.completion, **before}
-    return {**row, "example": p.example, "predictor": p.predictor, "score": p.score, "digest": _digest(row)}
+    return {**row, "example": p.example, "predictor": p.predictor, "score": p.score, "digest": digest(row)}
 
 
-def _digest(row: dict) -> str:
+def digest(row: dict) -> str:
     "What tells a row that nobody has edited."
     return fingerprint([row.get(k) for k in ("messages", "prompt", "history", "completion")])
 
@@ -130,144 +127,16 @@ def check_fields(row: dict, kinds: dict[str, tuple[type, ...]], needed: Iterable
             raise DataError(f"{what} {name!r} is {value!r}, not a finite number")
 
 
-def _known(predictor: str, names: Iterable[str]):
+def check_predictor(predictor: str, names: Iterable[str]):
+    "Raise `DataError` where `predictor` is none of `names`."
     if predictor not in names:
         raise DataError(f"unknown predictor {predictor!r}: the program has {', '.join(map(repr, names))}")
 
-# %% ../nbs/05b_exchange.ipynb #23a5499f
-class PairReader:
-    "Turns rows of either form back into pairs of one student."
-
-    def __init__(self, builder: PairBuilder):
-        self.builder, self._made = builder, {}
-        tokenizer = builder.codec.tokenizer
-        ours = {tokenizer.unk_token, getattr(builder.adapter, "separator", None)}
-        self.control = [t for t in tokenizer.all_special_tokens if t not in ours]
-
-    def read(self, row: dict) -> Pair:
-        "The pair of a row. Raises `DataError` that says what is wrong with it."
-        form = ("messages",) if "messages" in row else ("prompt", "completion")
-        number = (int, float, type(None))
-        kinds = {"messages": (list,), "prompt": (str,), "completion": (str,), "history": (list,), "example": (str,), "predictor": (str,), "score": number, "split": (str,), "digest": (str,)}
-        others = ("example", "predictor", "score", "split", "digest", *(["history"] if "prompt" in form else []))
-        check_fields(row, {k: v for k, v in kinds.items() if k in (*form, *others)}, [*form, "predictor"])
-        _check_split(row)
-        predictor, edited = row["predictor"], row.get("digest") != _digest(row)
-        _known(predictor, self.builder.signatures)
-        messages, completion = self._chat(row) if form == ("messages",) else (self._unrendered(row, edited), row["completion"])
-        outputs = self._parsed(predictor, completion, edited)
-        example = row.get("example") or fingerprint([predictor, messages])  # a row that a person added
-        return self.builder.row(predictor, messages, outputs, example, row.get("score"))
-
-    def _parsed(self, predictor: str, completion: str, edited: bool) -> dict:
-        found = [t for t in self.control if t in completion] if edited else []  # a teacher may have said it; a person means the control token
-        if found:
-            raise DataError(f"the completion {completion!r:.120} contains the control token {found[0]!r}: leave it out, the end of an answer is marked by itself")
-        try:
-            return self.builder.adapter.parse(self.builder.signatures[predictor], completion)
-        except (AdapterParseError, ValueError) as e:
-            why = " ".join(str(e).split("\n\nAdapter ")[0].split())
-            raise DataError(f"the completion {completion!r:.120} does not parse as an answer of predictor {predictor!r}: {why:.300}") from e
-
-    def _chat(self, row: dict) -> tuple[list[dict], str]:
-        "Messages and completion of a row in OpenAI's form."
-        _check_messages(row["messages"])
-        *messages, last = row["messages"] or [{"role": None}]
-        first, *_ = frames = self._frames(row["predictor"])
-        before = self._history(row["predictor"])
-        roles = [m["role"] for m in ([messages[0], messages[-1]] if before and len(messages) > 1 else messages)] + [last["role"]]
-        if roles != [m["role"] for m in first] + ["assistant"]:
-            wanted = ", ".join([m["role"] for m in first] + ["assistant"])
-            raise DataError(f"the messages have the roles {', '.join(m['role'] or 'none' for m in [*messages, last])}; predictor {row['predictor']!r} has {wanted}{' and what was said before the last user' if before else ''}")
-        self._first_that_fits(frames, lambda frame: [_texts(f["content"], m["content"], f"the {m['role']} message") for m, f in zip((messages[0], messages[-1]) if before else messages, frame)])
-        return messages, last["content"]
-
-    def _unrendered(self, row: dict, edited: bool) -> list[dict]:
-        "Messages of a row in prompt-completion form."
-        before = row.get("history", [])
-        _check_messages(before)
-
-        def read(frame):
-            whole = [*frame[:-1], *before, frame[-1]]
-            return whole, _texts(self.builder.rendered(whole, self.builder.codec.prompt(whole)), row["prompt"], "the prompt")
-
-        whole, texts = self._first_that_fits(self._frames(row["predictor"]), read)
-        for text in texts.values() if edited else ():
-            found = [t for t in self.control if t in text]
-            if found:
-                raise DataError(f"the prompt contains the control token {found[0]!r} within an input {text!r:.120}: leave it out")
-        return [{**m, "content": _MARK.sub(lambda mark: texts[mark[0]], m["content"])} for m in whole]
-
-    def _first_that_fits(self, frames: list[list[dict]], read: Callable[[list[dict]], Any]) -> Any:
-        "What `read` makes of the first of `frames` that fits. Raises the first one's `DataError`: that frame has all inputs."
-        first = None
-        for frame in frames:
-            try:
-                return read(frame)
-            except DataError as e:
-                first = first or e
-        raise first
-
-    def _history(self, predictor: str) -> bool:
-        "Does what was said before stand in the prompts of `predictor`?"
-        return any(f.annotation is dspy.History for f in self.builder.signatures[predictor].input_fields.values())
-
-    def _frames(self, predictor: str) -> list[list[dict]]:
-        "The messages of `predictor`, with a mark in place of each input; then those without some of the inputs, which a call may leave out."
-        if predictor not in self._made:
-            signature = self.builder.signatures[predictor]
-            names = [k for k, f in signature.input_fields.items() if f.annotation is not dspy.History]
-            marks = {k: f"qz{i}zq" for i, k in enumerate(names)}
-            some = islice((c for n in range(len(names), -1, -1) for c in combinations(names, n)), MOST_FRAMES)
-            self._made[predictor] = [self.builder.adapter.format(signature, [], {k: marks[k] for k in c}) for c in some]
-        return self._made[predictor]
-
-
-MOST_FRAMES = 64  # of a predictor: all subsets of six inputs
-_MARK = re.compile(r"qz\d+zq")
-
-# %% ../nbs/05b_exchange.ipynb #51ecfc4b
-def _check_split(row: dict):
+# %% ../nbs/05b_exchange.ipynb #b2c71f09
+def check_split(row: dict):
+    "Raise `DataError` where the `split` of `row` is neither left out nor `train` nor `HELD_OUT`."
     if row.get("split", HELD_OUT) not in (HELD_OUT, "train"):
         raise DataError(f"field 'split' is {row['split']!r}: give {HELD_OUT!r} for a row that nothing is learned from, or leave it out")
-
-
-def _check_messages(messages: list):
-    for m in messages:
-        if not isinstance(m, dict) or set(m) != {"role", "content"} or not all(isinstance(v, str) for v in m.values()):
-            raise DataError(f"message {m!r:.120} is not of the form {{'role': text, 'content': text}}")
-
-
-def _texts(frame: str, text: str, what: str) -> dict[str, str]:
-    "What stands in `text` at each mark of `frame`: each piece of the frame where it comes first."
-    marks, (first, *others) = _MARK.findall(frame), _MARK.split(frame)
-    at, found = len(first) if text.startswith(first) and (others or text == first) else -1, []
-    for i, piece in enumerate(others):
-        end = text.find(piece, at) if i < len(others) - 1 else len(text) - len(piece) if text.endswith(piece) else -1
-        if at < 0 or end < at:
-            at = -1
-            break
-        found.append(text[at:end])
-        at = end + len(piece)
-    if at < 0:
-        shown = _MARK.sub("…", frame)
-        raise DataError(f"{what} {text!r:.200} is not one that the predictor sends: only the inputs, at the places of …, may be edited in {shown!r:.300}")
-    return dict(zip(marks, found))
-
-# %% ../nbs/05b_exchange.ipynb #9b669e5c
-def read_pairs(path: str | Path, builder: PairBuilder) -> list[Pair]:
-    "The pairs in a JSON-lines file of either form. Raises `DataError` that names each faulty line, its fault and the fix."
-    return read_rows(path, PairReader(builder).read)
-
-
-def completions_in(pairs: str | Path | list[Pair] | None) -> list[str]:
-    "What the completions of a file or of pairs say, percent-encoding undone: texts that a student's format must be able to write."
-    rows = [{"completion": p.completion} for p in pairs] if isinstance(pairs, list) else []
-    if isinstance(pairs, (str, Path)):
-        with contextlib.suppress(DataError):  # told by `read_pairs`
-            rows = read_rows(pairs, dict)
-    texts = [r.get("completion") or next((m.get("content") for m in list(r.get("messages") or [])[-1:] if isinstance(m, dict)), "") for r in rows]
-    return [unquote(t) for t in texts if isinstance(t, str)]
 
 
 def marked(path: str | Path, rows: list[Pair] | list[Trace]) -> set[str]:
@@ -281,7 +150,7 @@ def read_traces(path: str | Path, student: dspy.Module) -> list[Trace]:
     signatures = {name: p.signature for name, p in student.named_predictors()}
 
     def read(row):
-        _check_split(row)
+        check_split(row)
         return _trace({k: v for k, v in row.items() if k != "split"}, signatures)
 
     return read_rows(path, read)
@@ -309,7 +178,7 @@ def _call(row: Any, signatures: dict, kept: bool) -> Call:
     if row.get("more"):  # each further completion is a call that could have been
         first, *others = [_call({**row, "outputs": o, "more": []}, signatures, kept) for o in (row["outputs"], *row["more"])]
         return replace(first, more=[c.outputs for c in others])
-    _known(row["predictor"], signatures)
+    check_predictor(row["predictor"], signatures)
     signature = signatures[row["predictor"]]
     for side, fields in (("input", signature.input_fields), ("output", signature.output_fields)) if kept else ():
         for name, field in fields.items():

@@ -150,7 +150,7 @@ def _from_hub(hub_id: str, name: str, tried: list[str]) -> Target:
             "Give a Hub id that you can reach, a folder written by save_pretrained, a .gguf file, or 'smollm2-135m'."
         ) from e
 
-# %% ../nbs/02_models.ipynb #47faf59d
+# %% ../nbs/02_models.ipynb #b872526e
 def model_class(target: Target) -> type:
     "The class of transformers that makes the target's model."
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -221,6 +221,9 @@ def plain_generation(
     model.generation_config = GenerationConfig(**keep)
     for name in config._get_generation_parameters():  # of a config.json of old, where transformers refuses them
         delattr(config, name)
+    for name in ("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):  # fields that some configurations have of their own
+        if getattr(config, name, None) is not None:
+            setattr(config, name, None)
 
 
 def decoder_start(config: PretrainedConfig, generation: GenerationConfig | None = None) -> int:

@@ -14,6 +14,7 @@ import dspy
 
 from .folders import weight_files
 from .frozen import count_trainable
+from .made_up import UNKNOWN, made_up
 from .models import Target, TargetError, pick_device
 
 if TYPE_CHECKING:
@@ -77,13 +78,18 @@ def train_seconds(
 
 # %% ../nbs/11b_preflight.ipynb #2f66868a
 def prompt_tokens(teacher: dspy.Module, examples: list[dspy.Example]) -> int:
-    "Tokens of all prompts of an attempt, about: four characters each, mean over `examples`; unknown inputs count as empty."
+    "Tokens of all prompts of an attempt, about: four characters each, mean over `examples`; inputs that the program makes count as next to nothing."
     adapter = dspy.settings.adapter or dspy.ChatAdapter()
     total = 0
-    for e in examples:
-        for p in teacher.predictors():
-            inputs = {k: e.get(k, "") for k in p.signature.input_fields}
-            total += sum(len(str(m["content"])) for m in adapter.format(p.signature, p.demos, inputs))
+    for p in teacher.predictors():
+        absent = {k: made_up(f.annotation) for k, f in p.signature.input_fields.items()}
+        absent = {k: "" if v is UNKNOWN or isinstance(v, str) else v for k, v in absent.items()}
+        for e in examples:
+            inputs = {k: e.get(k, v) for k, v in absent.items()}
+            try:
+                total += sum(len(str(m["content"])) for m in adapter.format(p.signature, p.demos, inputs))
+            except Exception:  # a type that nothing can be made up for: this is an estimate, and the call itself will tell
+                total += sum(len(str(v)) for v in inputs.values())
     return total // 4 // max(1, len(examples))
 
 

@@ -19,6 +19,7 @@ from dspy.lm15 import (
     Usage,
 )
 
+from .closed import Guide, Part
 from .sampling import Numbers, Row, find_template
 from .tokens import Codec
 
@@ -51,11 +52,14 @@ def to_row(request: Request, prompt: list[int], codec: Codec, max_tokens: int, t
         raise InvalidRequestError(f"logprobs={c.logprobs}: at most 20 alternatives a token are given")
     n = c.max_tokens or max_tokens
     n = min(n, codec.max_answer or n) if codec.encoder_decoder else min(n, limit - len(prompt))
-    texts, number = _closed(c.response_format)
+    parts, (texts, number) = _parts(c.response_format), _closed((c.response_format or {}).get("schema", {}))
     choices = [codec.completion(text) for text in texts]
     n = n if number else min(n, max(map(len, choices), default=n))
     row = Row(prompt, n, c.temperature or 0.0, 1.0 if c.top_p is None else c.top_p, c.top_k or 0, c.seed, c.stop, choices, number and _numbers(codec), logprobs=c.logprobs)
-    template = find_template(templates, prompt) if not (choices or number or c.stop or c.logprobs is not None) else None
+    if parts:
+        row.guide = Guide(parts, codec, lambda: _numbers(codec))
+        row.guide.enter(row, 0)
+    template = find_template(templates, prompt) if not (parts or choices or number or c.stop or c.logprobs is not None) else None
     if template and n > len(template["begin"]):
         row.answer, row.end, row.sign = list(template["begin"]), tuple(template["end"]), template["sign"]
     return row
@@ -68,9 +72,14 @@ def _numbers(codec: Codec) -> Numbers:
     return codec.numbers
 
 
-def _closed(response_format: dict | None) -> tuple[list[str], bool | None]:
-    "The texts that a response format restricts the answer to, and whether whole numbers are allowed too."
-    schema = (response_format or {}).get("schema", {})
+def _parts(response_format: dict | None) -> list[Part]:
+    "The parts of an answer that has several; none for other response formats."
+    items = (response_format or {}).get("schema", {}).get("prefixItems", [])
+    return [Part(mark["const"], *map(lambda x: tuple(x) if isinstance(x, list) else bool(x), _closed(part))) for mark, part in zip(items[::2], items[1::2])]
+
+
+def _closed(schema: dict) -> tuple[list[str], bool | None]:
+    "The texts that a schema restricts a text to, and whether whole numbers are allowed too."
     parts = schema.get("anyOf", [schema])
     texts = [text for p in parts if p.get("type") == "string" for text in p.get("enum", [])]
     number = any(p == {"type": "integer"} for p in parts)

@@ -31,12 +31,13 @@ from .contents import sweep
 from .data import Built, build, build_from_pairs, check_rows, held_out, save_pairs
 from .engine import keep_format
 from .events import Stopped
-from .exchange import export_traces, marked, read_pairs, read_traces
+from .exchange import export_traces, marked, read_traces
 from .formats import TEACHERS, adapter_state
 from .funnel import OUTSIDE
 from .jobs import Job, TrainConfig
 from .launch import launch
 from .models import Target, give_back_threads
+from .pair_reader import read_pairs
 from .pairs import DataError, Pair, PairBuilder, check_parity
 from .parity import asked_by, asks_others
 from .report import write_report
@@ -268,6 +269,7 @@ def gather(c: Compilation) -> Rows:
     return Rows(built, c.valset if c.valset is not None else [e for e in c.trainset if example_key(e) in keys], traces)
 
 
+
 def _held(c: Compilation, traces: Traces | list[Trace], pairs: list[Pair] | None) -> set[str]:
     "Keys of the examples to hold out: those that a file marks, and where it marks none of the trainset and there is no valset, a tenth of that."
     path, rows = (c.pairs, pairs) if isinstance(c.pairs, (str, Path)) else (c.traces, traces)
@@ -320,22 +322,23 @@ def bootstrap(c: Compilation) -> Traces:
 
 def _nothing_kept(traces: Traces, path: Path) -> str:
     counts = ", ".join(f"{k} {v}" for k, v in count_traces(traces).items())
-    causes = Counter(c for c in map(_fault, traces) if c)
-    cause, n = causes.most_common(1)[0] if causes else (None, 0)
-    shown = [f"  inputs {t.inputs!s:.250}\n  → {_outcome(t)!s:.250} ({t.reason}, {'score ' + str(t.score) if not t.error else reason_line(t.error)})" for t in islice((t for t in traces if _fault(t) == cause), 2)]
-    why, advice = "", "Check the metric on these, use a better teacher, or raise max_rounds="
-    if cause:
-        others = f" (and {len(causes) - 1} other errors)" if len(causes) > 1 else ""
-        why = f" {cause[0]} {n} of {len(traces)} attempts: {cause[1]:.500}{others}."
-        advice = "Mend this and compile again: what was answered is kept, and nobody is asked for it again"
-    return f"no teacher attempt was accepted ({counts}), so there is nothing to learn from.{why} Two of them:\n" + "\n".join(f"{s:.900}" for s in shown) + f"\nAll attempts are kept in {path}. {advice}"
+    faults = [f for f in map(_fault, traces) if f]
+    who, n = Counter(w for w, _ in faults).most_common(1)[0] if faults else (None, 0)
+    lines, why, mostly = Counter(line for w, line in faults if w == who).most_common(), "", 2 * n >= max(1, len(traces))
+    if who:
+        others = f" (and {len(lines) - 1} other errors)" if len(lines) > 1 else ""
+        why = f" {who} failed in {n} of {len(traces)} attempts: {lines[0][0]:.500}{others}."
+    some = (t for t in traces if not mostly or (_fault(t) or [None])[0] == who)
+    shown = "\n".join(f"  inputs {t.inputs!s:.250}\n  → {_outcome(t):.250} ({t.reason}, {reason_line(t.error)[:250] or f'score {t.score}'})" for t in islice(some, 2))
+    advice = "Mend this and compile again: what was answered is kept, and nobody is asked for it again" if mostly else "Check the metric on these, use a better teacher, or raise max_rounds="
+    return f"no teacher attempt was accepted ({counts}), so there is nothing to learn from.{why} For example:\n{shown}\nAll attempts are kept in {path}. {advice}"
 
 
 def _fault(trace: Trace) -> tuple[str, str] | None:
     "Who failed in an attempt, and with what error; `None` where an answer was unusable or not good enough."
     if not trace.error or trace.reason == "unparsed":
         return None
-    return "The teacher's program failed in" if trace.reason == "error" else "The metric failed in", reason_line(trace.error)
+    return "The teacher's program" if trace.reason == "error" else "The metric", re.sub(r" at 0x[0-9a-f]+", "", reason_line(trace.error))
 
 
 def _outcome(trace: Trace) -> str:

@@ -26,12 +26,13 @@ from .checks import check_examples, check_programs, check_teacher_lms, check_voc
 from .data import check_answers, check_conflicts, check_lengths
 from .dry_run import dry_run
 from .events import StopSignal
-from .exchange import completions_in, read_pairs, read_traces
+from .exchange import read_traces
 from .formats import adapter_state
 from .handle import Run
 from .jobs import TrainConfig
 from .keys import code_key
 from .models import is_here, resolve_target
+from .pair_reader import completions_in, read_pairs
 from .pairs import Pair, PairBuilder
 from .predict import teachers_format
 from .preflight import Preflight, preflight

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checkpoints import Checkpoint, checkpoints, install, installed, keep_only, note, progress, ranked, scores
+from .checkpoints import Checkpoint, checkpoints, damaged, install, installed, keep_only, note, progress, ranked, scores
 from .data import DataError, Pair
 from .events import EventLog, Stopped, StopSignal
 from .frozen import freeze
@@ -106,12 +106,16 @@ def train(
         if found := _trained(job):
             return found
         log.emit("warn", note=f"{job.model}: it was trained, but its weights in {job.checkpoints} are missing or damaged by now. It is trained again; the teacher is not asked")
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
         _begin(job, key, log)
     stop.check()
     import torch
 
     from bsft_nb.loop import Loop, out_of_memory
 
+    for path in damaged(job.checkpoints):
+        log.emit("warn", note=f"{job.model}: the checkpoint {path.name} is damaged and is left out: it cannot be gone on from, nor chosen")
+        shutil.rmtree(path, ignore_errors=True)
     last = resumable(job, log)
     torch.manual_seed(job.config.seed)  # an adapter begins with random numbers
     model = load_trainable(job, last)
@@ -164,9 +168,10 @@ def unreadable_state(c: Checkpoint) -> str | None:
 
 
 def _trained(job: Job) -> list[Checkpoint]:
-    "The checkpoints of a training that came to its end; none where the chosen one is not whole any more."
+    "The checkpoints of a training that came to its end; none where one that could be chosen, or was, is not whole any more."
     found, chosen = checkpoints(job.checkpoints), progress(job.checkpoints).get("chosen")
-    return found if chosen is None or any(c.step == chosen for c in found) else []
+    gone = chosen is not None and all(c.step != chosen for c in found)
+    return [] if gone or damaged(job.checkpoints) else found
 
 
 def _begin(job: Job, key: str, log: EventLog):

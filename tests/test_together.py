@@ -464,7 +464,7 @@ def test_what_the_long_checks_find_is_in_result_and_status(target, said):
     assert isinstance(error, (ValueError, OSError)) and said in str(error)
     assert run.wait() == "failed" and type(error).__name__ in run.info["error"]
     with pytest.raises(FileNotFoundError, match="no folder"):
-        run.id
+        str(run.id)
     assert not Path(os.environ["BSFT_HOME"]).exists()
     assert type(outcome(lambda: asyncio.run(tp.acompile(program(), trainset=ROWS, target=target, **SETTINGS)))) is type(error)
 

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import math
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -27,7 +28,8 @@ from .keys import example_key, plain
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'COLUMNS', 'FIGURES', 'VERSION', 'ABSENT', 'SCORED', 'FAILED', 'UNSCORED', 'compare_rows', 'to_examples']
+__all__ = ['logger', 'COLUMNS', 'FIGURES', 'VERSION', 'ABSENT', 'SCORED', 'FAILED', 'UNSCORED', 'compare_rows', 'to_examples',
+           'is_row', 'write_rows', 'load_index']
 
 # %% ../nbs/09d_compare_file.ipynb #4e9625d2
 COLUMNS = ("teacher", "tuned", "untuned")
@@ -72,15 +74,9 @@ class _Index:
         for column, values in zip((self.states, self.figures, self.digests), noted):
             column.append(values)
 
-<<<<<<< ours
-    def save(self, path: Path) -> dict[str, np.ndarray]:
-        "The index as arrays, written beside the rows in `path` where that is permitted and there is room."
-        n, stat = len(self.states), path.stat()
-=======
     def save(self, path: Path, stat: os.stat_result) -> dict[str, np.ndarray]:
-        "The index as arrays, written beside the rows in `path`; `stat` is of the rows it was made from, which others may have replaced."
+        "The index as arrays, written beside the rows in `path` where that is permitted and there is room; `stat` is of the rows it was made from, which others may have replaced."
         n = len(self.states)
->>>>>>> theirs
         arrays = {
             "source": np.array([stat.st_size, stat.st_mtime_ns, VERSION], np.int64),
             "offsets": np.array(self.offsets, np.int64),
@@ -150,14 +146,9 @@ def write_rows(path: Path, rows: Iterable[dict]):
             line = _line(row)
             index.add(f.tell(), json.loads(line))
             f.write(line)
-<<<<<<< ours
-    index.save(path)
-=======
-            index.add(len(line), json.loads(line))
         f.flush()
         stat = os.fstat(f.fileno())
     index.save(path, stat)
->>>>>>> theirs
 
 
 def load_index(path: Path) -> dict[str, np.ndarray]:
@@ -171,7 +162,6 @@ def load_index(path: Path) -> dict[str, np.ndarray]:
                 return arrays
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # cut off, or of another version
             pass
-<<<<<<< ours
     index, left_out = _Index(), 0
     for offset, row in scan_lines(path):
         try:
@@ -180,13 +170,4 @@ def load_index(path: Path) -> dict[str, np.ndarray]:
             left_out += 1
     if left_out:
         logger.warning("%s: left out %d lines that are no rows of a table; compile again, or run.compare(program, examples), to write it anew", path, left_out)
-    return index.save(path)
-=======
-    index = _Index()
-    with open(path, "rb") as f:
-        stat = os.fstat(f.fileno())
-        for line in f:
-            if line.endswith(b"\n"):  # else the writer was killed
-                index.add(len(line), json.loads(line))
     return index.save(path, stat)
->>>>>>> theirs

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from itertools import chain

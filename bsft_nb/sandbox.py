@@ -24,7 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 __all__ = ['LARGEST', 'GROWTH', 'SECONDS', 'WIDTHS', 'FROZEN', 'ChatError', 'Budget', 'size_of', 'could_make', 'Sandbox',
            'BoundedTemplate', 'asks_date', 'on_date']
 
-# %% ../nbs/02a_sandbox.ipynb #313fbb91
+# %% ../nbs/02a_sandbox.ipynb #d94d0bb3
 LARGEST = 1_000_000  # characters and elements that a rendering may make, beside `GROWTH` times what it is given
 GROWTH = 200
 SECONDS = 5.0  # of processor time
@@ -38,14 +38,15 @@ class Budget:
     "What one rendering may still use."
 
     def __init__(self, size: int = LARGEST):
-        self.left, self.until = size, time.thread_time() + SECONDS
+        self.left, self.until, self.looks = size, time.thread_time() + SECONDS, 0
 
     def spend(self, size: int = 0):
         "Raises `ChatError` where `size` is more than what is left, or the time is over."
         self.left -= size
+        self.looks += 1
         if self.left < 0:
             raise ChatError(f"it makes values of more than {LARGEST:,} characters and elements")
-        if time.thread_time() > self.until:
+        if not self.looks % 16 and time.thread_time() > self.until:  # the clock costs as much as the rest
             raise ChatError(f"it runs for more than {SECONDS:g} seconds")
 
 # %% ../nbs/02a_sandbox.ipynb #aaf4fa1e
@@ -100,12 +101,12 @@ def _formatted(text: str, values: list) -> int:
         return LARGEST * 1000
     return sum(map(int, re.findall(r"\d+", text))) + (text.count("%") + text.count("{")) * size_of(values)
 
-# %% ../nbs/02a_sandbox.ipynb #b25bde2c
+# %% ../nbs/02a_sandbox.ipynb #9075a4e4
 class _Counting(CodeGenerator):
     "Writes a template's code with calls that count: see `Sandbox`."
 
     def visit_For(self, node, frame):
-        tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [], [], None, None, lineno=node.lineno)
+        tick = nodes.EnvironmentAttribute("tick", lineno=node.lineno)
         node.body = [nodes.ExprStmt(tick, lineno=node.lineno), *node.body]
         super().visit_For(node, frame)
 
@@ -175,7 +176,7 @@ def _tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False
         raise ChatError(f"it writes JSON with an indent of {indent!r:.20}")
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-# %% ../nbs/02a_sandbox.ipynb #cd897e5d
+# %% ../nbs/02a_sandbox.ipynb #4d53406e
 class Sandbox(ImmutableSandboxedEnvironment):
     "An environment that counts what a rendering makes. One rendering at a time."
 
@@ -192,13 +193,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {k: _bounded(self, k, f) for k, f in {**self.filters, "tojson": _tojson}.items()}
         self.tests = {k: _bounded(self, "", f) for k, f in self.tests.items()}
 
+    @property
     def tick(self):
-        "A look at the clock."
+        "A look at the clock. A property: the code of a template only names it."
         self.budget.spend()
 
     def made(self, value: Any) -> Any:
         "`value`, counted."
-        self.budget.spend(size_of(value, self.budget.left))
+        self.budget.spend(len(value) if type(value) is str else 1 if type(value) is bool else size_of(value, self.budget.left))
         return value
 
     def joined(self, values: list) -> str:
@@ -207,7 +209,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def concat(self, parts) -> str:
         "As `''.join`. Jinja calls it for all that a template, a macro or a block writes."
-        return "".join([self.made(part) for part in parts])
+        parts = list(parts)
+        self.budget.spend(sum(map(len, parts)))
+        return "".join(parts)
 
     def afford(self, name: str, first: Any, others: list):
         "Raises `ChatError` where what an operation could make is more than what is left."
@@ -216,10 +220,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context, operator, left, right):
         "As in Jinja, counted."
-        self.afford(operator, left, [right])
-        if operator == "*" and isinstance(right, (str, list, tuple)):
-            self.afford(operator, right, [left])
-        return self.made(super().call_binop(context, operator, left, right))
+        if operator != "+":
+            self.afford(operator, left, [right])
+        return self.made(self.binop_table[operator](left, right))
 
     def call(__self, __context, __obj, *args, **kwargs):  # names that no keyword of a template has
         "As in Jinja, counted."
@@ -228,7 +231,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             __self.afford(method.__name__, method.__self__, [*args, *kwargs.values()])
         return __self.made(super().call(__context, __obj, *args, **kwargs))
 
-# %% ../nbs/02a_sandbox.ipynb #fea689ba
+# %% ../nbs/02a_sandbox.ipynb #1328f949
 def _bounded(sandbox: Sandbox, name: str, fn: Callable) -> Callable:
     "The filter `fn`, or a test, whose `name` is not needed; counted."
     skip = int(hasattr(fn, "jinja_pass_arg"))
@@ -249,10 +252,20 @@ class BoundedTemplate:
         self.source, self._sandbox = source, Sandbox()
         self._template = self._try(lambda: self._sandbox.from_string(source))
 
-    def render(self, **values) -> str:
+    def render(
+        self,
+        given: int = 0,  # characters in `values`
+        **values,
+    ) -> str:
         "The text. Raises `ChatError` for whatever the template raises, and where it exceeds the budget."
-        self._sandbox.budget = Budget(LARGEST + GROWTH * size_of(values, 100 * LARGEST))
+        self._sandbox.budget = Budget(LARGEST + GROWTH * given)
         return self._try(lambda: self._template.render(**values))
+
+    def literals(self) -> str:
+        "All that the template may write of its own, pieces divided by a null character."
+        tree = self._sandbox.parse(self.source)
+        texts = {n.data for n in tree.find_all(nodes.TemplateData)} | {n.value for n in tree.find_all(nodes.Const) if isinstance(n.value, str)}
+        return "\0".join(sorted(texts))
 
     def _try(self, make: Callable):
         try:

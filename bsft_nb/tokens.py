@@ -6,21 +6,63 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
+from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .chat import ChatTemplate, either
 from .models import TargetError, check_folder, decoder_start
+from .sandbox import ChatError, asks_date, on_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['Codec', 'load_codec', 'check_token_ids']
+__all__ = ['SENTINEL', 'TextError', 'check_unicode', 'control_ids', 'as_text', 'Codec', 'fix_date', 'chat_template', 'load_codec',
+           'longest', 'longest_answer', 'check_token_ids']
+
+# %% ../nbs/02b_tokens.ipynb #c827911a
+SENTINEL = "<extra_id_0>"  # what `StudentAdapter` puts between the fields of a T5
+
+
+class TextError(ValueError):
+    "A text cannot be given to the model; the message says which and why."
+
+
+def check_unicode(text: str):
+    "Raise `TextError` where `text` has half of a surrogate pair."
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise TextError(f"half of a surrogate pair, {text[e.start]!r}, at character {e.start} of {text[max(0, e.start - 20) : e.start + 20]!r}: a character was cut in two. Remove it, or read the text again as UTF-8") from e
+
+
+def control_ids(tokenizer: PreTrainedTokenizerBase, more: frozenset[str] = frozenset()) -> dict[int, str]:
+    "Id and name of each token that no text may become: special ones, and `more`. Tokens of one character are text."
+    named = {i: t.content for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special or t.content in more}
+    named |= dict(zip(getattr(tokenizer, "all_special_ids", ()), getattr(tokenizer, "all_special_tokens", ())))
+    return {i: t for i, t in named.items() if len(t.strip()) > 1 and t != getattr(tokenizer, "unk_token", None)}
+
+
+def as_text(text: str, encode: Callable[[str], list[int]], control: dict[int, str]) -> list[int]:
+    "Ids of `text`, none of them in `control`. Raises `TextError` where that cannot be."
+    ids = encode(text)
+    if control.keys().isdisjoint(ids):
+        return ids
+    names = either(control.values())
+    for form in dict.fromkeys((text, unicodedata.normalize("NFKC", text))):  # a tokenizer may read ＜ as <
+        cuts = [0, *(m.start() + 1 for m in names.finditer(form)), len(form)]
+        pieces = [i for a, b in zip(cuts, cuts[1:]) for i in encode(form[a:b])]
+        if control.keys().isdisjoint(pieces):
+            return pieces
+    raise TextError(f"the tokenizer makes the control token {next(control[i] for i in ids if i in control)!r} of {text!r:.120}. Remove it from the text")
 
 # %% ../nbs/02b_tokens.ipynb #09c1ceee
 class Codec:
-    "Messages to token ids and back, for one tokenizer."
+    "Messages to token ids and back, for one tokenizer. Raises `ChatError` where the chat template cannot be compiled."
 
     def __init__(
         self,
@@ -28,52 +70,54 @@ class Codec:
         encoder_decoder: bool,
         max_length: int | None = None,  # of a prompt, in tokens; for a causal model with its completion
         stop_ids: tuple[int, ...] = (),  # ids that end a generation, beside the tokenizer's own
+        moment: str | None = None,  # the date and time for a chat template that asks for it, ISO 8601; None: now
         max_answer: int | None = None,  # of an encoder-decoder's answer, in tokens; None: its decoder counts no positions
     ):
         self.tokenizer, self.encoder_decoder = tokenizer, encoder_decoder
         self.max_length, self.max_answer = max_length, max_answer
-        self.chat = not encoder_decoder and bool(tokenizer.chat_template)
-        self.stop_ids = {i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None}
+        self.moment = None if encoder_decoder else fix_date(tokenizer, moment)  # None: the template does not ask for it
+        self.chat = None if encoder_decoder else chat_template(tokenizer)
+        ends = [i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None]
+        self.stop_ids, self.end_id = set(ends), ends[0] if ends else None
         self.pad_id = next((i for i in (tokenizer.pad_token_id, *sorted(self.stop_ids)) if i is not None), 0)
+        self.control = control_ids(tokenizer, self.chat.control if self.chat else frozenset())
         self._lock = threading.Lock()  # a fast tokenizer's settings are not safe to change from two threads
         self._known_ids = lru_cache(1024)(self._new_ids)  # of short texts: instructions, demos and choices come again with every call
+        self._around = lru_cache(2)(lambda kind: _around(tokenizer, kind))
 
     def prompt(
         self,
         messages: list[dict],  # `role` and `content` (text) each
     ) -> list[int]:
-        "Token ids of the prompt that asks for the answer to `messages`."
+        "Token ids of the prompt that asks for the answer to `messages`. Raises `TextError` and `ChatError`."
+        for m in messages:
+            check_unicode(m["content"])
         with self._lock:
             if self.chat:
-                return self._chat(messages)
-            text = " ".join(m["content"] for m in messages) if self.encoder_decoder else _plain_text(messages)
-            return self.tokenizer(text, split_special_tokens=not self.encoder_decoder)["input_ids"]
-
-    def _chat(self, messages: list[dict]) -> list[int]:
-        "Render the template around marks, so that contents are tokenised apart from its control tokens."
-        marks = [f"\x02{i}\x03" for i in range(len(messages))]
-        marked = [{**m, "content": mark} for m, mark in zip(messages, marks)]
-        rest = self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
-        if any(rest.count(mark) != 1 for mark in marks):  # the template leaves a message out or repeats it
-            return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        ids = []
-        for message, mark in zip(messages, marks):
-            before, _, rest = rest.partition(mark)
-            ids += self._ids(before, control=True) + self._ids(message["content"], control=False)
-        return ids + self._ids(rest, control=True)
+                return [i for text, ours in self.chat.parts(messages) for i in self._ids(text, ours)]
+            before, after = self._around("text")
+            if self.encoder_decoder:
+                return [*before, *_one_line(self, messages), *after]
+            return [*before, *self._new_ids(_plain_text(messages), False)]
 
     def _ids(self, text: str, control: bool) -> list[int]:
         return (self._known_ids if len(text) < 1000 else self._new_ids)(text, control)
 
     def _new_ids(self, text: str, control: bool) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=not control)["input_ids"]
+        return self._encode(text) if control else as_text(text, lambda t: self._encode(t, split_special_tokens=True), self.control)
+
+    def _encode(self, text: str, **how: Any) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, **how)["input_ids"]
 
     def completion(self, text: str) -> list[int]:
-        "Token ids of the answer `text`, with the token that ends it."
+        "Token ids of the answer `text`, with the token that ends it. Raises `TextError`."
+        check_unicode(text)
         with self._lock:
             if self.encoder_decoder:
-                return self.tokenizer(text_target=text)["input_ids"]
-            return self._ids(text if self.chat else " " + text, control=False) + [self.tokenizer.eos_token_id]
+                before, after = self._around("text_target")
+                ids = [*before, *_target_ids(self, text), *after]
+                return ids if ids[-1:] == [self.end_id] else [*ids, self.end_id]
+            return self._ids(text if self.chat else " " + text, control=False) + [self.end_id]
 
     def text(self, ids: list[int]) -> str:
         "The answer that generated token `ids` spell."
@@ -83,7 +127,10 @@ class Codec:
 
     def survives(self, text: str) -> bool:
         "Does `text` come back unchanged from being tokenised as an answer?"
-        return self.text(self.completion(text)) == text
+        try:
+            return self.text(self.completion(text)) == text
+        except TextError:
+            return False
 
 
 def _plain_text(messages: list[dict]) -> str:
@@ -92,25 +139,136 @@ def _plain_text(messages: list[dict]) -> str:
         parts.append((" " if m["role"] == "assistant" else "\n\n" if parts else "") + m["content"])
     return "".join(parts)
 
-# %% ../nbs/02b_tokens.ipynb #e69b97a8
-def load_codec(path: Path) -> Codec:
-    "The `Codec` of the model folder `path`."
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+# %% ../nbs/02b_tokens.ipynb #103b0625
+def fix_date(tokenizer: PreTrainedTokenizerBase, moment: str | None) -> str | None:
+    "Give chat templates that ask for the date the `moment` (None: now), for good: they are saved so. Returns it, or `None` where none asks."
+    named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {"": tokenizer.chat_template or ""}
+    if not any(map(asks_date, named.values())):
+        return None
+    moment = moment or datetime.now().isoformat(timespec="seconds")
+    dated = {name: on_date(template, moment) for name, template in named.items()}
+    tokenizer.chat_template = dated if isinstance(tokenizer.chat_template, dict) else dated[""]
+    return moment
 
-    if (Path(path) / "adapter_config.json").exists():  # tokens are the base's
-        path = check_folder(path, str(path)).base.path
+
+def chat_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
+    "The tokenizer's chat template, if it has one."
+    if not tokenizer.chat_template:
+        return None
+    added = {t.content: t.special for t in tokenizer.added_tokens_decoder.values()}
+    return ChatTemplate(tokenizer.get_chat_template(), tokenizer.special_tokens_map, added)
+
+
+def _around(tokenizer: PreTrainedTokenizerBase, kind: str) -> tuple[list[int], list[int]]:
+    "The ids that the tokenizer puts before and after a text. `kind`: `text` or `text_target`."
+    whole, bare = (tokenizer(**{kind: "a"}, add_special_tokens=s)["input_ids"] for s in (True, False))
+    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    return whole[:at], whole[at + len(bare) :]
+
+# %% ../nbs/02b_tokens.ipynb #58be472e
+def _sentinel(codec: Codec) -> int | None:
+    "Id of the token that divides fields; `None` where a newline does."
+    if not hasattr(codec, "sentinel"):
+        known = next((i for i, t in codec.control.items() if t == SENTINEL), None)
+        codec.sentinel = known if "\n" not in codec.tokenizer.decode(codec._encode("a\nb")) else None
+    return codec.sentinel
+
+
+def _one_line(codec: Codec, messages: list[dict]) -> list[int]:
+    "Ids of all contents in one line."
+    line, sentinel = " ".join(m["content"] for m in messages), _sentinel(codec)
+    ids = codec._encode(line)
+    ours = sum(m["content"].count(SENTINEL) for m in messages if m["role"] == "assistant")
+    if all(i == sentinel for i in ids if i in codec.control) and (sentinel is None or ids.count(sentinel) == ours):
+        return ids
+    texts = [" " * bool(i) + m["content"] for i, m in enumerate(messages)]
+    return [i for m, t in zip(messages, texts) for i in (_divided(codec, t, codec._encode) if m["role"] == "assistant" else codec._new_ids(t, False))]
+
+
+def _target_ids(codec: Codec, text: str) -> list[int]:
+    "Ids of an answer, without what the tokenizer puts around it."
+    def encode(t: str, **how: Any) -> list[int]:
+        return codec.tokenizer(text_target=t, add_special_tokens=False, **how)["input_ids"]
+
+    ids = encode(text)
+    if all(i == _sentinel(codec) for i in ids if i in codec.control):
+        return ids
+    return _divided(codec, text, encode)
+
+
+def _divided(codec: Codec, text: str, encode: Callable) -> list[int]:
+    "Ids of a text with our own sentinels in it, and no other control token."
+    sentinel, ids = _sentinel(codec), []
+    for n, piece in enumerate(text.split(SENTINEL) if sentinel is not None else [text]):
+        ids += [sentinel] * bool(n) + as_text(piece, lambda t: encode(t, split_special_tokens=True), codec.control)
+    return ids
+
+# %% ../nbs/02b_tokens.ipynb #e69b97a8
+def load_codec(
+    path: Path,  # a model folder, or a LoRA adapter's
+    name: str | None = None,  # of the target, for messages
+    moment: str | None = None,  # as for `Codec`; a student's template has its own
+) -> Codec:
+    "The `Codec` of the model folder `path`. Raises `TargetError` where it cannot be used."
+    path, own, name = Path(path), Path(path) / "chat_template.jinja", name or str(path)
+    if (path / "adapter_config.json").exists():  # tokens are the base's
+        path = check_folder(path, name).base.path
+    tokenizer = _load_tokenizer(path, name)
+    if own.parent != path and own.exists():
+        tokenizer.chat_template = own.read_text(encoding="utf-8")  # on the date of training
+    from transformers import AutoConfig
+
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    limits = [getattr(config, name, None) for name in ("max_encoder_position_embeddings", "max_position_embeddings", "n_positions")] + [tokenizer.model_max_length]
-    decoder = [getattr(config, name, None) for name in ("max_decoder_position_embeddings", "max_position_embeddings")] if config.is_encoder_decoder else []
-    stop = GenerationConfig.from_pretrained(path).eos_token_id if (Path(path) / "generation_config.json").exists() else None
-    return Codec(
-        tokenizer,
-        bool(config.is_encoder_decoder),
-        max_length=next((n for n in limits if isinstance(n, int) and 0 < n < 10**7), None),
-        stop_ids=tuple(stop) if isinstance(stop, list) else (stop,),
-        max_answer=next((n for n in decoder if isinstance(n, int) and n > 0), None),
-    )
+    try:
+        codec = Codec(tokenizer, bool(config.is_encoder_decoder), longest(config, tokenizer), _ends(path, config, tokenizer), moment, longest_answer(config))
+        if codec.chat:
+            codec.prompt([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
+    except ValueError as e:
+        raise TargetError(f"target {name!r}: its chat template cannot be used: {e}. Choose a target with another template, or save its tokenizer without one (tokenizer.chat_template = None): then prompts are plain text") from e
+    if codec.end_id is None:
+        raise TargetError(f"target {name!r} has no end token: neither its tokenizer nor generation_config.json nor config.json names one, so a student could not learn to stop. Set eos_token in its tokenizer_config.json, or choose another target")
+    return codec
+
+
+def _load_tokenizer(path: Path, name: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    there = sorted(p.name for p in path.iterdir() if any(w in p.name for w in ("token", "vocab", "merges", "spiece", "spm")))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        known = {*tokenizer("a b c", add_special_tokens=False)["input_ids"]} - {tokenizer.unk_token_id}
+    except Exception as e:  # of many kinds: a missing package, file or class, a file of another version
+        raise TargetError(f"target {name!r}: its tokenizer cannot be loaded ({type(e).__name__}: {' '.join(str(e).split()):.300}). Files of it in {path}: {', '.join(there) or 'none'}. Install what is missing, add the file (save_pretrained of a tokenizer writes tokenizer.json), or choose another target") from e
+    if not known:
+        raise TargetError(f"target {name!r}: its tokenizer knows no tokens. Files of it in {path}: {', '.join(there) or 'none'}. Add tokenizer.json, or choose another target")
+    if any(hasattr(tokenizer, a) for a in ("tgt_lang", "set_tgt_lang_special_tokens")):
+        raise TargetError(f"target {name!r} translates: its tokenizer ({type(tokenizer).__name__}) marks each text with its language, and the answers of a program have none. Choose a model without language codes, such as 'google/flan-t5-base' or 'facebook/bart-base'")
+    return tokenizer
+
+# %% ../nbs/02b_tokens.ipynb #7507ef35
+def longest(config: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    "The most tokens that the model takes, `None` where nothing says so. Models of text and pictures keep it in the part for text."
+    parts = [getattr(config, part, None) for part in ("text_config", "encoder")] + [config]
+    names = ("max_encoder_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len")
+    limits = [getattr(part, name, None) for part in parts for name in names] + [tokenizer.model_max_length]
+    return next((int(n) for n in limits if isinstance(n, (int, float)) and 0 < n < 10**7), None)
+
+
+def longest_answer(config: Any) -> int | None:
+    "The most tokens that an encoder-decoder's decoder takes, `None` where it counts no positions."
+    limits = [getattr(config, name, None) for name in ("max_decoder_position_embeddings", "max_position_embeddings")] if config.is_encoder_decoder else []
+    return next((n for n in limits if isinstance(n, int) and n > 0), None)
+
+
+def _ends(path: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    "Ids that end an answer, beside the tokenizer's own; the first ends those that are learnt, where the tokenizer has none."
+    from transformers import GenerationConfig
+
+    named = [GenerationConfig.from_pretrained(path).eos_token_id] if (path / "generation_config.json").exists() else []
+    if tokenizer.eos_token_id is None:
+        named += [getattr(part, "eos_token_id", None) for part in (config, getattr(config, "text_config", None))]
+    flat = [i for ids in named for i in (ids if isinstance(ids, list) else [ids])]
+    return tuple(i for i in flat if isinstance(i, int) and i >= 0)
 
 # %% ../nbs/02b_tokens.ipynb #40e60916
 def check_token_ids(codec: Codec, path: Path, name: str):

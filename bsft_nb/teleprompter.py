@@ -168,7 +168,7 @@ class BootstrapFinetune(Teleprompter):
         if a["traces"] is None and a["pairs"] is None:
             check_teacher_lms(teachers, self.teleprompter.teacher_settings)
         target = resolve_target(a["target"])
-        codec = load_codec(target.path)
+        codec = load_codec(target.path, target.name)
         adapter = a["adapter"] or fit_adapter(codec, student, target.name)
         adapter_state(adapter)
         check_vocabulary(adapter, codec, student, target.name)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['SENTINEL', 'TextError', 'check_unicode', 'control_ids', 'as_text', 'Codec', 'fix_date', 'chat_template', 'load_codec',
-           'longest']
+           'longest', 'longest_answer', 'check_causal']
 
-# %% ../nbs/02b_tokens.ipynb #c827911a
+# %% ../nbs/02b_tokens.ipynb #85260a38
 SENTINEL = "<extra_id_0>"  # what `StudentAdapter` puts between the fields of a T5
 
 
@@ -37,7 +37,7 @@ def check_unicode(text: str):
     try:
         text.encode()
     except UnicodeEncodeError as e:
-        raise TextError(f"half of a surrogate pair, {text[e.start]!r}, at character {e.start} of {text[max(0, e.start - 20) : e.start + 20]!r}: a character was cut in two. Remove it, or read the text again as UTF-8") from e
+        raise TextError(f"it is no Unicode text, with half of a surrogate pair, {text[e.start]!r}, at character {e.start} of {text[max(0, e.start - 20) : e.start + 20]!r}: a character was cut in two. Remove it, or read the text again as UTF-8") from e
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase, more: frozenset[str] = frozenset()) -> dict[int, str]:
@@ -60,7 +60,7 @@ def as_text(text: str, encode: Callable[[str], list[int]], control: dict[int, st
             return pieces
     raise TextError(f"the tokenizer makes the control token {next(control[i] for i in ids if i in control)!r} of {text!r:.120}. Remove it from the text")
 
-# %% ../nbs/02b_tokens.ipynb #09c1ceee
+# %% ../nbs/02b_tokens.ipynb #16046f3c
 class Codec:
     "Messages to token ids and back, for one tokenizer. Raises `ChatError` where the chat template cannot be compiled."
 
@@ -70,9 +70,11 @@ class Codec:
         encoder_decoder: bool,
         max_length: int | None = None,  # of a prompt, in tokens; for a causal model with its completion
         stop_ids: tuple[int, ...] = (),  # ids that end a generation, beside the tokenizer's own
+        max_answer: int | None = None,  # of an encoder-decoder's answer, in tokens; None: its decoder counts no positions
         moment: str | None = None,  # the date and time for a chat template that asks for it, ISO 8601; None: now
     ):
-        self.tokenizer, self.encoder_decoder, self.max_length = tokenizer, encoder_decoder, max_length
+        self.tokenizer, self.encoder_decoder = tokenizer, encoder_decoder
+        self.max_length, self.max_answer = max_length, max_answer
         self.moment = None if encoder_decoder else fix_date(tokenizer, moment)  # None: the template does not ask for it
         self.chat = None if encoder_decoder else chat_template(tokenizer)
         ends = [i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None]
@@ -201,7 +203,7 @@ def _divided(codec: Codec, text: str, encode: Callable) -> list[int]:
         ids += [sentinel] * bool(n) + as_text(piece, lambda t: encode(t, split_special_tokens=True), codec.control)
     return ids
 
-# %% ../nbs/02b_tokens.ipynb #e69b97a8
+# %% ../nbs/02b_tokens.ipynb #224ee8c5
 def load_codec(
     path: Path,  # a model folder, or a LoRA adapter's
     name: str | None = None,  # of the target, for messages
@@ -217,8 +219,9 @@ def load_codec(
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    check_causal(config, name)
     try:
-        codec = Codec(tokenizer, bool(config.is_encoder_decoder), longest(config, tokenizer), _ends(path, config, tokenizer), moment)
+        codec = Codec(tokenizer, bool(config.is_encoder_decoder), longest(config, tokenizer), _ends(path, config, tokenizer), longest_answer(config), moment)
         if codec.chat:
             codec.prompt([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
     except ValueError as e:
@@ -243,13 +246,27 @@ def _load_tokenizer(path: Path, name: str) -> PreTrainedTokenizerBase:
         raise TargetError(f"target {name!r} translates: its tokenizer ({type(tokenizer).__name__}) marks each text with its language, and the answers of a program have none. Choose a model without language codes, such as 'google/flan-t5-base' or 'facebook/bart-base'")
     return tokenizer
 
-# %% ../nbs/02b_tokens.ipynb #7507ef35
+# %% ../nbs/02b_tokens.ipynb #11f182e4
 def longest(config: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
     "The most tokens that the model takes, `None` where nothing says so. Models of text and pictures keep it in the part for text."
     parts = [getattr(config, part, None) for part in ("text_config", "encoder")] + [config]
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_encoder_position_embeddings")
+    names = ("max_encoder_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len")
     limits = [getattr(part, name, None) for part in parts for name in names] + [tokenizer.model_max_length]
     return next((int(n) for n in limits if isinstance(n, (int, float)) and 0 < n < 10**7), None)
+
+
+def longest_answer(config: Any) -> int | None:
+    "The most tokens that the decoder of an encoder-decoder has positions for, `None` where it counts none."
+    names = ("max_decoder_position_embeddings", "max_position_embeddings") if config.is_encoder_decoder else ()
+    return next((n for n in (getattr(config, name, None) for name in names) if isinstance(n, int) and n > 0), None)
+
+
+def check_causal(config: Any, name: str):
+    "Raise `TargetError` for an encoder that transformers also loads as a causal model: its attention goes both ways, so in training it sees the answer."
+    both_ways = "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert reformer rembert roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod"
+    encodes = config.model_type in both_ways.split() and not config.is_decoder or config.model_type in ("xlm", "flaubert") and not config.causal or config.model_type == "xlnet"
+    if encodes:
+        raise TargetError(f"target {name!r}: a {config.model_type!r} model reads in both directions, so it would learn to copy answers that it sees, and could not write one. Choose a causal or an encoder-decoder language model. If it was trained as a decoder, its config.json should say \"is_decoder\": true")
 
 
 def _ends(path: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -81,7 +81,7 @@ def merge(
     out.mkdir(parents=True)
     with quiet():
         PeftModel.from_pretrained(load_weights(Path(base["path"])), folder).merge_and_unload().save_pretrained(out)
-    load_codec(Path(base["path"])).tokenizer.save_pretrained(out)
+    load_codec(folder).tokenizer.save_pretrained(out)
     write_json(out / "bsft.json", meta)
     return out
 
@@ -93,7 +93,7 @@ def train(
     after: Callable[[Checkpoint], None] | None = None,  # called with the checkpoint of each epoch
 ) -> list[Checkpoint]:
     "Train until the end, from the newest whole checkpoint; returns the checkpoints. Raises `Stopped` on request, and what `Loop` raises."
-    codec = load_codec(Path(job.target))
+    codec = load_codec(Path(job.target), moment=job.meta.get("moment"))
     rows, held = _fitting(job, codec, log)
     key = job.key(rows, held)
     if progress(job.checkpoints).get("key") != key:

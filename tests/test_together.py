@@ -441,7 +441,7 @@ def test_ten_thousand_examples_block_nobody(slow_checks, llama):
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(both())
-    assert len(gaps) > 10 and sorted(gaps)[-2] < 1.0  # a busy machine may sleep once
+    assert sorted(gaps)[len(gaps) // 2] < 0.2 and max(gaps) < 2.5  # other processes take the CPU, too
     assert tp.run.wait(60) == "stopped" and any("10,000 examples" in n for n in notes(tp.run))
 
 

@@ -9,12 +9,13 @@ import contextlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dspy
+from pydantic import BaseModel
 
 from .bootstrap import Call, Trace, count_traces, example_key
 from .dedupe import CONFLICTS, deduplicate, id_bytes, merge_alike, normalised, settle
@@ -22,17 +23,62 @@ from .files import explained, make_folder
 from .funnel import OUTSIDE, Funnel, funnel_text, where_it_ends
 from .pairs import DataError, Pair, PairBuilder
 from .runs import fingerprint
+from .tokens import Codec, TextError, check_unicode
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # %% auto #0
-__all__ = ['FEW', 'SAMPLES', 'check_lengths', 'check_answers', 'held_out', 'Built', 'build', 'build_from_pairs',
-           'check_conflicts', 'check_rows', 'to_dataset', 'save_pairs', 'load_pairs']
+__all__ = ['FEW', 'SAMPLES', 'texts_in', 'check_texts', 'check_lengths', 'check_answers', 'held_out', 'Built', 'build',
+           'build_from_pairs', 'check_conflicts', 'check_rows', 'to_dataset', 'save_pairs', 'load_pairs']
 
 # %% ../nbs/05_data.ipynb #bc69271a
+def texts_in(value: Any) -> Iterator[str]:
+    "All texts in a field's value, at any depth."
+    todo, seen = [value], {}
+    while todo:
+        v = todo.pop()
+        if isinstance(v, str):
+            yield v
+        elif id(v) not in seen:
+            seen[id(v)] = v
+            if isinstance(v, (dict, dspy.Example)):
+                todo += [*v.keys(), *v.values()]
+            elif isinstance(v, (list, tuple, set, frozenset)):
+                todo += v
+            elif isinstance(v, BaseModel) or is_dataclass(v) and not isinstance(v, type):
+                todo += [*vars(v).values(), *(getattr(v, "model_extra", None) or {}).values()]
+
+
+def check_texts(builder: PairBuilder, examples: list[dspy.Example], name: str = "trainset"):
+    "Raise `DataError` that names the example and the field where a text is no Unicode text, or cannot be put into a prompt."
+    for i, e in enumerate(examples):
+        for field_name in e.keys():
+            try:
+                for text in texts_in(e[field_name]):
+                    check_unicode(text)
+            except TextError as error:
+                raise DataError(f"{name}[{i}], field {field_name!r}: {error}") from error
+        for predictor, signature in builder.signatures.items():
+            if all(k in e for k in signature.input_fields):
+                try:
+                    builder.prompt_ids(predictor, e)
+                except ValueError as error:
+                    at = next((f", field {k!r}" for k in signature.input_fields if not _askable(builder.codec, e[k])), "")
+                    raise DataError(f"{name}[{i}]{at}: predictor {predictor!r} cannot be asked: {error}") from error
+
+
+def _askable(codec: Codec, value: Any) -> bool:
+    "Could each text in `value` stand in a prompt by itself?"
+    try:
+        return all(codec.prompt([{"role": "user", "content": t}]) is not None for t in texts_in(value))
+    except ValueError:
+        return False
+
+
 def check_lengths(builder: PairBuilder, examples: list[dspy.Example], name: str = "trainset"):
-    "Raise `DataError` that says which of `examples`, called `name`, have prompts longer than the model's limit."
+    "Raise `DataError` that says which of `examples`, called `name`, cannot be put into prompts, or have prompts longer than the model's limit."
+    check_texts(builder, examples, name)
     limit, long = builder.codec.max_length, []
     most = limit if builder.codec.encoder_decoder else (limit or 0) - 1  # a causal model needs room for an answer
     for i, e in enumerate(examples):

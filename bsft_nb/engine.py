@@ -13,7 +13,7 @@ import weakref
 from pathlib import Path
 
 import dspy
-from dspy.lm15 import Request, Response, StreamStartEvent
+from dspy.lm15 import InvalidRequestError, Request, Response, StreamStartEvent
 
 from .formats import TEACHERS, load_adapter
 from .models import check_folder, resolve_target
@@ -42,8 +42,9 @@ class StudentEngine:
         path: str | Path,  # model folder: whole weights, or a LoRA adapter beside a bsft.json that names its base
         templates: bool = True,  # use the response templates of bsft.json
         dtype: str | None = None,  # of the weights: `float32`, `bfloat16`, `float16`, or `int8` (linear layers of 8 bits, see `int8`); None: bfloat16 where the device computes in it, else float32
+        moment: str | None = None,  # date and time for an untuned model's chat template that asks for it, see `Codec`
     ):
-        self.path, self.templates, self.dtype = Path(path).absolute(), templates, dtype
+        self.path, self.templates, self.dtype, self.moment = Path(path).absolute(), templates, dtype, moment
         self.target = check_folder(self.path, str(path))
         if dtype is not None and dtype not in DTYPES:
             raise ValueError(f"dtype={dtype!r}: choose one of {', '.join(DTYPES)}, or leave it out")
@@ -59,9 +60,9 @@ class StudentEngine:
         self._loading = threading.Lock()
 
     @classmethod
-    def at(cls, path: str | Path, templates: bool = True, dtype: str | None = None) -> StudentEngine:
+    def at(cls, path: str | Path, templates: bool = True, dtype: str | None = None, moment: str | None = None) -> StudentEngine:
         "The engine of the folder `path`: the same object for all who ask."
-        key = (str(Path(path).absolute()), templates, dtype)
+        key = (str(Path(path).absolute()), templates, dtype, None if (Path(path) / "bsft.json").exists() else moment)  # a student's template has its date
         with cls._engines_lock:
             engine = cls._engines.get(key)
             if engine is None or engine.target.fingerprint != check_folder(Path(path), key[0]).fingerprint:
@@ -76,13 +77,13 @@ class StudentEngine:
 
     def dump_state(self) -> dict:
         "Where the weights are, and which: what `load_state` needs."
-        return {"path": str(self.path), "fingerprint": self.target.fingerprint, "templates": self.templates, "dtype": self.dtype}
+        return {"path": str(self.path), "fingerprint": self.target.fingerprint, "templates": self.templates, "dtype": self.dtype, **({"moment": self.moment} if self.moment else {})}
 
     @classmethod
     def load_state(cls, state: dict) -> StudentEngine:
         "The engine that `dump_state` described. Raises `ValueError` where the weights are others by now. A relative path is one of the run that the state names, under `home()`."
         path = Path(state["path"]) if Path(state["path"]).is_absolute() else home() / "runs" / state.get("run", "") / state["path"]
-        engine = cls.at(path, state.get("templates", True), state.get("dtype"))
+        engine = cls.at(path, state.get("templates", True), state.get("dtype"), state.get("moment"))
         if engine.target.fingerprint != state["fingerprint"]:
             raise ValueError(f"the weights in {path} are not those the program was saved with (fingerprint {engine.target.fingerprint}, saved {state['fingerprint']}): compile again, or restore the folder")
         return engine
@@ -92,14 +93,18 @@ class StudentEngine:
         "Messages to tokens and back."
         with self._loading:  # of many first callers, one loads it
             if self._codec is None:
-                self._codec = load_codec(self.path)
+                self._codec = load_codec(self.path, moment=self.moment)
         return self._codec
 
     def submit(self, request: Request, tick=None) -> Job:
         "Queue one request. The job's future gives its row; cancel it and the row leaves its batch."
         messages = to_messages(request)
         templates = self.meta.get("templates", {}) if self.templates else {}
-        row = to_row(request, self.codec.prompt(messages), self.codec, self.meta.get("max_tokens", 1024), templates)
+        try:
+            prompt = self.codec.prompt(messages)
+        except ValueError as e:
+            raise InvalidRequestError(str(e)) from e
+        row = to_row(request, prompt, self.codec, self.meta.get("max_tokens", 1024), templates)
         job = Job(row, (self.path if self.target.base else None, str(messages[:-1])), tick)
         self._worker.submit(job, id(self))
         return job
@@ -206,24 +211,25 @@ def student_lm(
     *,
     templates: bool = True,  # see `StudentEngine`
     dtype: str | None = None,  # see `StudentEngine`
+    moment: str | None = None,  # see `StudentEngine`
     **kwargs,  # as for `dspy.LM`: temperature, max_tokens, cache, …
 ) -> dspy.LM:
     "A `dspy.LM` answered by the model in the folder `path`."
-    engine = StudentEngine.at(path, templates, dtype)
+    engine = StudentEngine.at(path, templates, dtype, moment)
     kwargs.setdefault("max_tokens", engine.meta.get("max_tokens", 1024))
     return dspy.LM(_model_string(name or engine.path.name, engine), engine=engine, async_engine=AsyncStudentEngine(engine), **kwargs)
 
 
 def in_dtype(lm: dspy.LM, dtype: str | None) -> dspy.LM:
     "A copy of the student's `lm` that computes in `dtype`. Raises `ValueError` as `StudentEngine` does."
-    engine = StudentEngine.at(lm.engine.path, lm.engine.templates, dtype)
+    engine = StudentEngine.at(lm.engine.path, lm.engine.templates, dtype, lm.engine.moment)
     name = lm.model.removeprefix("bsft/").rpartition("@")[0]
     return lm.copy(model=_model_string(name, engine), engine=engine, async_engine=AsyncStudentEngine(engine))
 
 
 def _model_string(name: str, engine: StudentEngine) -> str:
     "What DSPy caches answers by."
-    return f"bsft/{name}@{engine.target.fingerprint[:8]}{f'-{engine.dtype}' if engine.dtype else ''}"
+    return f"bsft/{name}@{engine.target.fingerprint[:8]}{''.join(f'-{v}' for v in (engine.dtype, engine.moment) if v)}"
 
 
 def local_lm(

@@ -21,7 +21,7 @@ from .exchange import export_pairs, export_traces
 from .ledger import Traces, load_traces
 from .models import resolve_target
 from .report import snapshot_html, write_report
-from .scoring import with_students
+from .scoring import prompt_moment, with_students
 from .verdict import Verdict, spent, verdict
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Run(runs.Run):
         if len(engines) < len(program.predictors()):
             raise ValueError(f"{type(program).__name__} has predictors without a student: use what compile returned, or bsft_nb.load({self.id!r}, program)")
         base, first = resolve_target(self.info["target"]).path, next(iter(engines.values()))
-        return with_students(program, dict.fromkeys(engines, base), self.id, first.adapter, first.teachers_format, cache=False, max_tokens=first.meta["max_tokens"])
+        return with_students(program, dict.fromkeys(engines, base), self.id, first.adapter, first.teachers_format, moment=prompt_moment(self.folder), cache=False, max_tokens=first.meta["max_tokens"])
 
     def compare(
         self,

@@ -88,8 +88,8 @@ class PairBuilder:
         text = self.adapter.format_assistant_message_content(signature, outputs)
         try:
             ids = self.codec.prompt(messages)
-        except (TypeError, UnicodeError) as e:  # half of a surrogate pair
-            raise DataError(f"predictor {predictor!r}: the prompt is no Unicode text: {messages[-1]['content']!r:.120}") from e
+        except ValueError as e:  # half of a surrogate pair, a control token, a chat template that fails
+            raise DataError(f"predictor {predictor!r}: the prompt cannot be tokenised: {e}") from e
         return Pair(example, predictor, self.rendered(messages, ids), text, score, ids, self.codec.completion(text), messages)
 
     def rendered(self, messages: list[dict], ids: list[int]) -> str:

@@ -32,8 +32,7 @@ class Numbers:
         special = {*codec.tokenizer.all_special_ids, *codec.stop_ids, codec.pad_id}
         texts = codec.tokenizer.batch_decode([[i] for i in range(len(codec.tokenizer))])
         ids = [i for i, t in enumerate(texts) if i not in special and re.fullmatch(r"-?\d*", t.strip())]
-        stop = sorted(codec.stop_ids)[:1] if codec.tokenizer.eos_token_id is None else [codec.tokenizer.eos_token_id]
-        self.stop = stop
+        self.stop = stop = [] if codec.end_id is None else [codec.end_id]
 
         @lru_cache(1 << 14)
         def following(answer: tuple[int, ...], last: bool, spaced: bool = False) -> list[int]:

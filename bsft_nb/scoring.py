@@ -26,7 +26,7 @@ from .record import remembered
 from .runs import RunFolder
 
 # %% auto #0
-__all__ = ['with_students', 'Scoring']
+__all__ = ['with_students', 'prompt_moment', 'Scoring']
 
 # %% ../nbs/11c_scoring.ipynb #a8f4e4f3
 def with_students(
@@ -35,7 +35,7 @@ def with_students(
     name: str,  # goes into the models' names, such as the run's id
     adapter: dspy.Adapter | None = None,  # format for models that know none: untuned ones
     teachers_format: dspy.Adapter | None = None,  # likewise, what modules write inputs with
-    **lm_settings,  # as for `dspy.LM`
+    **lm_settings,  # as for `student_lm`
 ) -> dspy.Module:
     "A copy of `program` that asks the models in `folders`."
     lms = {p: student_lm(p, f"{name}/{p.name}", **lm_settings) for p in dict.fromkeys(folders.values())}
@@ -46,6 +46,11 @@ def with_students(
     return made
 
 # %% ../nbs/11c_scoring.ipynb #73ea7a54
+def prompt_moment(folder: RunFolder) -> str | None:
+    "The date and time in all prompts of a run; `None` where its target's chat template does not ask for them."
+    return next(iter((folder.info.get("moment") or {}).values()), None)
+
+
 class Scoring:
     "Answers of programs to the held-out examples, and the table that comes of them."
 
@@ -63,6 +68,7 @@ class Scoring:
         self.teachers_format = teachers_format
         self.program, self.examples, self.metric, self.adapter = program, examples, metric, adapter
         self.folder, self.max_tokens, self.num_threads = folder, max_tokens, num_threads
+        self.moment = prompt_moment(folder)
         self.answers: dict[str, list[Answer]] = {}  # column, or checkpoint's folder → answers
 
     @property
@@ -72,14 +78,14 @@ class Scoring:
 
     def ask(self, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
         "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers."
-        program = watch(with_students(self.program, folders, self.folder.id, self.adapter, self.teachers_format, cache=False, max_tokens=self.max_tokens))
+        program = watch(with_students(self.program, folders, self.folder.id, self.adapter, self.teachers_format, moment=self.moment, cache=False, max_tokens=self.max_tokens))
         give_back_threads()  # this one has trained, the models answer in others
         try:
             with _no_advice():
                 answers = evaluate(program, self.examples, self.metric, num_threads=self.num_threads, stop=self.folder.stop_signal)
         finally:
             for path in () if keep_loaded else set(folders.values()):
-                StudentEngine.at(path).close()
+                StudentEngine.at(path, moment=self.moment).close()
         broken = [a.error for a in answers if (a.error or "").startswith("the metric failed")]
         if len(broken) == len(answers):
             raise ValueError(broken[0])

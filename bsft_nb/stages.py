@@ -45,12 +45,12 @@ from .runs import RunFolder, fingerprint, home, read_json, this_process
 from .sampling import learn_templates
 from .scoring import Scoring, with_students
 from .students import finished, student_faults, students
-from .tokens import Codec
+from .tokens import Codec, load_codec
 from .trainer import choose
 
 # %% auto #0
-__all__ = ['ledger_path', 'Compilation', 'how_ended', 'gave_up', 'Rows', 'gather', 'bootstrap', 'make_jobs', 'slugs',
-           'train_and_choose']
+__all__ = ['ledger_path', 'Compilation', 'how_ended', 'gave_up', 'Rows', 'keep_moment', 'gather', 'bootstrap', 'make_jobs',
+           'slugs', 'train_and_choose']
 
 # %% ../nbs/11e_stages.ipynb #da830f04
 def ledger_path(program: dspy.Module) -> Path:
@@ -239,8 +239,17 @@ class Rows:
     traces: Traces | list[Trace]
 
 
+def keep_moment(c: Compilation):
+    "Where the chat template asks for the date: keep to the one that the run began with. It is no part of the run's key."
+    if c.codec.moment:
+        moment = (c.folder.info.get("moment") or {}).get(c.asked["key"], c.codec.moment)
+        c.folder.update(moment={c.asked["key"]: moment})
+        c.codec = load_codec(c.target.path, c.target.name, moment)
+
+
 def gather(c: Compilation) -> Rows:
     "Traces, pairs, and the held-out examples. Raises `DataError` where nothing is left to learn from."
+    keep_moment(c)
     traces = [] if c.pairs is not None else read_traces(c.traces, c.student) if c.traces is not None else bootstrap(c)
     if not c.fixed_adapter and traces:
         values = [json.dumps(call.outputs, ensure_ascii=False) for t in traces if t.kept for call in t.calls]
@@ -361,6 +370,7 @@ def make_jobs(c: Compilation, built: Built) -> list[Job]:
         meta = {"adapter": adapter_state(c.adapter), "max_tokens": 2 * max(len(p.completion_ids) for p in rows) + 16, "signatures": signatures}
         meta |= {"teachers_format": adapter_state(c.teachers_format, TEACHERS)} if c.teachers_format else {}
         meta |= {"templates": learn_templates(rows), "run": c.folder.id, "target": c.target.name, "target_fingerprint": c.target.fingerprint, "bsft_nb": version("bsft_nb")}
+        meta |= {"moment": c.codec.moment} if c.codec.moment else {}
         made.append(Job(str(c.folder.path), model, str(c.target.path), c.target.fingerprint, tuple(members), c.config, meta))
     return made
 

@@ -185,7 +185,7 @@ class BootstrapFinetune(Teleprompter):
         target = resolve_target(a["target"])
         n = len(trainset) + len(valset or [])
         step(f"checking {n:,} examples against the target's vocabulary and window", n > MANY)
-        codec = load_codec(target.path)
+        codec = load_codec(target.path, target.name)
         check_token_ids(codec, target.path, target.name)
         adapter = a["adapter"] or fit_adapter(codec, student, target.name, completions_in(a["pairs"]))
         adapter_state(adapter)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['SENTINEL', 'TextError', 'check_unicode', 'control_ids', 'as_text', 'Codec', 'fix_date', 'chat_template', 'load_codec',
-           'longest', 'longest_answer', 'check_token_ids']
+           'longest', 'longest_answer', 'check_causal', 'check_token_ids']
 
-# %% ../nbs/02b_tokens.ipynb #c827911a
+# %% ../nbs/02b_tokens.ipynb #85260a38
 SENTINEL = "<extra_id_0>"  # what `StudentAdapter` puts between the fields of a T5
 
 
@@ -37,7 +37,7 @@ def check_unicode(text: str):
     try:
         text.encode()
     except UnicodeEncodeError as e:
-        raise TextError(f"half of a surrogate pair, {text[e.start]!r}, at character {e.start} of {text[max(0, e.start - 20) : e.start + 20]!r}: a character was cut in two. Remove it, or read the text again as UTF-8") from e
+        raise TextError(f"it is no Unicode text, with half of a surrogate pair, {text[e.start]!r}, at character {e.start} of {text[max(0, e.start - 20) : e.start + 20]!r}: a character was cut in two. Remove it, or read the text again as UTF-8") from e
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase, more: frozenset[str] = frozenset()) -> dict[int, str]:
@@ -59,6 +59,85 @@ def as_text(text: str, encode: Callable[[str], list[int]], control: dict[int, st
         if control.keys().isdisjoint(pieces):
             return pieces
     raise TextError(f"the tokenizer makes the control token {next(control[i] for i in ids if i in control)!r} of {text!r:.120}. Remove it from the text")
+
+# %% ../nbs/02b_tokens.ipynb #16046f3c
+class Codec:
+    "Messages to token ids and back, for one tokenizer. Raises `ChatError` where the chat template cannot be compiled."
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder_decoder: bool,
+        max_length: int | None = None,  # of a prompt, in tokens; for a causal model with its completion
+        stop_ids: tuple[int, ...] = (),  # ids that end a generation, beside the tokenizer's own
+        max_answer: int | None = None,  # of an encoder-decoder's answer, in tokens; None: its decoder counts no positions
+        moment: str | None = None,  # the date and time for a chat template that asks for it, ISO 8601; None: now
+    ):
+        self.tokenizer, self.encoder_decoder = tokenizer, encoder_decoder
+        self.max_length, self.max_answer = max_length, max_answer
+        self.moment = None if encoder_decoder else fix_date(tokenizer, moment)  # None: the template does not ask for it
+        self.chat = None if encoder_decoder else chat_template(tokenizer)
+        ends = [i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None]
+        self.stop_ids, self.end_id = set(ends), ends[0] if ends else None
+        self.pad_id = next((i for i in (tokenizer.pad_token_id, *sorted(self.stop_ids)) if i is not None), 0)
+        self.control = control_ids(tokenizer, self.chat.control if self.chat else frozenset())
+        self._lock = threading.Lock()  # a fast tokenizer's settings are not safe to change from two threads
+        self._known_ids = lru_cache(1024)(self._new_ids)  # of short texts: instructions, demos and choices come again with every call
+        self._around = lru_cache(2)(lambda kind: _around(tokenizer, kind))
+
+    def prompt(
+        self,
+        messages: list[dict],  # `role` and `content` (text) each
+    ) -> list[int]:
+        "Token ids of the prompt that asks for the answer to `messages`. Raises `TextError` and `ChatError`."
+        for m in messages:
+            check_unicode(m["content"])
+        with self._lock:
+            if self.chat:
+                return [i for text, ours in self.chat.parts(messages) for i in self._ids(text, ours)]
+            before, after = self._around("text")
+            if self.encoder_decoder:
+                return [*before, *_one_line(self, messages), *after]
+            return [*before, *self._new_ids(_plain_text(messages), False)]
+
+    def _ids(self, text: str, control: bool) -> list[int]:
+        return (self._known_ids if len(text) < 1000 else self._new_ids)(text, control)
+
+    def _new_ids(self, text: str, control: bool) -> list[int]:
+        return self._encode(text) if control else as_text(text, lambda t: self._encode(t, split_special_tokens=True), self.control)
+
+    def _encode(self, text: str, **how: Any) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, **how)["input_ids"]
+
+    def completion(self, text: str) -> list[int]:
+        "Token ids of the answer `text`, with the token that ends it. Raises `TextError`."
+        check_unicode(text)
+        with self._lock:
+            if self.encoder_decoder:
+                before, after = self._around("text_target")
+                ids = [*before, *_target_ids(self, text), *after]
+                return ids if ids[-1:] == [self.end_id] else [*ids, self.end_id]
+            return self._ids(text if self.chat else " " + text, control=False) + [self.end_id]
+
+    def text(self, ids: list[int]) -> str:
+        "The answer that generated token `ids` spell."
+        drop = self.stop_ids | {self.pad_id, self.tokenizer.bos_token_id}
+        text = self.tokenizer.decode([i for i in ids if i not in drop], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text.removeprefix(" ") if not self.chat else text
+
+    def survives(self, text: str) -> bool:
+        "Does `text` come back unchanged from being tokenised as an answer?"
+        try:
+            return self.text(self.completion(text)) == text
+        except TextError:
+            return False
+
+
+def _plain_text(messages: list[dict]) -> str:
+    parts = []
+    for m in messages:
+        parts.append((" " if m["role"] == "assistant" else "\n\n" if parts else "") + m["content"])
+    return "".join(parts)
 
 # %% ../nbs/02b_tokens.ipynb #09c1ceee
 class Codec:
@@ -202,6 +281,82 @@ def _divided(codec: Codec, text: str, encode: Callable) -> list[int]:
     for n, piece in enumerate(text.split(SENTINEL) if sentinel is not None else [text]):
         ids += [sentinel] * bool(n) + as_text(piece, lambda t: encode(t, split_special_tokens=True), codec.control)
     return ids
+
+# %% ../nbs/02b_tokens.ipynb #224ee8c5
+def load_codec(
+    path: Path,  # a model folder, or a LoRA adapter's
+    name: str | None = None,  # of the target, for messages
+    moment: str | None = None,  # as for `Codec`; a student's template has its own
+) -> Codec:
+    "The `Codec` of the model folder `path`. Raises `TargetError` where it cannot be used."
+    path, own, name = Path(path), Path(path) / "chat_template.jinja", name or str(path)
+    if (path / "adapter_config.json").exists():  # tokens are the base's
+        path = check_folder(path, name).base.path
+    tokenizer = _load_tokenizer(path, name)
+    if own.parent != path and own.exists():
+        tokenizer.chat_template = own.read_text(encoding="utf-8")  # on the date of training
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    check_causal(config, name)
+    try:
+        codec = Codec(tokenizer, bool(config.is_encoder_decoder), longest(config, tokenizer), _ends(path, config, tokenizer), longest_answer(config), moment)
+        if codec.chat:
+            codec.prompt([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
+    except ValueError as e:
+        raise TargetError(f"target {name!r}: its chat template cannot be used: {e}. Choose a target with another template, or save its tokenizer without one (tokenizer.chat_template = None): then prompts are plain text") from e
+    if codec.end_id is None:
+        raise TargetError(f"target {name!r} has no end token: neither its tokenizer nor generation_config.json nor config.json names one, so a student could not learn to stop. Set eos_token in its tokenizer_config.json, or choose another target")
+    return codec
+
+
+def _load_tokenizer(path: Path, name: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    there = sorted(p.name for p in path.iterdir() if any(w in p.name for w in ("token", "vocab", "merges", "spiece", "spm")))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        known = {*tokenizer("a b c", add_special_tokens=False)["input_ids"]} - {tokenizer.unk_token_id}
+    except Exception as e:  # of many kinds: a missing package, file or class, a file of another version
+        raise TargetError(f"target {name!r}: its tokenizer cannot be loaded ({type(e).__name__}: {' '.join(str(e).split()):.300}). Files of it in {path}: {', '.join(there) or 'none'}. Install what is missing, add the file (save_pretrained of a tokenizer writes tokenizer.json), or choose another target") from e
+    if not known:
+        raise TargetError(f"target {name!r}: its tokenizer knows no tokens. Files of it in {path}: {', '.join(there) or 'none'}. Add tokenizer.json, or choose another target")
+    if any(hasattr(tokenizer, a) for a in ("tgt_lang", "set_tgt_lang_special_tokens")):
+        raise TargetError(f"target {name!r} translates: its tokenizer ({type(tokenizer).__name__}) marks each text with its language, and the answers of a program have none. Choose a model without language codes, such as 'google/flan-t5-base' or 'facebook/bart-base'")
+    return tokenizer
+
+# %% ../nbs/02b_tokens.ipynb #11f182e4
+def longest(config: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    "The most tokens that the model takes, `None` where nothing says so. Models of text and pictures keep it in the part for text."
+    parts = [getattr(config, part, None) for part in ("text_config", "encoder")] + [config]
+    names = ("max_encoder_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len")
+    limits = [getattr(part, name, None) for part in parts for name in names] + [tokenizer.model_max_length]
+    return next((int(n) for n in limits if isinstance(n, (int, float)) and 0 < n < 10**7), None)
+
+
+def longest_answer(config: Any) -> int | None:
+    "The most tokens that the decoder of an encoder-decoder has positions for, `None` where it counts none."
+    names = ("max_decoder_position_embeddings", "max_position_embeddings") if config.is_encoder_decoder else ()
+    return next((n for n in (getattr(config, name, None) for name in names) if isinstance(n, int) and n > 0), None)
+
+
+def check_causal(config: Any, name: str):
+    "Raise `TargetError` for an encoder that transformers also loads as a causal model: its attention goes both ways, so in training it sees the answer."
+    both_ways = "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert reformer rembert roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod"
+    encodes = config.model_type in both_ways.split() and not config.is_decoder or config.model_type in ("xlm", "flaubert") and not config.causal or config.model_type == "xlnet"
+    if encodes:
+        raise TargetError(f"target {name!r}: a {config.model_type!r} model reads in both directions, so it would learn to copy answers that it sees, and could not write one. Choose a causal or an encoder-decoder language model. If it was trained as a decoder, its config.json should say \"is_decoder\": true")
+
+
+def _ends(path: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    "Ids that end an answer, beside the tokenizer's own; the first ends those that are learnt, where the tokenizer has none."
+    from transformers import GenerationConfig
+
+    named = [GenerationConfig.from_pretrained(path).eos_token_id] if (path / "generation_config.json").exists() else []
+    if tokenizer.eos_token_id is None:
+        named += [getattr(part, "eos_token_id", None) for part in (config, getattr(config, "text_config", None))]
+    flat = [i for ids in named for i in (ids if isinstance(ids, list) else [ids])]
+    return tuple(i for i in flat if isinstance(i, int) and i >= 0)
 
 # %% ../nbs/02b_tokens.ipynb #e69b97a8
 def load_codec(

@@ -78,7 +78,7 @@ def merge(
     if check_folder(Path(base["path"]), base["path"]).fingerprint != base["fingerprint"]:
         raise ValueError(f"the weights in {base['path']} are not those that {folder} was trained on (fingerprint {base['fingerprint']}): restore them")
     out.mkdir(parents=True)
-    codec = load_codec(Path(base["path"]))
+    codec = load_codec(folder)
     with quiet():
         model = PeftModel.from_pretrained(load_weights(Path(base["path"])), folder)
         check_adapter(model, folder)
@@ -97,7 +97,7 @@ def train(
     after: Callable[[Checkpoint], None] | None = None,  # called with the checkpoint of each epoch
 ) -> list[Checkpoint]:
     "Train until the end, from the newest whole checkpoint; returns the checkpoints. Raises `Stopped` on request, and what `Loop` raises."
-    codec = load_codec(Path(job.target))
+    codec = load_codec(Path(job.target), moment=job.meta.get("moment"))
     rows, held = _fitting(job, codec, log)
     key = job.key(rows, held)
     if progress(job.checkpoints).get("key") != key:

@@ -241,7 +241,7 @@ def test_one_error_of_all_attempts_is_that_error(error, llama):
         BootstrapFinetune(None, dict(lm=yes())).compile(Breaks(), **kwargs)
     assert f"The teacher's program failed in 4 of 4 attempts: {said}" in str(e.value) and "max_rounds" not in str(e.value)
     with pytest.raises(RuntimeError, match="2 teacher attempts failed, the last with") as e:
-        BootstrapFinetune(None, dict(lm=yes()), max_errors=2).compile(Breaks(), **kwargs)
+        BootstrapFinetune(None, dict(lm=yes()), max_errors=2, num_threads=1).compile(Breaks(), **kwargs)
     assert said.split(":")[0] in str(e.value)
 
 
@@ -255,7 +255,7 @@ def test_a_few_errors_are_told_without_hiding_the_rest(llama):
 
 def test_too_many_errors_of_the_metric_name_the_metric_and_the_example(llama):
     with pytest.raises(RuntimeError, match=r"2 teacher attempts failed, the last in the metric, with ZeroDivisionError: division by zero, at the example \{'question': 'q"):
-        BootstrapFinetune(lambda e, p, t=None: 1 / 0, dict(lm=yes()), max_errors=2).compile(Asks(), trainset=rows(4), target=str(llama), display=False, launch="inline")
+        BootstrapFinetune(lambda e, p, t=None: 1 / 0, dict(lm=yes()), max_errors=2, num_threads=1).compile(Asks(), trainset=rows(4), target=str(llama), display=False, launch="inline")
 
 
 def test_reasons_are_the_exceptions_own():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .chat import ChatTemplate, either
 from .models import TargetError, check_folder, decoder_start
-from .sandbox import ChatError, asks_date, on_date
+from .sandbox import asks_date, on_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

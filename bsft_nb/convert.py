@@ -13,10 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from .contents import digests, faults
+from .files import Damaged, read_json, write_json
 from .folders import TargetError, is_whole
 
 # %% auto #0
-__all__ = ['model_cache', 'quiet', 'converted', 'remove_leftovers']
+__all__ = ['WHOLE', 'model_cache', 'quiet', 'converted', 'remove_leftovers']
 
 # %% ../nbs/01c_convert.ipynb #26695fa6
 def model_cache() -> Path:
@@ -42,23 +44,34 @@ def converted(file: Path, name: str) -> Path:
     "The folder of the weights in the GGUF `file`, converted if they are not yet. Raises `TargetError` where the file cannot be read or converted."
     with open(file, "rb") as f:
         path = model_cache() / f"gguf-{hashlib.file_digest(f, 'sha256').hexdigest()[:16]}"
-    if (path / "config.json").exists() and is_whole(path):
+    if _is_what_it_was(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
     made = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.making-"))
     try:
         _convert(file, made, name)
-        if not is_whole(path):
+        write_json(made / WHOLE, digests(made), private=False)
+        if not _is_what_it_was(path):
             shutil.rmtree(path, ignore_errors=True)
         try:
             os.replace(made, path)
         except OSError:
-            if not is_whole(path):  # else another conversion was faster
+            if not _is_what_it_was(path):  # else another conversion was faster
                 raise
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return path
+
+
+WHOLE = "whole.json"  # digests of a conversion's files, written last
+
+
+def _is_what_it_was(path: Path) -> bool:
+    "Is there a conversion in `path`, every file as it was written? One of an earlier version has no digests: there, that nothing lacks."
+    with contextlib.suppress(Damaged):
+        return (path / "config.json").exists() and is_whole(path) and not faults(path, read_json(path / WHOLE, {}, dict))
+    return False
 
 
 def remove_leftovers(

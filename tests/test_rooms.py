@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
 ORDER = [
-    "events", "runs", "models", "sandbox", "chat", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
+    "events", "runs", "models", "budget", "sandbox", "chat", "texts", "tokens", "int8", "tied", "frozen", "formats", "keys", "ledger", "record", "bootstrap", "funnel", "pairs", "dedupe",
     "data", "exchange", "losses", "jobs", "checkpoints", "loop", "trainer", "launch", "progress", "sampling",
     "attention", "generate", "decode", "serving", "worker", "rows", "engine", "parity", "safe", "diff", "answers", "compare_file", "compare", "verdict", "charts", "report", "widgets",
     "progress_panel", "checks", "preflight", "scoring", "handle", "stages", "loading", "teleprompter", "data_panel",

@@ -9,13 +9,12 @@ import contextlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dspy
-from pydantic import BaseModel
 
 from .bootstrap import Call, Trace, count_traces, example_key
 from .dedupe import CONFLICTS, deduplicate, id_bytes, merge_alike, normalised, settle
@@ -23,35 +22,19 @@ from .files import explained, make_folder
 from .funnel import OUTSIDE, Funnel, funnel_text, where_it_ends
 from .pairs import DataError, Pair, PairBuilder
 from .runs import fingerprint
-from .tokens import Codec, TextError, check_unicode
+from .texts import TextError, check_unicode, texts_in
+from .tokens import Codec
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # %% auto #0
-__all__ = ['FEW', 'SAMPLES', 'texts_in', 'check_texts', 'check_lengths', 'check_answers', 'held_out', 'Built', 'build',
-           'build_from_pairs', 'check_conflicts', 'check_rows', 'to_dataset', 'save_pairs', 'load_pairs']
+__all__ = ['FEW', 'SAMPLES', 'check_texts', 'check_lengths', 'check_answers', 'held_out', 'Built', 'build', 'build_from_pairs',
+           'check_conflicts', 'check_rows', 'to_dataset', 'save_pairs', 'load_pairs']
 
 # %% ../nbs/05_data.ipynb #bc69271a
-def texts_in(value: Any) -> Iterator[str]:
-    "All texts in a field's value, at any depth."
-    todo, seen = [value], {}
-    while todo:
-        v = todo.pop()
-        if isinstance(v, str):
-            yield v
-        elif id(v) not in seen:
-            seen[id(v)] = v
-            if isinstance(v, (dict, dspy.Example)):
-                todo += [*v.keys(), *v.values()]
-            elif isinstance(v, (list, tuple, set, frozenset)):
-                todo += v
-            elif isinstance(v, BaseModel) or is_dataclass(v) and not isinstance(v, type):
-                todo += [*vars(v).values(), *(getattr(v, "model_extra", None) or {}).values()]
-
-
-def check_texts(builder: PairBuilder, examples: list[dspy.Example], name: str = "trainset"):
-    "Raise `DataError` that names the example and the field where a text is no Unicode text, or cannot be put into a prompt."
+def check_texts(examples: list[dspy.Example], name: str = "trainset"):
+    "Raise `DataError` that names the example and the field where a text is no Unicode text: nothing could be made of it, and it cannot be written down."
     for i, e in enumerate(examples):
         for field_name in e.keys():
             try:
@@ -59,37 +42,42 @@ def check_texts(builder: PairBuilder, examples: list[dspy.Example], name: str = 
                     check_unicode(text)
             except TextError as error:
                 raise DataError(f"{name}[{i}], field {field_name!r}: {error}") from error
-        for predictor, signature in builder.signatures.items():
-            if all(k in e for k in signature.input_fields):
-                try:
-                    builder.prompt_ids(predictor, e)
-                except ValueError as error:
-                    at = next((f", field {k!r}" for k in signature.input_fields if not _askable(builder.codec, e[k])), "")
-                    raise DataError(f"{name}[{i}]{at}: predictor {predictor!r} cannot be asked: {error}") from error
-
-
-def _askable(codec: Codec, value: Any) -> bool:
-    "Could each text in `value` stand in a prompt by itself?"
-    try:
-        return all(codec.prompt([{"role": "user", "content": t}]) is not None for t in texts_in(value))
-    except ValueError:
-        return False
 
 
 def check_lengths(builder: PairBuilder, examples: list[dspy.Example], name: str = "trainset"):
-    "Raise `DataError` that says which of `examples`, called `name`, cannot be put into prompts, or have prompts longer than the model's limit."
-    check_texts(builder, examples, name)
+    "Raise `DataError` that says which of `examples`, called `name`, have texts that are none, cannot be asked, or have prompts longer than the model's limit."
+    check_texts(examples, name)
     limit, long = builder.codec.max_length, []
     most = limit if builder.codec.encoder_decoder else (limit or 0) - 1  # a causal model needs room for an answer
     for i, e in enumerate(examples):
         for predictor, signature in builder.signatures.items():
-            if limit and all(k in e for k in signature.input_fields):
-                n = len(builder.prompt_ids(predictor, e))
-                if n > most:
+            if all(k in e for k in signature.input_fields):
+                n = _tokens(builder, predictor, e, f"{name}[{i}]")
+                if limit and n > most:
                     long.append((i, predictor, n))
     if long:
         shown = "; ".join(f"{name}[{i}], predictor {p!r}: {n} tokens" for i, p, n in long[:5])
         raise DataError(f"{len(long)} of the prompts of {name} are longer than the target's limit of {limit} tokens ({shown}). Shorten or remove these examples, or choose a target with a longer context. Nothing is cut silently.")
+
+
+def _tokens(builder: PairBuilder, predictor: str, e: dspy.Example, at: str) -> int:
+    "Length of a prompt. Raises `DataError` that names the field whose text cannot be tokenised."
+    try:
+        return len(builder.prompt_ids(predictor, e))
+    except ValueError as error:
+        fields = builder.signatures[predictor].input_fields
+        which = next((f", field {k!r}" for k in fields if not all(map(_askable(builder.codec), texts_in(e[k])))), "")
+        raise DataError(f"{at}{which}: predictor {predictor!r} cannot be asked: {error}") from error
+
+
+def _askable(codec: Codec) -> Callable[[str], bool]:
+    "Could a text stand in a prompt by itself?"
+    def askable(text: str) -> bool:
+        try:
+            return codec.prompt([{"role": "user", "content": text}]) is not None
+        except ValueError:
+            return False
+    return askable
 
 # %% ../nbs/05_data.ipynb #6dbac8b5
 def check_answers(

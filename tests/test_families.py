@@ -73,6 +73,15 @@ def test_no_setting_of_the_target_changes_an_answer(family, habits, place, tmp_p
     assert not [k for k in habits if kept.get(k)]
 
 
+@pytest.mark.parametrize("family", ["qwen2", "bart", "mamba"])
+def test_a_student_of_a_target_with_habits_answers_alone_as_its_engine_does(family, tmp_path):
+    "Compiled, loaded, and by `generate` of transformers alone with the settings that lie beside it."
+    folder = families.save_stand_in(family, tmp_path / family)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"repetition_penalty": 4.0, "min_length": 30, "forced_bos_token_id": 9, "do_sample": True}))
+    assert families.compiled(folder) == (True, True)
+
+
 DROPPED = {"s_aux": torch.zeros(4), "softcap": 30.0, "sliding_window": 4096, "position_bias": torch.zeros(1, 4, 1, 1), "relative_bias": 1.0, "is_causal": False}
 
 

@@ -37,7 +37,8 @@ ENDS = {
     "_layers": 2, "n_layer": 2, "num_blocks": 2, "_heads": 4, "n_head": 4, "num_key_value_heads": 2, "num_kv_heads": 2, "_ffn_dim": 48, "_intermediate_size": 48, "_hidden_size": 32, "_head_dim": 8,
     "_lora_rank": 8, "layer_types": None, "mlp_layer_types": None,
 }
-IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0, "forced_eos_token_id": None, "forced_bos_token_id": None}
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "forced_eos_token_id": None, "forced_bos_token_id": None}
+PAD_STARTS = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "pegasus", "pegasus_x", "marian")  # their decoders begin with the token for padding
 LATENT = dict(n_group=1, topk_group=1, num_experts_per_tok=2, first_k_dense_replace=1, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=16, kv_lora_rank=16, q_lora_rank=16)
 MAMBA = dict(mamba_n_heads=8, mamba_d_head=8, mamba_expand=2, mamba_d_ssm=64, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=16)
 MORE: dict[str, dict] = {  # what single families need beside
@@ -47,7 +48,7 @@ MORE: dict[str, dict] = {  # what single families need beside
     "mamba2": dict(num_heads=8, head_dim=8, expand=2, state_size=8, n_groups=1, chunk_size=16), "recurrent_gemma": dict(block_types=["recurrent", "attention"]),
     "xlstm": dict(qk_dim_factor=1.0), "xmod": dict(default_language="en_XX"), "reformer": dict(is_decoder=True),
     "hunyuan_v1_dense": dict(head_dim=8), "hunyuan_v1_moe": dict(head_dim=8), "ministral": dict(head_dim=8), "nemotron": dict(num_key_value_heads=2, head_dim=8),
-    "fsmt": dict(decoder_start_token_id=2), "gpt_neo": dict(attention_types=[[["global", "local"], 1]], attention_layers=["global", "local"]), "lfm2_moe": dict(layer_types=["conv", "full_attention"]), "laguna": dict(num_attention_heads_per_layer=[4, 4]),
+    "gpt_neo": dict(attention_types=[[["global", "local"], 1]], attention_layers=["global", "local"]), "lfm2_moe": dict(layer_types=["conv", "full_attention"]), "laguna": dict(num_attention_heads_per_layer=[4, 4]),
     **{k: dict(rotary_dim=4) for k in ("codegen", "gptj")},
 }
 
@@ -114,7 +115,7 @@ def save_stand_in(family: str, folder: Path) -> Path:
     for key in ("transformers_version", "architectures"):
         settings.pop(key, None)
     if settings.get("is_encoder_decoder", getattr(made, "is_encoder_decoder", False)):
-        settings.setdefault("decoder_start_token_id", 0)
+        settings["decoder_start_token_id"] = 0 if family in PAD_STARTS else 1
         if family not in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
             raise ValueError("an encoder-decoder that is no language model")
     config = made.from_dict(settings)
@@ -196,9 +197,9 @@ def loss_difference(folder: Path, ends: bool) -> float:
         for p in pairs:
             if ends:
                 before = torch.tensor([[decoder_start(model.config, model.generation_config), *p.completion_ids[:-1]]])
-                logits = model(input_ids=torch.tensor([p.prompt_ids]), decoder_input_ids=before).logits[0]
+                logits = model(input_ids=torch.tensor([p.prompt_ids]), decoder_input_ids=before, use_cache=False).logits[0]  # FSMT forgets its causal mask with a cache
             else:
-                logits = model(input_ids=torch.tensor([p.prompt_ids + p.completion_ids])).logits[0, len(p.prompt_ids) - 1 : -1]
+                logits = model(input_ids=torch.tensor([p.prompt_ids + p.completion_ids]), use_cache=False).logits[0, len(p.prompt_ids) - 1 : -1]
             total += torch.nn.functional.cross_entropy(logits.float(), torch.tensor(p.completion_ids), reduction="sum").item()
     module = completion_loss(model).eval()
     shared = module.plain_because is None

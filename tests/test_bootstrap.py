@@ -13,6 +13,7 @@ import dspy
 import numpy as np
 import pydantic
 import pytest
+from bsft_nb.programs import NoPrediction
 from conftest import teacher_lm
 from dspy.dsp.utils.utils import dotdict
 from dspy.lm15 import Message, Request
@@ -181,13 +182,13 @@ def test_an_answer_that_does_not_parse_is_no_fault_and_final(ledger):
         assert ask(examples(1), ledger)[1] == 0
 
 
-def test_a_program_that_returns_no_prediction_is_that_attempts_error(ledger):
+def test_a_program_that_returns_no_prediction_ends_the_run(ledger):
     class Bare(Two):
         def forward(self, q):
             return self.hint(q=q).h
 
-    (trace,), _ = Asker(program=Bare())(examples(1), ledger)
-    assert trace.reason == "error" and [c.predictor for c in trace.calls] == ["hint"]
+    with pytest.raises(NoPrediction, match=r"Bare.forward returned 'h<0>' \(str\)"):
+        Asker(program=Bare())(examples(1), ledger)
 
 
 def test_too_many_errors_end_the_run_and_keep_what_succeeded(ledger):

@@ -54,7 +54,7 @@ def is_coroutine(fn: Any) -> bool:
     while isinstance(fn, functools.partial):
         fn = fn.func
     fn = inspect.unwrap(fn)
-    called = fn if inspect.isroutine(fn) or isinstance(fn, type) else getattr(type(fn), "__call__", None)
+    called = fn if inspect.isroutine(fn) or isinstance(fn, type) else type(fn).__call__
     return any(kind(called) for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction))
 
 

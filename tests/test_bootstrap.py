@@ -13,7 +13,6 @@ import dspy
 import numpy as np
 import pydantic
 import pytest
-from bsft_nb.programs import NoPrediction
 from conftest import teacher_lm
 from dspy.dsp.utils.utils import dotdict
 from dspy.lm15 import Message, Request
@@ -23,6 +22,7 @@ sys.path.append(str(Path(__file__).parent / "bench"))
 from bsft_nb.bootstrap import TraceBootstrapper, count_traces, read_score
 from bsft_nb.events import Stopped, StopSignal, append_line
 from bsft_nb.ledger import Ledger, Trace, Traces, calls_path, iter_lines, load_traces
+from bsft_nb.programs import NoPrediction
 
 
 def examples(n):

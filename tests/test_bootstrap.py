@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).parent / "bench"))
 from bsft_nb.bootstrap import TraceBootstrapper, count_traces, read_score
 from bsft_nb.events import Stopped, StopSignal, append_line
 from bsft_nb.ledger import Ledger, Trace, Traces, calls_path, iter_lines, load_traces
+from bsft_nb.programs import NoPrediction
 
 
 def examples(n):
@@ -181,13 +182,13 @@ def test_an_answer_that_does_not_parse_is_no_fault_and_final(ledger):
         assert ask(examples(1), ledger)[1] == 0
 
 
-def test_a_program_that_returns_no_prediction_is_that_attempts_error(ledger):
+def test_a_program_that_returns_no_prediction_ends_the_run(ledger):
     class Bare(Two):
         def forward(self, q):
             return self.hint(q=q).h
 
-    (trace,), _ = Asker(program=Bare())(examples(1), ledger)
-    assert trace.reason == "error" and [c.predictor for c in trace.calls] == ["hint"]
+    with pytest.raises(NoPrediction, match=r"Bare.forward returned 'h<0>' \(str\)"):
+        Asker(program=Bare())(examples(1), ledger)
 
 
 def test_too_many_errors_end_the_run_and_keep_what_succeeded(ledger):

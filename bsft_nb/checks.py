@@ -27,10 +27,10 @@ def check_programs(student: Any, teachers: list[Any]):
         if not isinstance(program, dspy.Module):
             what = f"the class {program.__name__}: call it, {program.__name__}()" if isinstance(program, type) else f"{program!r:.80}"
             raise TypeError(f"the {role} must be a dspy.Module, not {what}")
-        if entry(program) is None:
-            raise TypeError(f"the {role} {type(program).__name__} cannot be called: it has neither forward nor aforward. Write def forward(self, ...) that returns a dspy.Prediction")
         if not program.predictors():
             raise ValueError(f"the {role} {type(program).__name__} has no predictors to fine-tune: give it a dspy.Predict as an attribute (a compiled sub-module is frozen and does not count)")
+        if entry(program) is None:
+            raise TypeError(f"the {role} {type(program).__name__} cannot be called: it has neither forward nor aforward. Write def forward(self, ...) that returns a dspy.Prediction")
     mine = dict(student.named_predictors())
     for teacher in teachers:
         theirs = dict(teacher.named_predictors())

@@ -72,8 +72,9 @@ def check_weights(folder: Path, name: str):
     missing = [f.name for f in files if not f.exists()]
     if missing and len(missing) == len(files):
         other = sorted(p.name for end in ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(end))
-        pickled = "" if any(n.endswith(".safetensors") for n in other) else " in pickle files, which can run code when loaded"
-        why = f"its weights are only{pickled or ' in files that transformers does not load'} ({', '.join(other[:5])})" if other else f"there is no {files[0].name} in it"
+        shown = ", ".join(other[:5])
+        only = f"files that transformers does not load ({shown})" if any(n.endswith(".safetensors") for n in other) else f"pickle files ({shown}), which can run code when loaded"
+        why = f"its weights are only in {only}" if other else f"there are no *.safetensors in it, {files[0].name} or parts of it"
         raise TargetError(f"target {name!r}: {why}. Convert it once with save_pretrained, or choose a revision with safetensors.")
     if missing:
         raise TargetError(f"target {name!r}: {len(missing)} of its {len(files)} weight files are not in {folder}: {', '.join(missing[:5])}. Fetch them, or write the folder anew with save_pretrained.")

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -191,11 +191,11 @@ class BootstrapFinetune(Teleprompter):
         adapter_state(adapter)
         check_vocabulary(adapter, codec, student, target.name)
         builder = PairBuilder(student, adapter, codec)
-        check_lengths(builder, _watched(trainset, folder.stop_signal))
-        check_lengths(builder, _watched(valset or [], folder.stop_signal), "valset")
+        check_lengths(builder, _Watched(trainset, folder.stop_signal))
+        check_lengths(builder, _Watched(valset or [], folder.stop_signal), "valset")
         check_answers(builder, trainset)
         check_answers(builder, valset or [], "valset", 0)
-        builder.labelled(_watched(valset or [], folder.stop_signal))
+        builder.labelled(_Watched(valset or [], folder.stop_signal))
         if a["traces"] is not None:
             read_traces(a["traces"], student)
         if a["pairs"] is not None and not isinstance(a["pairs"], list):
@@ -269,11 +269,16 @@ def _is_far(target: str | Path) -> bool:
 MANY = 500  # examples whose check takes long enough to be told
 
 
-def _watched(examples: list[dspy.Example], stop: StopSignal) -> Iterator[dspy.Example]:
-    "`examples`, until somebody asks to stop."
-    for example in examples:
-        stop.check()
-        yield example
+@dataclass(frozen=True)
+class _Watched:
+    "Examples to go through, once or often, until somebody asks to stop."
+    examples: list[dspy.Example]
+    stop: StopSignal
+
+    def __iter__(self) -> Iterator[dspy.Example]:
+        for example in self.examples:
+            self.stop.check()
+            yield example
 
 
 def _config(a: dict) -> TrainConfig:

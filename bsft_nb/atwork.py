@@ -26,7 +26,7 @@ class AtWork:
 
     def __init__(self, path: Path):
         self.path, self.users, self.numbers = path, 0, set()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     @classmethod
     def of(cls, ledger: Path) -> AtWork:

@@ -239,7 +239,7 @@ def test_parity_through_the_students_own_files(chat_llama, tmp_path):
     assert program.route.lm.engine._worker._thread is None, "no model was started"
 
 
-@pytest.mark.parametrize("broken", ["demos", "instructions", "adapter", "format"])
+@pytest.mark.parametrize("broken", ["demos", "instructions", "adapter"])
 def test_a_prompt_that_differs_is_shown(chat_llama, broken):
     program = keep_format(Desk())
     builder = builder_of(chat_llama, program)
@@ -248,13 +248,17 @@ def test_a_prompt_that_differs_is_shown(chat_llama, broken):
         program.route.demos = [dspy.Example(ticket="a", items=[], team="billing")]
     elif broken == "instructions":
         program.route.signature = Route.with_instructions("Pick one.")
-    elif broken == "adapter":
-        adapter = StudentAdapter(full_instructions=True)
     else:
-        program = Desk()  # plain predictors, which take the adapter of the settings
+        adapter = StudentAdapter(full_instructions=True)
     with pytest.raises(DataError, match="predictor 'route': the prompt trained on is not the prompt asked") as raised:
         check_parity(builder, samples, asked_by(program, adapter, builder.codec))
     assert "--- trained on\n+++ asked" in str(raised.value) and "the first difference at token" in str(raised.value)
+
+
+def test_plain_predictors_ask_a_student_in_its_format(chat_llama):
+    builder = builder_of(chat_llama, keep_format(Desk()))
+    with dspy.context(adapter=dspy.JSONAdapter()):
+        assert check_parity(builder, [(INPUTS[0], builder.pair(INPUTS[0], "e", 1.0))], asked_by(Desk(), builder.adapter, builder.codec)) == 1
 
 
 def test_an_error_before_the_request_is_not_taken_for_parity(chat_llama):

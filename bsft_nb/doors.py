@@ -11,8 +11,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 # %% auto #0
-__all__ = ['ENGINES', 'PREDICTOR', 'SETTINGS', 'MEANT_NOTHING', 'TYPES', 'clean_program', 'clean_lm', 'check_signature_text',
-           'refused_config', 'refused_lora', 'is_inside', 'folder_name']
+__all__ = ['ENGINES', 'PREDICTOR', 'SETTINGS', 'MEANT_NOTHING', 'TYPES', 'clean_program', 'clean_lm', 'is_elsewhere',
+           'check_signature_text', 'refused_config', 'refused_lora', 'is_inside', 'folder_name']
 
 # %% ../nbs/01a_doors.ipynb #cd2e4f17
 ENGINES = {"engine": "bsft_nb.engine:StudentEngine", "async_engine": "bsft_nb.engine:AsyncStudentEngine"}
@@ -68,6 +68,11 @@ def clean_lm(name: str, lm: Any) -> tuple[dict, list[str]]:
     return {**kept, **engines, "_dspy_lm_class": "dspy.clients.lm.LM"}, left
 
 
+def is_elsewhere(path: str) -> bool:
+    "Does `path` lead to another machine?"
+    return "://" in path or PureWindowsPath(path).drive.startswith("\\\\")
+
+
 def _check_engine(name: str, key: str, record: Any):
     if not isinstance(record, dict) or record.get("class") != ENGINES[key]:
         asked = record.get("class") if isinstance(record, dict) else record
@@ -75,7 +80,7 @@ def _check_engine(name: str, key: str, record: Any):
     state = record.get("state")
     if not isinstance(state, dict) or not all(isinstance(state.get(k), str) for k in ("path", "fingerprint")):
         raise ValueError(f"predictor {name!r}: the file does not say which weights its student has")
-    if "://" in state["path"] or PureWindowsPath(state["path"]).drive.startswith("\\\\"):
+    if is_elsewhere(state["path"]):
         raise ValueError(f"predictor {name!r}: the student's folder {state['path']!r} is on another machine: copy it here, and give the copy")
 
 # %% ../nbs/01a_doors.ipynb #0204e131

@@ -10,6 +10,7 @@ from pathlib import Path
 import dspy
 
 from .contents import digests, faults, own_path, recorded_path
+from .doors import is_elsewhere
 from .files import Damaged, read_json, write_json
 from .models import TargetError, check_folder
 from .runs import RunFolder
@@ -44,7 +45,8 @@ def read_program(path: Path) -> dict:
     "The state in a file that `compiled.save` or `save_program` wrote, with the paths of its students as they are here and now."
     state = read_json(path, None, dict, "compile again with the same arguments, which writes it anew, or restore it from a copy")
     for engine in engine_states(state):
-        engine["path"] = str(_here(path, engine))
+        if not is_elsewhere(engine["path"]):  # that is refused by whoever loads it
+            engine["path"] = str(_here(path, engine))
     return state
 
 

@@ -62,15 +62,18 @@ def _check_adapter(path: Path, name: str) -> Target:
         raise TargetError(f"target {name!r} is a LoRA adapter, and peft is not installed: pip install peft")
     if not (path / "adapter_model.safetensors").exists():
         raise TargetError(f"target {name!r}: there is no adapter_model.safetensors in {path}. Adapters in pickle files are not loaded.")
+    try:
+        lora = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise TargetError(f"target {name!r}: no readable adapter_config.json in {path} ({e}). Fetch it again, or train again.") from e
+    if (why := refused_lora(lora)) is not None:
+        raise TargetError(f"target {name!r}: {why}.")
     check_weights(path, name)
     try:
         meta = json.loads((path / "bsft.json").read_text(encoding="utf-8"))["base"]
         where, mark = str(meta["path"]), meta["fingerprint"]
-        lora = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise TargetError(f"target {name!r} is a LoRA adapter, but no bsft.json beside it names its base. Merge it into its base, or give the folder that training wrote.") from e
-    if (why := refused_lora(lora)) is not None:
-        raise TargetError(f"target {name!r}: {why}.")
     base = check_folder(Path(where), f"{name}, base {where}")
     if base.fingerprint != mark:
         raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {mark}). Restore them, or train again.")

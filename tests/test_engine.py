@@ -80,7 +80,7 @@ def test_many_first_callers_load_the_tokenizer_once(llama, monkeypatch):
     import bsft_nb.engine
 
     loaded, load, together = [], bsft_nb.engine.load_codec, threading.Barrier(8)
-    monkeypatch.setattr(bsft_nb.engine, "load_codec", lambda path: loaded.append(path) or time.sleep(0.2) or load(path))
+    monkeypatch.setattr(bsft_nb.engine, "load_codec", lambda path, **more: loaded.append(path) or time.sleep(0.2) or load(path, **more))
     engine = StudentEngine(llama, dtype="float32")
 
     def first(i):

@@ -248,6 +248,7 @@ def compiled(folder: Path) -> tuple[bool, bool]:
 def tried(family: str, folder: Path, quick: bool) -> dict:
     "What became of the family."
     from bsft_nb.models import TargetError, resolve_target
+    from bsft_nb.tokens import load_codec
 
     found = {"family": family, "path": "none", "why": None}
     try:
@@ -259,6 +260,7 @@ def tried(family: str, folder: Path, quick: bool) -> dict:
     try:
         target = resolve_target(folder)
         ends = target.encoder_decoder
+        load_codec(folder)
         reference(folder, [[5, 6, 7] + [2] * ends], 2)
     except TargetError as e:
         return found | {"path": "refused", "why": str(e).replace(str(folder), family)}

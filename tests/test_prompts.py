@@ -238,11 +238,11 @@ def change(file, **entries):
     file.write_text(json.dumps({k: v for k, v in {**content, **entries}.items() if v is not None}))
 
 
-@pytest.mark.parametrize("config", [{"eos_token_id": 0}, {"eos_token_id": [0, 5]}, {"text_config": {"model_type": "llama", "eos_token_id": 0}}])
-@pytest.mark.parametrize("where", ["config.json", "generation_config.json"])
-def test_end_is_found_where_the_tokenizer_names_none(llama, tmp_path, config, where):
-    if "text_config" in config and where != "config.json":
-        pytest.skip("no such thing")
+ENDS = [("config.json", {"eos_token_id": 0}), ("config.json", {"eos_token_id": [0, 5]}), ("generation_config.json", {"eos_token_id": 0}), ("generation_config.json", {"eos_token_id": [0, 5]})]
+
+
+@pytest.mark.parametrize(("where", "config"), [*ENDS, ("config.json", {"text_config": {"model_type": "gemma3_text", "eos_token_id": 0}})])
+def test_end_is_found_where_the_tokenizer_names_none(llama, tmp_path, where, config):
     folder = with_template(llama, None, tmp_path / "t")
     change(folder / "tokenizer_config.json", eos_token=None)
     (folder / "generation_config.json").unlink()

@@ -96,7 +96,7 @@ def test_run_keeps_its_date(tmp_path, monkeypatch):
     for p in (program, twin, load(run.id)):
         assert p.lm.engine.codec.prompt(row["messages"]) == row["prompt_ids"]
     assert again.untuned(twin).lm.engine.codec.prompt(row["messages"]) == row["prompt_ids"]
-    (run.path / "model" / "bsft.json").unlink()  # what a kill leaves: the job is found again, not begun anew
+    run.folder.update(models={})  # what a kill before the end leaves: the job is found again, not begun anew
     steps = [e for e in run.events if e.kind == "train"]
     third, _ = compiled()
     assert next(iter(third.info["moment"].values())) == moment and [e for e in third.events if e.kind == "train"] == steps
@@ -201,6 +201,7 @@ BOMBS = [
     "{% set ns = namespace(s=1) %}{% for i in range(99) %}{% set ns.s = {'a': ns.s, 'b': [ns.s]} %}{% endfor %}{{ ns.s }}",
     "{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n else 'x' }}{% endmacro %}{{ f(40) }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "{% set l = range(99999) | list %}{% for a in l %}{% for b in l %}{% endfor %}{% endfor %}",
     "{{ nothing.at.all }}", "{{ 1 + 'a' }}", "{% include 'other' %}", "{{ lipsum() }}", "{{ messages | random }}", "{% for %}", "{{ ''.__class__.__mro__[1].__subclasses__() }}",
 ]
 

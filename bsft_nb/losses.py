@@ -149,7 +149,7 @@ def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
         def __init__(self):
             super().__init__()
             if sees_ahead(_base(model)):
-                raise TargetError(f"{type(_base(model)).__name__} sees the answer while it learns to write it: it reads in both directions. Choose a model that writes from left to right")
+                raise TargetError(f"{type(_base(model)).__name__} reads in both directions, so it would learn to copy answers that it sees, and could not write one. Choose a causal or an encoder-decoder language model. If it was trained as a decoder, its config.json should say is_decoder: true")
             self.model, self.config = model, model.config
             self.takes = set(inspect.signature(_base(model).forward).parameters)
             self.plain_because = can_share(model)

@@ -12,6 +12,7 @@ from dspy.lm15 import InvalidRequestError, Request, Response
 
 from .bootstrap import copy_program
 from .calls import label
+from .programs import call_program
 from .rows import to_messages
 from .tokens import Codec
 
@@ -99,7 +100,7 @@ def asks_others(program: dspy.Module, inputs: dict) -> list[str]:
                 setattr(module, name, _Nobody())
     try:
         with dspy.context(lm=nobody, trace=[], send_stream=None):
-            tried(**inputs)
+            call_program(tried, inputs)
     except Exception:  # the refusal, or a student's answer that the program cannot use
         pass
     return list(dict.fromkeys(nobody.asked))

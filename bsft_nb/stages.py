@@ -278,7 +278,6 @@ def gather(c: Compilation) -> Rows:
     return Rows(built, c.valset if c.valset is not None else [e for e in c.trainset if example_key(e) in keys], traces)
 
 
-
 def _held(c: Compilation, traces: Traces | list[Trace], pairs: list[Pair] | None) -> set[str]:
     "Keys of the examples to hold out: those that a file marks, and where it marks none of the trainset and there is no valset, a tenth of that."
     path, rows = (c.pairs, pairs) if isinstance(c.pairs, (str, Path)) else (c.traces, traces)

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['SENTINEL', 'Codec', 'fix_date', 'chat_template', 'load_codec', 'longest', 'longest_answer', 'check_causal',
-           'check_token_ids']
+__all__ = ['SENTINEL', 'Codec', 'fix_date', 'chat_template', 'load_codec', 'longest', 'longest_answer', 'check_token_ids']
 
 # %% ../nbs/02b_tokens.ipynb #16046f3c
 class Codec:
@@ -186,7 +185,6 @@ def load_codec(
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    check_causal(config, name)
     try:
         codec = Codec(tokenizer, bool(config.is_encoder_decoder), longest(config, tokenizer), _ends(path, config, tokenizer), longest_answer(config), moment)
         if codec.chat:
@@ -226,14 +224,6 @@ def longest_answer(config: Any) -> int | None:
     "The most tokens that the decoder of an encoder-decoder has positions for, `None` where it counts none."
     names = ("max_decoder_position_embeddings", "max_position_embeddings") if config.is_encoder_decoder else ()
     return next((n for n in (getattr(config, name, None) for name in names) if isinstance(n, int) and n > 0), None)
-
-
-def check_causal(config: Any, name: str):
-    "Raise `TargetError` for an encoder that transformers also loads as a causal model: its attention goes both ways, so in training it sees the answer."
-    both_ways = "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert reformer rembert roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod"
-    encodes = config.model_type in both_ways.split() and not config.is_decoder or config.model_type in ("xlm", "flaubert") and not config.causal or config.model_type == "xlnet"
-    if encodes:
-        raise TargetError(f"target {name!r}: a {config.model_type!r} model reads in both directions, so it would learn to copy answers that it sees, and could not write one. Choose a causal or an encoder-decoder language model. If it was trained as a decoder, its config.json should say \"is_decoder\": true")
 
 
 def _ends(path: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -12,13 +12,13 @@ from conftest import CHAT, save_llama, teacher_lm
 from bsft_nb import BootstrapFinetune
 from bsft_nb.answers import reason_line
 from bsft_nb.data import DataError
-from bsft_nb.dry_run import dry_run, shorten
+from bsft_nb.dry_run import dry_run, made_up_rows, shorten
 from bsft_nb.formats import StudentAdapter
 from bsft_nb.jobs import TrainConfig
 from bsft_nb.made_up import UNKNOWN, made_up
 from bsft_nb.models import TargetError, check_folder
 from bsft_nb.pairs import PairBuilder
-from bsft_nb.tokens import load_codec
+from bsft_nb.tokens import check_token_ids, load_codec
 
 
 def rows(n=4, **labels):
@@ -110,8 +110,11 @@ def test_special_tokens_without_embeddings_are_no_fault(tmp_path):
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
     target = check_folder(save(tmp_path / "m", "llama", tokenizer, **PLAIN), "m")
-    student = dspy.Predict("words -> kind")
-    dry_run(student, PairBuilder(student, StudentAdapter(), load_codec(target.path)), target, TrainConfig())
+    check_token_ids(load_codec(target.path), target.path, "m")
+    change = json.loads((target.path / "config.json").read_text()) | {"vocab_size": 256}
+    (target.path / "config.json").write_text(json.dumps(change))
+    with pytest.raises(TargetError, match="no embedding for"):
+        check_token_ids(load_codec(target.path), target.path, "m")
 
 
 @pytest.mark.parametrize(("kind", "more"), [("bert", {}), ("roberta", {}), ("electra", {"embedding_size": 32}), ("xlm-roberta", {}), ("xlnet", {"n_layer": 4, "n_head": 4, "d_model": 32, "d_inner": 48})])
@@ -198,32 +201,15 @@ class Card(pydantic.BaseModel):
     title: str = pydantic.Field(alias="Title")
 
 
-class Hidden(pydantic.BaseModel):
-    title: str
-    note: str = pydantic.Field(default="", exclude=True)
-
-
-class Secret(pydantic.BaseModel):
-    key: pydantic.SecretStr
-
-
-class Shouted(pydantic.BaseModel):
-    title: str
-
-    @pydantic.field_serializer("title")
-    def loud(self, value):
-        return value.upper()
-
-
 class Nested(pydantic.BaseModel):
     cards: list[Card]
 
 
-@pytest.mark.parametrize("kind", [Card, Hidden, Secret, Shouted, Nested, list[Secret], dict[str, Hidden]])
-def test_outputs_that_are_not_read_as_they_are_written(refused, llama, kind):
-    signature = dspy.Signature({"words": (str, dspy.InputField()), "kind": (kind, dspy.OutputField())})
-    said = refused(llama, student=dspy.Predict(signature))
-    assert "output 'kind'" in str(said) and any(w in str(said) for w in ("not read as it is written", "loses what the teacher says"))
+def test_types_with_aliases_are_learnt(llama):
+    signature = dspy.Signature({"words": (str, dspy.InputField()), "kind": (Nested, dspy.OutputField())})
+    student, target = dspy.Predict(signature), check_folder(llama, "a llama")
+    (row,) = made_up_rows(student, PairBuilder(student, StudentAdapter(), load_codec(target.path)), "a llama")
+    assert StudentAdapter().parse(signature, row.completion)["kind"].cards[0].title
 
 
 @pytest.mark.parametrize("name", ["demos", "config", "lm", "new_signature"])

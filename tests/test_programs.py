@@ -10,6 +10,7 @@ from bsft_nb.answers import evaluate, reason_line
 from bsft_nb.bootstrap import TraceBootstrapper, check_metric
 from bsft_nb.ledger import Ledger
 from bsft_nb.preflight import prompt_tokens
+from bsft_nb.parity import asks_others
 from bsft_nb.programs import NoPrediction, call_program
 from conftest import teacher_lm
 
@@ -282,3 +283,15 @@ def test_reasons_are_the_exceptions_own():
             fn()
         assert reason_line("".join(traceback.format_exception(e.value))).startswith(line)
     assert reason_line(None) == ""
+
+
+def test_who_else_is_asked_is_seen_in_async_programs_too():
+    class Aside(dspy.Module):
+        def __init__(self):
+            super().__init__()
+            self.known = dspy.Predict("q -> a")
+
+        async def aforward(self, q):
+            return await dspy.Predict("q -> aside").acall(q=q)
+
+    assert asks_others(Aside(), {"q": "x"}) == ["q -> aside"]

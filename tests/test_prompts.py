@@ -9,7 +9,7 @@ import dspy
 import pytest
 from conftest import CHAT, save_llama, save_t5, teacher_lm
 from pydantic import BaseModel
-from transformers import AutoTokenizer, BertConfig, BloomConfig, LlamaConfig, XLMConfig
+from transformers import AutoTokenizer, BloomConfig, LlamaConfig
 
 import bsft_nb.tokens
 from bsft_nb import BootstrapFinetune, load
@@ -22,7 +22,7 @@ from bsft_nb.pairs import Call, DataError, PairBuilder
 from bsft_nb.budget import ChatError
 from bsft_nb.sandbox import BoundedTemplate
 from bsft_nb.texts import TextError, texts_in
-from bsft_nb.tokens import check_causal, load_codec, longest
+from bsft_nb.tokens import load_codec, longest
 
 
 def says(*turns):
@@ -271,16 +271,6 @@ def test_seq2seq_answers_end_where_the_tokenizer_does_not_end_them(tmp_path):
     file.write_text(json.dumps(text))
     codec = load_codec(folder)
     assert codec.tokenizer("a")["input_ids"][-1] != 1 and codec.completion("a b")[-1] == 1 and codec.completion("a b").count(1) == 1 and codec.survives("a b")
-
-
-@pytest.mark.parametrize("config", [BertConfig(), XLMConfig()])
-def test_encoders_are_no_causal_models(config):
-    with pytest.raises(TargetError, match="'reader'.*both directions"):
-        check_causal(config, "reader")
-
-
-def test_encoders_trained_as_decoders_are():
-    check_causal(BertConfig(is_decoder=True), "writer"), check_causal(LlamaConfig(), "writer")
 
 
 def test_length_of_the_part_for_text(llama):

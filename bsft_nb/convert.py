@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -26,18 +27,31 @@ def model_cache() -> Path:
     return Path(os.environ.get("BSFT_CACHE", Path.home() / ".cache" / "bsft_nb"))
 
 
+_loading = threading.RLock()
+
+
+def _after_fork_in_child():
+    global _loading
+    _loading = threading.RLock()  # the thread that held it is not in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 @contextlib.contextmanager
 def quiet():
-    "No progress bars of transformers: ours tell more, and a notebook keeps what is printed."
+    "For whatever makes, loads or saves a model: without progress bars of transformers (ours tell more, and a notebook keeps what is printed), and one thread at a time. Transformers replaces methods of its own classes while it loads; two threads at once leave them replaced, and tied weights are random from then on."
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    with _loading:
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if shown:
+                logging.enable_progress_bar()
 
 # %% ../nbs/01c_convert.ipynb #422d2a41
 def converted(file: Path, name: str) -> Path:

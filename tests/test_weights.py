@@ -1,5 +1,6 @@
 """Weights are whole, or nothing is answered, trained or merged with them; tied weights are whole."""
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,18 @@ def test_a_target_is_the_same_from_every_folder(way, llama, tmp_path, monkeypatc
     target = check_folder(Path(given), given)
     monkeypatch.chdir(tmp_path)
     assert check_folder(target.path, "").fingerprint == target.fingerprint and target.path.is_absolute()
+
+
+def test_models_that_threads_load_at_once_are_whole(t5, tmp_path):
+    from transformers import PreTrainedModel
+
+    tied = LlamaForCausalLM(LlamaConfig(**SMALL, tie_word_embeddings=True))
+    tied.save_pretrained(tmp_path)
+    before = PreTrainedModel.tie_weights
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for model in pool.map(load_weights, [t5, tmp_path] * 12):
+                assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+        assert PreTrainedModel.tie_weights is before, "transformers is as it was"
+    finally:
+        PreTrainedModel.tie_weights = before

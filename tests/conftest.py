@@ -2,12 +2,16 @@
 import logging
 import os
 import signal
+import sys
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import dspy
 import pytest
 from dspy.lm15 import Message, Response, Usage
+
+sys.path.append(str(Path(__file__).parent / "bench"))  # its stand-ins of families, its teacher
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell without job control starts what it puts behind like this; interrupts are tested
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,8 +47,20 @@ def teacher_lm(answer) -> dspy.LM:
 def save_t5(folder, texts, layers=2, width=64):
     "A T5 with random weights, its tokenizer trained on `texts`: no newline, no braces, 100 sentinels."
     import torch
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+    from tokenizers import (
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
+    from transformers import (
+        PreTrainedTokenizerFast,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
 
     sentinels = [f"<extra_id_{i}>" for i in range(99, -1, -1)]
     tok = Tokenizer(models.Unigram())

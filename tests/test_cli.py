@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bsft_nb.cli import main, status_lines
-from bsft_nb.events import EventLog
-from bsft_nb.runs import Run, RunFolder, home
+from bsft_nb.optimizer.run import Run
+from bsft_nb.run.events import EventLog
+from bsft_nb.run.folder import RunFolder, home
 
 
 def long_run(attempts=3000, status="running", name="qa-1"):
@@ -42,7 +43,7 @@ def test_a_run_fits_on_a_screen(status):
 @pytest.mark.parametrize("years", [0, 1, 30])
 def test_durations_are_those_of_the_run(monkeypatch, years):
     clock = iter(range(10**9, 10**9 + 10**6))
-    monkeypatch.setattr("bsft_nb.events.time.time", lambda: float(next(clock)))
+    monkeypatch.setattr("bsft_nb.run.events.time.time", lambda: float(next(clock)))
     folder = long_run(60)
     monkeypatch.undo()
     text = "\n".join(status_lines(Run(folder), time.time() + years * 365 * 86400)[1:])

@@ -9,13 +9,25 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
+NBS = PACKAGE.parent / "nbs"
+FLOORS = [  # a package imports only packages of earlier floors; a folder in `nbs/` is a package
+    ("run",), ("models",), ("teacher", "engine"), ("data",), ("training", "results"), ("optimizer",), ("notebook",), ("cli", "demo"),
+]
+
+
 def exported(notebook: Path) -> str:
-    "The module that a notebook exports."
+    "The module that a notebook exports, or ''."
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return next(m[1] for c in cells if (m := re.match(r"#\| default_exp (\S+)", "".join(c["source"]))))
+    return next((m[1] for c in cells if (m := re.match(r"#\| default_exp (\S+)", "".join(c["source"])))), "")
 
 
-ORDER = [exported(n) for n in sorted((PACKAGE.parent / "nbs").glob("[0-9]*.ipynb"))]  # the order of the notebooks is that of the rooms
+def rooms(package: str) -> list[str]:
+    "Its modules, in the order of the notebooks' names."
+    return [r for n in sorted([*NBS.glob(f"{package}.ipynb"), *NBS.glob(f"{package}/*.ipynb")]) if (r := exported(n))]
+
+
+PLACE = {p: floor for floor, packages in enumerate(FLOORS) for p in packages}
+ORDER = [r for p in PLACE for r in rooms(p)]
 MODULES = sorted(".".join(p.relative_to(PACKAGE).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 
 
@@ -33,8 +45,15 @@ def imported_rooms(room: str, source: str) -> set[str]:
     return {n.removeprefix("bsft_nb").removeprefix(".") for n in names if n == "bsft_nb" or n.startswith("bsft_nb.")}
 
 
+def package_of(room: str) -> str:
+    return room.partition(".")[0]
+
+
 def not_above(room: str, source: str) -> set[str]:
-    return imported_rooms(room, source) - set(ORDER[: ORDER.index(room)])
+    "Imports of `room` that do not come before it: in its package by the notebooks' order, else by the floors."
+    mine, before = package_of(room), rooms(package_of(room))
+    before = before[: before.index(room)]
+    return {r for r in imported_rooms(room, source) if (r not in before if package_of(r) == mine else PLACE.get(package_of(r), len(FLOORS)) >= PLACE[mine])}
 
 
 def in_fresh_process(code: str) -> list:
@@ -47,6 +66,12 @@ def test_every_room_has_a_place():
     assert {m for m in MODULES if m.split(".")[-1] not in ("__init__", "_modidx")} == set(ORDER)
 
 
+def test_a_room_lies_in_the_folder_of_its_package():
+    for notebook in NBS.rglob("*.ipynb"):
+        if room := exported(notebook):
+            assert [*notebook.relative_to(NBS).parts[:-1], notebook.stem.lstrip("0123456789_")] == room.split(".")
+
+
 @pytest.mark.parametrize("room", ORDER)
 def test_room_imports_only_from_above(room):
     source = (PACKAGE / f"{room.replace('.', '/')}.py").read_text(encoding="utf-8")
@@ -56,13 +81,15 @@ def test_room_imports_only_from_above(room):
 @pytest.mark.parametrize(
     ("room", "source", "wrong"),
     [
-        ("models", "from .engine import Engine", {"engine"}),
-        ("models", "def f():\n    from bsft_nb.trainer import train", {"trainer"}),
-        ("runs", "from . import events, data", {"data"}),
-        ("data", "import bsft_nb.progress", {"progress"}),
-        ("data", "from bsft_nb import load", {""}),
-        ("demo.tickets", "from ..engine import local_lm\nfrom . import other\nimport bsft_nbx", {"demo"}),
-        ("trainer", "from .data import Pair\nfrom .events import EventLog\nimport torch", set()),
+        ("models.targets", "from ..engine.lm import StudentEngine", {"engine.lm"}),
+        ("models.targets", "def f():\n    from bsft_nb.training.trainer import train", {"training.trainer"}),
+        ("run.events", "from . import files, folder", {"run.folder"}),
+        ("run.folder", "import bsft_nb.run.progress", {"run.progress"}),
+        ("data.pairs", "from bsft_nb import load", {""}),
+        ("teacher.ledger", "from ..engine import lm", {"engine.lm"}),  # of the same floor
+        ("optimizer.teleprompter", "from ..notebook.widgets import table", {"notebook.widgets"}),
+        ("demo.tickets", "from ..engine.lm import local_lm\nfrom . import other\nimport bsft_nbx", {"demo"}),
+        ("training.trainer", "from ..data.pairs import Pair\nfrom .jobs import Job\nimport torch", set()),
     ],
 )
 def test_forbidden_imports_are_seen(room, source, wrong):

@@ -5,9 +5,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from bsft_nb.compare import Table, write_table
-from bsft_nb.compare_file import COLUMNS
-from bsft_nb.verdict import verdict
+from bsft_nb.results.table import Table, write_table
+from bsft_nb.results.table_file import COLUMNS
+from bsft_nb.results.verdict import verdict
 
 
 def timed(call, times=1):

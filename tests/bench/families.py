@@ -92,7 +92,14 @@ def _cut(key: str, value, before: int, n: int):
 
 def save_tokenizer(folder: Path, ends: bool):
     "Byte level, 259 tokens; `ends`: prompts end with EOS, as an encoder's do."
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        Tokenizer,
+        decoders,
+        models,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     tok = Tokenizer(models.BPE())
@@ -106,7 +113,12 @@ def save_tokenizer(folder: Path, ends: bool):
 def save_stand_in(family: str, folder: Path) -> Path:
     "A small model of the family with random weights, and a tokenizer."
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoModelForSeq2SeqLM,
+    )
     from transformers.models.auto import modeling_auto as auto
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -139,9 +151,13 @@ def save_stand_in(family: str, folder: Path) -> Path:
 def reference(folder: Path, prompts: list[list[int]], n: int, tuned: bool = False) -> list[list[int]]:
     "Greedy tokens of transformers alone; `tuned`: with the generation settings that lie in the folder."
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        GenerationConfig,
+    )
 
-    from bsft_nb.models import check_folder, decoder_start
+    from bsft_nb.models.targets import check_folder, decoder_start
 
     encoder_decoder = check_folder(folder, "").encoder_decoder
     model = (AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM).from_pretrained(folder, dtype=torch.float32).eval()
@@ -164,10 +180,10 @@ N = 10  # tokens of an answer
 
 def answers(folder: Path, ends: bool) -> tuple[object, int, int]:
     "A `Generator`, and how many of its answers are those of transformers, of how many."
-    from bsft_nb.decode import Generator
-    from bsft_nb.models import load_weights
-    from bsft_nb.sampling import Row
-    from bsft_nb.tokens import load_codec
+    from bsft_nb.engine.decode import Generator
+    from bsft_nb.engine.sampling import Row
+    from bsft_nb.models.targets import load_weights
+    from bsft_nb.models.tokens import load_codec
 
     prompts = [BEGIN + p + [2] * ends for p in PROMPTS]
     generator = Generator(load_weights(folder), load_codec(folder))
@@ -185,10 +201,10 @@ def loss_difference(folder: Path, ends: bool) -> float:
     "Between a step's loss by the path that training takes and that of transformers' logits row by row, relative."
     import torch
 
-    from bsft_nb.data import Pair
-    from bsft_nb.losses import collate, completion_loss, pads_right
-    from bsft_nb.models import decoder_start, load_weights
-    from bsft_nb.tokens import load_codec
+    from bsft_nb.data.pairs import Pair
+    from bsft_nb.models.targets import decoder_start, load_weights
+    from bsft_nb.models.tokens import load_codec
+    from bsft_nb.training.packing import collate, completion_loss, pads_right
 
     model, codec = load_weights(folder), load_codec(folder)
     pairs = [Pair(str(i), "p", "", "", 1.0, BEGIN + p + [2] * ends, [(i * 13 + j) % 250 + 5 for j in range(2 + i)] + [2]) for i, p in enumerate(PROMPTS)]
@@ -234,10 +250,10 @@ def compiled(folder: Path) -> tuple[bool, bool]:
     same = first == told(again)
     student = tp.run.path / "model"
     prompts = [tp.run.pairs["train"][0]["prompt_ids"]]
-    from bsft_nb.decode import Generator
-    from bsft_nb.models import load_weights
-    from bsft_nb.sampling import Row
-    from bsft_nb.tokens import load_codec
+    from bsft_nb.engine.decode import Generator
+    from bsft_nb.engine.sampling import Row
+    from bsft_nb.models.targets import load_weights
+    from bsft_nb.models.tokens import load_codec
 
     row = Row(prompts[0], 8)
     Generator(load_weights(student), load_codec(student))([row], None)
@@ -247,8 +263,9 @@ def compiled(folder: Path) -> tuple[bool, bool]:
 
 def tried(family: str, folder: Path, quick: bool) -> dict:
     "What became of the family."
-    from bsft_nb.models import TargetError, resolve_target
-    from bsft_nb.tokens import load_codec
+    from bsft_nb.models.targets import resolve_target
+    from bsft_nb.models.tokens import load_codec
+    from bsft_nb.models.weights import TargetError
 
     found = {"family": family, "path": "none", "why": None}
     try:
@@ -281,7 +298,7 @@ def _configured(family: str, folder: Path, found: dict, error: Exception) -> dic
     "Of a family without a stand-in: is it refused by its configuration, as it should be?"
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    from bsft_nb.folders import TargetError, check_config
+    from bsft_nb.models.weights import TargetError, check_config
 
     try:
         check_config(json.loads(CONFIG_MAPPING[family]().to_json_string(use_diff=False)), family)

@@ -24,11 +24,14 @@ import dspy
 import torch
 
 from bsft_nb.demo.tickets import Triage, both_right, tickets
-from bsft_nb.engine import StudentEngine, keep_format, student_lm
-from bsft_nb.formats import StudentAdapter, adapter_state
-from bsft_nb.models import give_back_threads, load_weights, model_cache, resolve_target
-from bsft_nb.sampling import learn_templates
-from bsft_nb.tokens import load_codec
+from bsft_nb.engine.lm import StudentEngine, student_lm
+from bsft_nb.engine.predict import keep_format
+from bsft_nb.engine.sampling import learn_templates
+from bsft_nb.models.convert import model_cache
+from bsft_nb.models.devices import give_back_threads
+from bsft_nb.models.student_adapter import StudentAdapter, adapter_state
+from bsft_nb.models.targets import load_weights, resolve_target
+from bsft_nb.models.tokens import load_codec
 
 TARGET, MAX_TOKENS = "smollm2-135m", 48
 
@@ -242,8 +245,8 @@ def main():
 
 def check(folder, tests, rows, plain_answers):
     "Greedy tokens of the same prompts in other company; and the parsed outputs without templates."
-    from bsft_nb.decode import Generator
-    from bsft_nb.sampling import Row
+    from bsft_nb.engine.decode import Generator
+    from bsft_nb.engine.sampling import Row
 
     def again(size, shared=True):
         generator, answers = Generator(load_weights(folder), load_codec(folder)), []

@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-from test_trainer import a_job, losses, same, weights, with_dropout
+from training_jobs import a_job, losses, same, weights, with_dropout
 
-from bsft_nb.checkpoints import newest
-from bsft_nb.launch import Died, launch
-from bsft_nb.runs import alive
+from bsft_nb.run.presence import alive
+from bsft_nb.training.checkpoints import newest
+from bsft_nb.training.launch import Died, launch
 
 
 def kill_later(run, job, rng, share):

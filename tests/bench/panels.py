@@ -36,8 +36,8 @@ def rows(n: int):
 
 
 def panel_figures(n: int, folder: Path) -> dict:
-    from bsft_nb.compare import Table, write_table
-    from bsft_nb.compare_panel import ComparePanel
+    from bsft_nb.notebook.compare_panel import ComparePanel
+    from bsft_nb.results.table import Table, write_table
 
     path = folder / "compare.jsonl"
     write_table(path, rows(n))
@@ -69,7 +69,7 @@ class SometimesShown:
     "A progress panel that paints in every second window of time of one training, and rests in the others."
 
     def __init__(self, run, window: float):
-        from bsft_nb.progress_panel import ProgressPanel
+        from bsft_nb.notebook.progress_panel import ProgressPanel
 
         self.panel, self.window, self.windows, self.waiting, self.painting = ProgressPanel(run), window, [], [], 0.0
         self.began, paint = time.time(), self.panel.paint

@@ -22,12 +22,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import dspy
 
-from bsft_nb.data import Built, PairBuilder, save_pairs
-from bsft_nb.engine import keep_format, student_lm
-from bsft_nb.formats import adapter_state, fitting
-from bsft_nb.models import resolve_target
-from bsft_nb.runs import RunFolder
-from bsft_nb.tokens import load_codec
+from bsft_nb.data.builder import Built, save_pairs
+from bsft_nb.data.pairs import PairBuilder
+from bsft_nb.engine.lm import student_lm
+from bsft_nb.engine.predict import keep_format
+from bsft_nb.models.student_adapter import adapter_state, fitting
+from bsft_nb.models.targets import resolve_target
+from bsft_nb.models.tokens import load_codec
+from bsft_nb.run.folder import RunFolder
 
 
 def examples(file: Path) -> list[dspy.Example]:
@@ -62,8 +64,8 @@ def chosen(train: list[dspy.Example], n: int) -> list[dspy.Example]:
 
 def fine_tune(folder: RunFolder, pairs, target, meta, **config) -> Path:
     "The student trained on `pairs`: the only place here that knows how the trainer is called."
-    from bsft_nb.jobs import Job, TrainConfig
-    from bsft_nb.trainer import choose, train
+    from bsft_nb.training.jobs import Job, TrainConfig
+    from bsft_nb.training.trainer import choose, train
 
     save_pairs(Built(pairs, [], {}, []), folder / "pairs")
     job = Job(str(folder.path), "model", str(target.path), target.fingerprint, (pairs[0].predictor,), TrainConfig(**config), meta)

@@ -20,9 +20,9 @@ from typing import Literal
 import dspy
 from dspy.lm15 import Config, ContextLengthError, InvalidRequestError, Message, Request
 
-from bsft_nb.engine import AsyncStudentEngine, StudentEngine
-from bsft_nb.formats import StudentAdapter
-from bsft_nb.models import resolve_target
+from bsft_nb.engine.lm import AsyncStudentEngine, StudentEngine
+from bsft_nb.models.student_adapter import StudentAdapter
+from bsft_nb.models.targets import resolve_target
 
 PATIENCE = 600  # seconds until a caller counts as hung
 

@@ -12,7 +12,7 @@ import time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bsft_nb.models import give_back_threads
+from bsft_nb.models.devices import give_back_threads
 
 WAITING, ROUNDS = 3, 6
 

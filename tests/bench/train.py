@@ -29,11 +29,12 @@ BSIZE, WARMUP = 8, 2
 
 def demo_pairs(target, adapter, mixed=False):
     "Pairs of the demo's tickets with gold labels, in the format of `adapter`: the same examples in the same order for each format. A batch has one predictor unless `mixed`."
-    from bsft_nb.bootstrap import Call, example_key
-    from bsft_nb.data import PairBuilder
+    from bsft_nb.data.pairs import PairBuilder
     from bsft_nb.demo.tickets import Triage, tickets
-    from bsft_nb.losses import BatchOrder
-    from bsft_nb.tokens import load_codec
+    from bsft_nb.models.tokens import load_codec
+    from bsft_nb.teacher.keys import example_key
+    from bsft_nb.teacher.ledger import Call
+    from bsft_nb.training.packing import BatchOrder
 
     codec = load_codec(target.path)
     builder, pairs = PairBuilder(Triage(), adapter(codec), codec), []
@@ -53,7 +54,7 @@ def chat(codec):
 
 
 def student(codec):
-    from bsft_nb.formats import fitting
+    from bsft_nb.models.student_adapter import fitting
 
     return fitting(codec.survives, lambda text: text in codec.tokenizer.get_vocab())
 
@@ -125,7 +126,7 @@ def with_trl(args, target, before, checkpointing):
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    from bsft_nb.models import load_weights
+    from bsft_nb.models.targets import load_weights
 
     codec, pairs = demo_pairs(target, chat)
     datasets.disable_progress_bars()
@@ -137,7 +138,7 @@ def with_trl(args, target, before, checkpointing):
 def with_hf(args, target, before):
     from transformers import Trainer, TrainingArguments
 
-    from bsft_nb.models import load_weights
+    from bsft_nb.models.targets import load_weights
 
     codec, pairs = demo_pairs(target, chat)
     config = arguments(TrainingArguments, args, remove_unused_columns=False)
@@ -159,7 +160,7 @@ def matmul_peak(args):
 
 def attention(config, sizes):
     "Floating-point operations, forward and backward, of attention over the keys that each token sees (A. Chowdhery et al., PaLM, 2022, appendix B); `sizes` as `collate` gives them."
-    from bsft_nb.losses import _groups
+    from bsft_nb.training.packing import _groups
 
     seen = sum(n * (n + 1) // 2 + sum(m * n + m * (m + 1) // 2 for m in rows) for n, *rows in _groups(sizes))
     return 12 * config.num_hidden_layers * config.hidden_size * seen
@@ -168,8 +169,8 @@ def attention(config, sizes):
 def with_ours(args, target, before, adapter, mixed=False):
     from transformers import Trainer, TrainingArguments
 
-    from bsft_nb.losses import collate, completion_loss
-    from bsft_nb.models import load_weights
+    from bsft_nb.models.targets import load_weights
+    from bsft_nb.training.packing import collate, completion_loss
 
     codec, pairs = demo_pairs(target, adapter, mixed)
     loss = completion_loss(load_weights(target.path))
@@ -200,9 +201,14 @@ def with_t5(args, target, before, ours):
     from types import SimpleNamespace
 
     import torch
-    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
+    from transformers import (
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        Trainer,
+        TrainingArguments,
+    )
 
-    from bsft_nb.losses import BatchOrder, collate, completion_loss
+    from bsft_nb.training.packing import BatchOrder, collate, completion_loss
 
     model, pairs = t5_rows(target)
     if ours:
@@ -226,8 +232,8 @@ def with_t5(args, target, before, ours):
 
 def exactness(args, target, before):
     "In fp32, the largest relative difference of a batch's loss and of any parameter's gradient from transformers' own labels."
-    from bsft_nb.losses import collate, completion_loss
-    from bsft_nb.models import load_weights
+    from bsft_nb.models.targets import load_weights
+    from bsft_nb.training.packing import collate, completion_loss
 
     codec, pairs = demo_pairs(target, chat)
     batch, found = sorted(pairs, key=lambda p: p.predictor)[:: len(pairs) // 4][:4], []
@@ -267,7 +273,7 @@ def main():
     args = ask.parse_args()
     args.steps = 1 if args.quick else args.steps
     if args.peer:
-        from bsft_nb.models import resolve_target
+        from bsft_nb.models.targets import resolve_target
 
         args.steps *= 1 if args.quick else MANY.get(args.peer, 1)
         before = imported(args.peer)

@@ -6,12 +6,12 @@ from test_progress_browser import SETUP
 
 TABLE = """import dspy, pathlib
 from hostile import HOSTILE
-from bsft_nb.answers import Answer
-from bsft_nb.compare import write_table
-from bsft_nb.compare_file import compare_rows
-from bsft_nb.compare_panel import ComparePanel
-from bsft_nb.data import Pair
-from bsft_nb.data_panel import DataPanel
+from bsft_nb.results.evaluate import Answer
+from bsft_nb.results.table import write_table
+from bsft_nb.results.table_file import compare_rows
+from bsft_nb.notebook.compare_panel import ComparePanel
+from bsft_nb.data.pairs import Pair
+from bsft_nb.notebook.data_panel import DataPanel
 %load_ext bsft_nb
 teams = ["billing", "shipping", "returns"]
 texts = [f"My parcel {i} has not come, and I was charged twice for it." for i in range(80)] + [t.encode("utf-8", "replace").decode() for t in HOSTILE]

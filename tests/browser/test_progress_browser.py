@@ -8,7 +8,7 @@ SETUP = """import warnings, pathlib, dspy
 warnings.simplefilter("ignore")
 from conftest import save_llama, teacher_lm
 from bsft_nb import BootstrapFinetune
-from bsft_nb.models import quiet
+from bsft_nb.models.convert import quiet
 tiny = pathlib.Path("tiny-llama").absolute()
 if not tiny.exists():
     with quiet():

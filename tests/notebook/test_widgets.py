@@ -1,0 +1,423 @@
+"""The panels without a browser: what they say, and what a message from the browser does."""
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import dspy
+import pytest
+from conftest import teacher_lm
+from hostile import HOSTILE, faults
+from traitlets import TraitError
+
+from bsft_nb.data.funnel import funnel_html
+from bsft_nb.data.pairs import Pair
+from bsft_nb.notebook.compare_panel import (
+    ComparePanel,
+    detail_html,
+    rows_html,
+    slices_html,
+)
+from bsft_nb.notebook.compile_panel import CompilePanel
+from bsft_nb.notebook.data_panel import DataPanel, Threshold, pair_html, traces_html
+from bsft_nb.notebook.progress_panel import (
+    ProgressPanel,
+    follow_progress,
+    live_charts,
+    panel_html,
+)
+from bsft_nb.optimizer.run import Run
+from bsft_nb.optimizer.teleprompter import BootstrapFinetune
+from bsft_nb.results.evaluate import Answer
+from bsft_nb.results.table import Slice, write_table
+from bsft_nb.results.table_file import compare_rows
+from bsft_nb.run.events import Event, Tail
+from bsft_nb.run.folder import RunFolder
+from bsft_nb.run.frontend import BSFT, frontend
+from bsft_nb.run.progress import TextProgress, progress_for, reduce_all
+
+
+def from_browser(widget, **state):
+    "The message that a browser sends when a person has changed a control."
+    widget.comm.handle_msg({"content": {"data": {"method": "update", "state": state}}, "buffers": []})
+
+
+def click(button):
+    assert not button.disabled
+    button.comm.handle_msg({"content": {"data": {"method": "custom", "content": {"event": "click"}}}, "buffers": []})
+
+
+def labelled(widget, name: str):
+    "The control below `widget` with that description."
+    found = [w for w in (widget, *getattr(widget, "children", ())) if getattr(w, "description", None) == name]
+    return found[0] if found else next((w for c in getattr(widget, "children", ()) if (w := labelled(c, name))), None)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = RunFolder(tmp_path / "home" / "runs" / "demo-1")
+    made.update(status="running", created="2026-01-31 10:00:00", target="t")
+    return made
+
+
+class Place:
+    "A display: keeps what it is updated with."
+
+    def __init__(self):
+        self.shown = []
+
+    def update(self, html):
+        self.shown.append(html.data)
+
+
+def log_of_a_run(text="note", n=60):
+    return [
+        Event("run", 0, {"id": text, "note": text}),
+        Event("bootstrap", 1, {"examples": n}),
+        *(Event("trace", 2, {"kept": i % 2 == 0, "reason": "" if i % 2 == 0 else text, "again": False, "score": 1.0, "latency": 0.5}) for i in range(n)),
+        Event("data", 3, {"note": text, "funnel": {}}),
+        *(Event("train", 4 + i, {"model": text, "step": i + 1, "steps": n, "loss": 2 - i / n, "memory_mb": 100.0}) for i in range(n)),
+        Event("score", 80, {"which": "tuned", "score": 0.5, "n": 3, "model": text}),
+        Event("warn", 81, {"note": text}),
+        Event("error", 82, {"type": text, "message": text}),
+    ]
+
+
+# Is anybody there?
+
+
+@pytest.mark.parametrize(
+    ("stdin", "metadata", "session", "where"),
+    [(True, {"cellId": "a"}, None, "notebook"), (True, {}, "x.ipynb", "notebook"), (False, {"cellId": "a"}, "x.ipynb", "kernel"), (True, {}, None, "kernel")],
+)
+def test_a_frontend_is_told_from_a_batch_run(monkeypatch, stdin, metadata, session, where):
+    import IPython
+
+    request = {"content": {"allow_stdin": stdin}, "metadata": metadata}
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda channel: request)))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    if session:
+        monkeypatch.setenv("JPY_SESSION_NAME", session)
+    assert frontend() == where
+
+
+def test_executed_without_a_frontend_a_notebook_keeps_text_and_html_only(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    code = """
+from bsft_nb.run.progress import progress_for
+from bsft_nb.optimizer.run import Run
+from bsft_nb.run.folder import RunFolder
+folder = RunFolder("run")
+view = progress_for(Run(folder))
+folder.log.emit("run", id="run", note="run begins")
+folder.log.emit("done", status="finished", note="finished in 0 s")
+"""
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(nb, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    kinds = [k for o in nb.cells[0].outputs for k in o.get("data", {"stream": 0})]
+    assert "run begins" in nb.cells[0].outputs[0]["text"] and "text/html" in kinds
+    assert not [k for k in kinds if "widget" in k] and "widgets" not in nb.metadata
+
+
+def test_settings_choose_the_view(folder):
+    settings = BSFT.instance()
+    try:
+        settings.display = "none"
+        assert progress_for(Run(folder)) is None
+        settings.display = "text"
+        assert isinstance(progress_for(Run(folder)), TextProgress)
+        with pytest.raises(TraitError):
+            settings.display = "everything"
+    finally:
+        settings.display = "auto"
+
+
+# Progress panel
+
+
+def test_stop_button_writes_the_request_and_nothing_else(folder):
+    panel = ProgressPanel(Run(folder))
+    before = folder.info
+    click(panel.stop_button)
+    assert folder.stop_signal.requested and folder.info == before and panel.stop_button.disabled
+    panel.close()
+
+
+def test_a_blocking_cell_gets_words_instead_of_a_dead_button(folder):
+    panel = ProgressPanel(Run(folder), blocking=True)
+    assert panel.stop_button not in panel.widget.children
+    assert "bsft stop demo-1" in panel.widget.children[1].value
+    panel.close()
+
+
+def test_many_events_are_painted_once_a_second_and_the_end_stays(folder):
+    panel, place, painted = ProgressPanel(Run(folder)), Place(), []
+    panel.text.observe(lambda change: painted.append(time.monotonic()), "value")
+    folder.log.subscribe(panel)
+    panel.begin(place)
+    began = time.monotonic()
+    for i in range(1, 400):
+        folder.log.emit("train", model="model", step=i, steps=400, loss=1 / i)
+        time.sleep(0.005)
+    seconds = time.monotonic() - began
+    assert 1 <= len(painted) <= seconds + 1
+    folder.update(status="finished")
+    folder.log.emit("done", status="finished", note="finished")
+    assert len(place.shown) == 1 and "at step 399" in place.shown[0] and "<img" in place.shown[0] and faults(place.shown[0]) == []
+    assert panel.widget.comm is None and "widget" not in place.shown[0]
+    n = len(painted)
+    time.sleep(1.2)
+    assert len(painted) == n
+
+
+def test_a_view_follows_another_process_and_sees_it_end(folder):
+    panel, place = ProgressPanel(Run(folder), poll=Tail(folder.log.path)), Place()
+    panel.begin(place)
+    code = "import sys; from bsft_nb.run.folder import RunFolder; f = RunFolder(sys.argv[1]); [f.log.emit('train', model='m', step=i, steps=9, loss=1.0) for i in (1, 2, 3)]; f.update(status='stopped')"
+    subprocess.run([sys.executable, "-c", code, str(folder.path)], check=True)
+    end = time.monotonic() + 20
+    while not place.shown and time.monotonic() < end:
+        time.sleep(0.1)
+    assert "at step 3" in place.shown[0] and "stopped" in place.shown[0]
+
+
+def test_a_run_that_has_ended_is_shown_as_it_ended(folder):
+    folder.log.emit("run", id="demo-1")
+    folder.log.emit("done", status="finished", note="finished")
+    folder.update(status="finished")
+    assert follow_progress(Run(folder)).state.status == "finished"
+
+
+def test_a_painting_that_fails_does_not_reach_the_training(folder, monkeypatch, caplog):
+    panel = ProgressPanel(Run(folder))
+    monkeypatch.setattr(panel, "paint", lambda: 1 / 0)
+    panel.begin(Place())
+    time.sleep(1.3)
+    assert "could not be painted" in caplog.text
+    panel.close()
+    assert threading.active_count() < 50
+
+
+def test_html_of_the_whole_progress_is_small_and_static():
+    state = reduce_all(log_of_a_run(n=300))
+    html = panel_html(state, 100)
+    assert len(html) < 10_000 and faults(html) == [] and len(live_charts(state)) < 10_000
+
+
+# Hostile texts
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_stays_text_in_every_panel(text):
+    trace = {"inputs": {text[:50]: text}, "prediction": {"kind": text}, "calls": [], "score": 0.5, "kept": False, "reason": text, "error": None}
+    failed = {**trace, "prediction": {}, "error": f"Traceback\n{text}"}
+    answer = {"outputs": {"kind": text}, "calls": [{"predictor": text, "inputs": {"x": text}, "outputs": {"y": text}}], "score": 0.0, "error": text, "latency": 0.1, "tokens": 3, "cost": 0.1}
+    row = {"row": 0, "example": text, "run": text, "inputs": {text[:50]: text}, "labels": {"kind": text}, "columns": {"teacher": answer, "tuned": {**answer, "outputs": {"kind": text + " x"}}, "untuned": None}}
+    pages = [
+        panel_html(reduce_all(log_of_a_run(text, 4)), 100),
+        traces_html([trace, failed]) + funnel_html({text: {"all": 3, text: 3}}),
+        pair_html(Pair(text, text, text, text, 1.0, [1], [2])),
+        rows_html([row], ["teacher", "tuned", "untuned"]) + detail_html(row),
+        slices_html([Slice(text, 3, 1, 2, 0.5, 0.5, 0.3, 0.1, 0.6)], text),
+    ]
+    for html in pages:
+        assert [f for f in faults(html) if f not in ("<svg>",)] == [] and len(html) < 500_000
+
+
+# Data panel
+
+
+def traces(scores):
+    calls = [{"predictor": "self", "inputs": {"word": i // 2}, "outputs": {"kind": "x"}} for i in range(len(scores))]
+    return [{"inputs": {"word": i}, "prediction": {"kind": "x"}, "calls": [c], "score": s, "kept": bool(s and s > 0), "reason": "" if s and s > 0 else "rejected"} for i, (s, c) in enumerate(zip(scores, calls))]
+
+
+def test_the_threshold_counts_as_a_plain_count_does():
+    scores = [0.0, 0.5, 0.5, 1.0, None, float("nan"), -1.0, 0.25]
+    made, all_of = Threshold(traces(scores)), traces(scores)
+    for at in (-2, -1, 0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5):
+        left = [t for t in all_of if t["score"] is not None and t["score"] >= at]
+        assert made.leaves(at) == (len(left), len({json.dumps(t["calls"]) for t in left}))
+
+
+class Letters:
+    "A vocabulary of the characters below 256."
+
+    def completion(self, text):
+        return [ord(c) if ord(c) < 256 else 63 for c in text]
+
+    def text(self, ids):
+        return "".join(map(chr, ids))
+
+
+def rows(n):
+    return [Pair(f"e{i}", "self", f"word {i}", "kind", 1.0, [1, 2], [3]) for i in range(n)]
+
+
+def test_dropping_and_correcting_by_hand_gives_the_pairs_to_use():
+    panel = DataPanel(traces([1.0, 0.0, 1.0]), rows(3), {"tried": {"all": 3}}, Letters())
+    number, editor = labelled(panel.widget, "Row"), labelled(panel.widget, "Completion")
+    from_browser(editor, value="verb")
+    click(labelled(panel.widget, "Save the correction"))
+    from_browser(number, value=2)
+    click(labelled(panel.widget, "Drop this row"))
+    assert panel.pairs == [replace(rows(3)[0], completion="verb", completion_ids=[118, 101, 114, 98]), rows(3)[2]]
+    click(labelled(panel.widget, "Take back"))
+    assert len(panel.pairs) == 3 and panel._pairs == rows(3)
+
+
+def test_a_correction_that_the_vocabulary_cannot_write_is_refused_in_words():
+    panel = DataPanel([], rows(1), {}, Letters())
+    from_browser(labelled(panel.widget, "Completion"), value="日本")
+    click(labelled(panel.widget, "Save the correction"))
+    assert panel.pairs == rows(1) and "does not survive" in panel.widget.children[2].children[3].value
+
+
+def test_slider_and_filter_answer_at_once():
+    panel = DataPanel(traces([i / 100 for i in range(100)]), rows(1), {}, Letters())
+    from_browser(labelled(panel.widget, "Threshold"), value=0.9)
+    assert "would leave 10 of 100 attempts, 5 distinct rows" in panel.widget.children[0].children[2].value
+    from_browser(labelled(panel.widget, "Show"), index=2)
+    assert [t["score"] for t in panel.chosen] == [0.0]
+
+
+# Compare panel
+
+
+@pytest.fixture
+def compared(tmp_path):
+    examples = [dspy.Example(word=f"w{i}", kind="a" if i % 2 else "b").with_inputs("word") for i in range(120)]
+    right = [Answer({"kind": e.kind}, score=1.0, latency=0.5, tokens=9) for e in examples]
+    wrong = [Answer({"kind": "c"}, score=0.0, latency=0.1, tokens=3) for _ in examples]
+    columns = {"teacher": right, "tuned": [*right[:100], *wrong[100:]], "untuned": wrong}
+    return write_table(tmp_path / "compare.jsonl", compare_rows(examples, columns, "run-1"))
+
+
+def test_filter_search_sort_and_pages(compared):
+    panel = ComparePanel(compared)
+    assert len(panel.selected) == 120 and "rows 1–25 of 120" in panel.pager.where.value
+    click(panel.pager.forth)
+    assert "w25" in panel.shown.value and "w24<" not in panel.shown.value
+    from_browser(labelled(panel.widget, "Show"), index=1)
+    assert panel.selected.tolist() == list(range(100, 120)) and "run-1" in panel.shown.value
+    from_browser(labelled(panel.widget, "Search"), value="w119")
+    assert [e.word for e in panel.examples] == ["w119"]
+
+
+def test_slices_cut_the_rows(compared):
+    panel = ComparePanel(compared)
+    cut = labelled(panel.widget, "Slices by")
+    from_browser(cut, index=[v for _, v in cut.options].index("labels.kind"))
+    assert "0 : 10" in panel.sliced.value
+    from_browser(labelled(panel.widget, "Only"), index=1)
+    assert len(panel.selected) == 60
+
+
+def test_failures_go_to_the_teacher_again(compared):
+    sent = []
+    panel = ComparePanel(compared, again=lambda examples: sent.extend(examples) or "started")
+    from_browser(labelled(panel.widget, "Show"), index=1)
+    click(labelled(panel.widget, "Send these to the teacher again"))
+    assert len(sent) == 20 and sent[0].word == "w100" and set(sent[0].inputs().keys()) == {"word"} and "started" in panel.message.value
+
+
+def test_own_input_is_answered_by_all_and_an_error_is_an_answer(compared):
+    def program(answer):
+        made = dspy.Predict("word -> kind")
+        made.set_lm(teacher_lm(answer))
+        return made
+
+    def fails(text):
+        raise RuntimeError("no answer <b>today</b>")
+
+    panel = ComparePanel(compared, {"teacher": program(lambda text: {"kind": "noun"}), "untuned": program(fails)})
+    from_browser(labelled(panel.widget, "word"), value="cat")
+    click(labelled(panel.widget, "Ask"))
+    shown = panel.widget.children[2].children[-1].value
+    assert "noun" in shown and "no answer &lt;b&gt;today" in shown
+
+
+def test_a_page_of_megabyte_values_stays_small(tmp_path):
+    examples = [dspy.Example(word="x" * 10**6).with_inputs("word") for _ in range(30)]
+    answers = [Answer({"kind": "<b>" * 10**5, "why": "y" * 10**6}, error="z" * 10**6) for _ in examples]
+    panel = ComparePanel(write_table(tmp_path / "t.jsonl", compare_rows(examples, dict.fromkeys(("teacher", "tuned", "untuned"), answers))))
+    assert 10_000 < len(panel.shown.value) < 300_000
+
+
+def test_an_empty_table_opens(tmp_path):
+    assert "no rows" in ComparePanel(write_table(tmp_path / "t.jsonl", [])).pager.where.value
+
+
+# Compile panel
+
+
+def accept(example, prediction, trace=None):
+    return True
+
+
+def notebook_of(llama) -> dict:
+    examples = [dspy.Example(word=f"word {i}").with_inputs("word") for i in range(6)]
+    return {"accept": accept, "train": examples, "tagger": dspy.Predict("word -> kind"), "lm": teacher_lm(lambda text: {"kind": "noun"}), "llama": str(llama)}
+
+
+def test_the_code_shown_starts_the_identical_run(llama, tmp_path):
+    names = notebook_of(llama)
+    panel = CompilePanel(names)
+    for name, value in {"metric": "accept", "lm": "lm"}.items():
+        options = [v for _, v in panel.controls[name].options]
+        from_browser(panel.controls[name], index=options.index(value))
+    from_browser(panel.controls["target"], value=str(llama))
+    from_browser(panel.controls["bsize"], value=2)
+    from_browser(panel.controls["epochs"], value=2)
+    click(labelled(panel.widget, "Start"))
+    assert panel.run is not None, panel.message.value
+    compiled = panel.run.result(120)
+    assert compiled(word="x") is not None
+    end = time.monotonic() + 20
+    while "finished" not in panel.progress.value and time.monotonic() < end:
+        time.sleep(0.1)
+    assert "finished" in panel.progress.value and panel.widget.children[-1] is panel.progress
+    exec(panel.python.replace("epochs=2", "epochs=2, display=False"), names)
+    names["run"].wait(120)
+    assert names["run"].id == panel.run.id and names["run"].info["key"] == panel.run.info["key"]
+    click(labelled(panel.widget, "Resume"))
+    panel.run.wait(120)
+    assert panel.run.status == "finished"
+
+
+def test_mistakes_are_said_in_the_panel(llama):
+    panel = CompilePanel({**notebook_of(llama), "lm": None})
+    assert panel.choice["student"] == "tagger"
+    click(labelled(panel.widget, "Start"))
+    assert panel.run is None and ("no LM" in panel.message.value or "LM" in panel.message.value)
+    assert "Define a program" in CompilePanel({}).checked.value
+
+
+def test_new_names_are_found(llama):
+    names = {}
+    panel = CompilePanel(names)
+    names.update(notebook_of(llama))
+    click(labelled(panel.widget, "Look again"))
+    assert panel.choice["student"] == "tagger" and Path(names["llama"]).exists()
+
+
+def test_the_preflight_is_shown_as_it_changes(llama, monkeypatch):
+    asked = []
+
+    def preflight(self, student, *, trainset, **kwargs):
+        asked.append(kwargs)
+        return f"{len(trainset)} examples\n{kwargs.get('epochs', 1)} epochs <b>"
+
+    monkeypatch.setattr(BootstrapFinetune, "preflight", preflight, raising=False)
+    panel = CompilePanel(notebook_of(llama))
+    from_browser(panel.controls["target"], value="no/such-model")
+    assert "not on this machine" in panel.checked.value and not asked, "nothing is fetched to look"
+    from_browser(panel.controls["target"], value=str(llama))
+    from_browser(panel.controls["epochs"], value=7)
+    assert "6 examples\n7 epochs &lt;b&gt;" in panel.checked.value and asked[-1]["epochs"] == 7

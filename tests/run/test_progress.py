@@ -1,0 +1,104 @@
+"""View state is a pure function of the events, of bounded size, and robust against what it does not know."""
+import io
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bsft_nb.run.events import KINDS, Event
+from bsft_nb.run.progress import (
+    MOST_POINTS,
+    State,
+    TextProgress,
+    add_point,
+    describe,
+    eta,
+    reduce,
+    reduce_all,
+    show_number,
+    show_seconds,
+)
+
+names = st.sampled_from(["kept", "reason", "again", "tokens", "cost", "latency", "note", "model", "which", "status", "type", "message", "funnel"])
+events = st.builds(Event, st.sampled_from(KINDS), st.floats(0, 1e6), st.dictionaries(names, st.none(), max_size=4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(events, max_size=20))
+def test_events_with_missing_fields_do_no_harm(log):
+    state = reduce_all(log)
+    assert isinstance(describe(state, 1e6), str) and state == reduce_all(log)
+
+
+def test_the_state_given_is_not_changed():
+    before = reduce(State(), Event("trace", 1, {"kept": False, "reason": "rejected", "again": False}))
+    copy = dict(before.reasons)
+    reduce(before, Event("trace", 2, {"kept": False, "reason": "rejected", "again": False}))
+    assert before.reasons == copy == {"rejected": 1}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 4000), st.booleans())
+def test_curves_are_bounded_and_keep_the_ends(steps, end_known):
+    curve = ()
+    for step in range(1, steps + 1):
+        curve = add_point(curve, step, float(step), steps if end_known else None)
+    assert len(curve) <= MOST_POINTS + 1 and curve[-1] == (steps, float(steps))
+    xs = [x for x, _ in curve]
+    assert xs == sorted(set(xs))
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_takes_back_what_it_repeats():
+    train = [Event("train", i, {"model": "m", "step": i, "steps": 9, "loss": float(i)}) for i in range(1, 7)]
+    again = [Event("train", 10, {"model": "m", "step": 4, "steps": 9, "loss": 0.5})]
+    assert reduce_all(train + again).curves["m"]["loss"] == ((1, 1.0), (2, 2.0), (3, 3.0), (4, 0.5))
+
+
+def test_models_one_after_another_keep_their_own_curves():
+    state = reduce_all([Event("train", i, {"model": m, "step": 1, "steps": 2, "loss": x, "lr": 0.1}) for i, (m, x) in enumerate([("a", 1.0), ("b", 2.0)])])
+    assert (state.curves["a"]["loss"], state.curves["b"]["loss"], state.loss) == (((1, 1.0),), ((1, 2.0),), 2.0)
+
+
+def test_costs_of_an_earlier_run_are_not_counted_again():
+    d = {"kept": True, "reason": "", "score": 1.0, "attempt": 0, "tokens": {"input": 10, "output": 5}, "cost": 0.25, "latency": 2.0}
+    state = reduce_all([Event("trace", 1, {**d, "again": False}), Event("trace", 2, {**d, "again": True})])
+    assert (state.tried, state.again, state.tokens, state.cost, state.latency, state.timed) == (2, 1, 15, 0.25, 2.0, 1)
+
+
+def test_stages_scores_warnings_and_the_end():
+    log = [
+        Event("run", 0, {"id": "r"}),
+        Event("bootstrap", 1, {"examples": 5, "teachers": 2}),
+        Event("data", 3, {"funnel": {"tried": {"all": 5}}, "note": "4 pairs"}),
+        Event("train", 4, {"model": "model", "step": 2, "steps": 10, "loss": 1.0, "eta_s": 8.0}),
+        Event("score", 5, {"model": "model", "epoch": 1, "score": 0.5, "n": 4, "which": "checkpoint"}),
+        Event("warn", 6, {"note": "few rows"}),
+    ]
+    state = reduce_all(log)
+    assert (state.stage, state.teachers, state.funnel, state.warnings) == ("train model", 2, {"tried": {"all": 5}}, ("few rows",))
+    assert eta(state, 7) == 7.0 and state.curves["model"]["score"] == ((2, 0.5),)
+    state = reduce_all([Event("score", 8, {"model": "model", "score": 0.75, "n": 4, "which": "tuned"}), Event("error", 9, {"type": "Stopped", "message": "on request"}), Event("done", 9, {"status": "stopped"})], state)
+    assert (state.scores["tuned"], state.status, state.error, eta(state, 10)) == ({"score": 0.75, "n": 4}, "stopped", "Stopped: on request", None)
+    assert list(state.stages) == ["run", "bootstrap", "data", "train model", "score", "stopped"]
+
+
+def test_text_says_the_last_figures_of_a_stage_and_every_warning():
+    out, ticks = io.StringIO(), iter(range(1000))
+    show = TextProgress(every=1e9, out=out, clock=lambda: next(ticks))
+    for e in [Event("run", 0, {"id": "r"}), *(Event("trace", i, {"kept": True, "reason": "", "again": False}) for i in range(3)), Event("warn", 4, {"note": "careful"}), Event("data", 5, {"note": "3 pairs"})]:
+        show(e)
+    assert "3 attempts" in out.getvalue() and "warning: careful" in out.getvalue() and out.getvalue().endswith("3 pairs\n")
+
+
+def test_numbers_have_units_and_no_false_precision():
+    assert show_seconds(float("nan")) == show_seconds(float("inf")) == show_number(float("nan")) == "–"
+    assert (show_seconds(3599.6), show_seconds(86400), show_number(0.000123), show_number(-2), show_number(float("inf"))) == ("1 h 0 min", "24 h 0 min", "0.000123", "-2", "inf")
+
+
+def test_a_compile_that_found_its_work_done_shows_that_work():
+    work = [Event("run", 0, {"id": "r"}), Event("trace", 1, {"kept": True, "reason": "", "again": False}), Event("train", 2, {"model": "model", "step": 3, "steps": 3, "loss": 0.5})]
+    first = reduce_all([*work, Event("done", 4, {"status": "finished"})])
+    found = [Event("run", 9, {"id": "r"}), Event("data", 9, {"reused": True, "note": "already trained"}), Event("done", 9, {"status": "finished"})]
+    second = reduce_all(found, first)
+    assert (second.tried, second.loss, second.curves, second.status) == (1, 0.5, first.curves, "finished")
+    assert second.reused == "already trained" and reduce_all(found, second).reused and not reduce_all(work, second).reused
+    assert reduce_all([Event("run", 9, {"id": "r"})], first).tried == 0, "one that begins anew shows only itself"

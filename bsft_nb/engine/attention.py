@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['current', 'Packed', 'OneEach', 'shareable', 'apart_because', 'kv_shape', 'use_shared_attention']
+__all__ = ['current', 'Prefill', 'Decode', 'shareable', 'apart_because', 'kv_shape', 'use_shared_attention']
 
 # %% ../../nbs/engine/02_attention.ipynb #17583c28
 class _Part(NamedTuple):
@@ -50,11 +50,11 @@ def _merged(a: _Part, b: _Part | None) -> torch.Tensor:
     return (a.out * x + b.out * y) / (a.total * x + b.total * y)
 
 # %% ../../nbs/engine/02_attention.ipynb #6e67f666
-current = threading.local()  # .step: the `Packed` or `OneEach` under way
+current = threading.local()  # .step: the `Prefill` or `Decode` under way
 
 
 @dataclass
-class Packed:
+class Prefill:
     "Prompts one behind another; `made` receives their keys and values (layers, 2, heads, tokens, size)."
     prefix: torch.Tensor | None  # keys and values of the shared beginning, (layers, 2, heads, tokens, size)
     spans: list[tuple[int, int, torch.Tensor | None]]  # begin, end, and remembered keys and values before it
@@ -85,7 +85,7 @@ class Packed:
 
 # %% ../../nbs/engine/02_attention.ipynb #f003ffe2
 @dataclass
-class OneEach:
+class Decode:
     "One token for each row, behind what `buffer` (layers, 2, rows, heads, tokens, size) holds of it."
     prefix: torch.Tensor | None
     buffer: torch.Tensor
@@ -161,15 +161,15 @@ def _read_and_step(model: PreTrainedModel, rows: list[list[int]], n: int) -> tup
     layers, heads, size = kv_shape(model)
     like = next(model.parameters())
     own, lengths = [r[n:-1] for r in rows], [len(r) - n - 1 for r in rows]
-    first = Packed(None, [(0, n, None)], like.new_zeros(layers, 2, heads, n, size))
+    first = Prefill(None, [(0, n, None)], like.new_zeros(layers, 2, heads, n, size))
     run(first, [rows[0][:n]], [list(range(n))], 1)
     ends = list(itertools.accumulate(lengths))
-    read = Packed(first.made, [(e - m, e, None) for e, m in zip(ends, lengths)], like.new_zeros(layers, 2, heads, ends[-1], size))
+    read = Prefill(first.made, [(e - m, e, None) for e, m in zip(ends, lengths)], like.new_zeros(layers, 2, heads, ends[-1], size))
     logits = run(read, [sum(own, [])], [[n + i for m in lengths for i in range(m)]], torch.tensor(ends, device=model.device) - 1)
     buffer = like.new_zeros(layers, 2, len(rows), heads, max(lengths) + 1, size)
     for i, (begin, end, _) in enumerate(read.spans):
         buffer[:, :, i, :, : lengths[i]] = read.made[..., begin:end, :]
-    step = OneEach(first.made, buffer, torch.tensor(lengths, device=model.device))
+    step = Decode(first.made, buffer, torch.tensor(lengths, device=model.device))
     return logits.transpose(0, 1), run(step, [[r[-1]] for r in rows], [[n + m] for m in lengths], 1)
 
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .attention import OneEach, Packed, apart_because, current, kv_shape, use_shared_attention
+from .attention import Decode, Prefill, apart_because, current, kv_shape, use_shared_attention
 from .fallback import generate
 from ..models.targets import load_adapter
 from .sampling import Row
@@ -119,7 +119,7 @@ class Generator:
             ids += p[begin:]
             positions += range(begin, len(p))
         device = self.model.device
-        step = Packed(prefix, spans, self.buffer(None, len(ids)))
+        step = Prefill(prefix, spans, self.buffer(None, len(ids)))
         ends = torch.tensor([end - 1 for _, end, _ in spans], device=device)
         logits = self._pass(step, torch.tensor([ids], device=device), torch.tensor([positions], device=device), ends)[0]
         own = [step.made[..., begin:end, :] for begin, end, _ in spans]
@@ -245,6 +245,6 @@ class Batch:
         self._make_room()
         lengths = torch.tensor(self.lengths, device=self.buffer.device)
         ids = torch.tensor(self.tokens, device=lengths.device)[:, None]
-        step = OneEach(self.kv, self.buffer, lengths)
+        step = Decode(self.kv, self.buffer, lengths)
         self.logits = self.generator._pass(step, ids, (lengths + len(self.prefix))[:, None], 1)[:, -1]
         self.lengths = [n + 1 for n in self.lengths]

@@ -18,10 +18,10 @@ from dspy.lm15 import InvalidRequestError, Request, Response, StreamStartEvent
 from ..models.student_adapter import TEACHERS, load_adapter
 from ..models.targets import check_folder, resolve_target
 from .predict import StudentPredict, keep_format
-from .requests import Teller, end_event, to_messages, to_response, to_row
+from .requests import TextStream, end_event, to_messages, to_response, to_row
 from ..run.folder import home
 from ..run.files import read_json
-from .scheduler import DTYPES, Job
+from .scheduler import DTYPES, Pending
 from ..models.tokens import Codec, load_codec
 from .worker import Worker
 
@@ -98,7 +98,7 @@ class StudentEngine:
                 self._codec = load_codec(self.path, moment=self.moment)
         return self._codec
 
-    def submit(self, request: Request, tick=None) -> Job:
+    def submit(self, request: Request, tick=None) -> Pending:
         "Queue one request. The job's future gives its row; cancel it and the row leaves its batch."
         messages = to_messages(request)
         templates = self.meta.get("templates", {}) if self.templates else {}
@@ -107,7 +107,7 @@ class StudentEngine:
         except ValueError as e:
             raise InvalidRequestError(str(e)) from e
         row = to_row(request, prompt, self.codec, self.meta.get("max_tokens", 1024), templates)
-        job = Job(row, (self.path if self.target.base else None, str(messages[:-1])), tick)
+        job = Pending(row, (self.path if self.target.base else None, str(messages[:-1])), tick)
         self._worker.submit(job, id(self))
         return job
 
@@ -123,7 +123,7 @@ class StudentEngine:
         "The answer as a stream of events, as its tokens come. Whoever stops listening gives the rest up."
         ticks: queue.SimpleQueue = queue.SimpleQueue()
         job = self.submit(request, lambda: ticks.put(None))
-        teller = Teller(job.row, self.codec)
+        teller = TextStream(job.row, self.codec)
         try:
             yield StreamStartEvent(model=request.model)
             while not job.future.done():
@@ -167,7 +167,7 @@ class AsyncStudentEngine:
         job = await self._submit(request)
         return to_response(request, await asyncio.wrap_future(job.future), self.engine.codec)
 
-    async def _submit(self, request: Request, tick=None) -> Job:
+    async def _submit(self, request: Request, tick=None) -> Pending:
         "Tokenise and queue in a thread; one who is cancelled meanwhile gives the answer up."
         task = asyncio.ensure_future(asyncio.to_thread(self.engine.submit, request, tick))
         try:
@@ -180,7 +180,7 @@ class AsyncStudentEngine:
         "The answer as a stream of events, as its tokens come."
         loop, ticks = asyncio.get_running_loop(), asyncio.Event()
         job = await self._submit(request, lambda: loop.call_soon_threadsafe(ticks.set))
-        teller = Teller(job.row, self.engine.codec)
+        teller = TextStream(job.row, self.engine.codec)
         try:
             yield StreamStartEvent(model=request.model)
             while not job.future.done():

@@ -24,7 +24,7 @@ from .sampling import Numbers, Row, find_template
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['to_messages', 'to_row', 'to_response', 'Teller', 'end_event']
+__all__ = ['to_messages', 'to_row', 'to_response', 'TextStream', 'end_event']
 
 # %% ../../nbs/engine/07_requests.ipynb #11c9a7d4
 def to_messages(request: Request) -> list[dict]:
@@ -113,7 +113,7 @@ def _logprobs(row: Row, codec: Codec) -> tuple[TokenLogprob, ...] | None:
     return tuple(TokenLogprob(spelled(i), p, token_id=i, top=tuple(TopLogprob(spelled(j), q, token_id=j) for j, q in best)) for i, p, best in kept)
 
 # %% ../../nbs/engine/07_requests.ipynb #7c75431d
-class Teller:
+class TextStream:
     "The text of a growing answer, in pieces."
 
     def __init__(self, row: Row, codec: Codec):

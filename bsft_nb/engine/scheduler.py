@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from .attention import kv_shape
 from .decode import Batch, Generator
 from .fallback import generate
-from ..models.devices import give_back_threads, has_bf16, pick_device
+from ..models.devices import release_omp_threads, has_bf16, pick_device
 from ..models.targets import load_weights
 from .sampling import Row
 from ..models.tokens import load_codec
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['DTYPES', 'Job', 'load_for_inference', 'room_for', 'Serving']
+__all__ = ['DTYPES', 'Pending', 'load_for_inference', 'room_for', 'Scheduler']
 
 # %% ../../nbs/engine/05_scheduler.ipynb #9f1fb6bc
 @dataclass
-class Job:
+class Pending:
     "A row on its way through the queue. Cancel `future` and the row leaves its batch at the next token."
     row: Row
     group: tuple[Path | None, str]  # LoRA adapter, and what names the beginning
@@ -85,18 +85,18 @@ def room_for(model: PreTrainedModel) -> int:
     return max(1024, free // 4 // (2 * layers * heads * size * model.dtype.itemsize))
 
 # %% ../../nbs/engine/05_scheduler.ipynb #f815994d
-class Serving(threading.Thread):
+class Scheduler(threading.Thread):
     "Loads the model, answers jobs, ends when told to."
 
     def __init__(self, path: Path, dtype: str | None, most_rows: int, name: str):
         super().__init__(name=name, daemon=True)
         self.path, self.dtype, self.most_rows, self.at_once = path, dtype, most_rows, most_rows
-        self.inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None: end when all is answered
+        self.inbox: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()  # None: end when all is answered
         self.abandon = False  # end now
         self.busy = threading.Lock()  # held while the model works
-        self._waiting: OrderedDict[tuple, deque[Job]] = OrderedDict()
+        self._waiting: OrderedDict[tuple, deque[Pending]] = OrderedDict()
         self._running: list[Batch] = []
-        self._jobs: dict[int, Job] = {}  # id of a running row → its job
+        self._jobs: dict[int, Pending] = {}  # id of a running row → its job
         self._took, self._held, self._crowd, self._closing = 0.0, 0, most_rows, False  # `_crowd`: jobs that were here the last time
 
     def run(self):
@@ -140,11 +140,11 @@ class Serving(threading.Thread):
         self._crowd = here + fresh
         return fresh
 
-    def _next(self) -> Job | None:
+    def _next(self) -> Pending | None:
         "Wait for what comes, however long."
         with contextlib.suppress(queue.Empty):
             return self.inbox.get(timeout=0.1)
-        give_back_threads()  # others compute meanwhile
+        release_omp_threads()  # others compute meanwhile
         return self.inbox.get()
 
     def _outside(self) -> int:
@@ -174,11 +174,11 @@ class Serving(threading.Thread):
             if some:
                 self._start(generator, batch, some, group)
 
-    def _needs(self, jobs: list[Job]) -> int:
+    def _needs(self, jobs: list[Pending]) -> int:
         "Tokens of buffer, at first."
         return len(jobs) * max(len(j.row.prompt) + min(j.row.max_tokens, 64) for j in jobs)
 
-    def _start(self, generator: Generator, batch: Batch | None, jobs: list[Job], group: tuple):
+    def _start(self, generator: Generator, batch: Batch | None, jobs: list[Pending], group: tuple):
         rows = [j.row for j in jobs]
         self._jobs.update({id(j.row): j for j in jobs})
         try:

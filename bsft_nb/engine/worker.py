@@ -12,8 +12,8 @@ import weakref
 from concurrent.futures import Future
 from pathlib import Path
 
-from ..models.devices import give_back_memory
-from .scheduler import Job, Serving
+from ..models.devices import release_memory
+from .scheduler import Pending, Scheduler
 
 # %% auto #0
 __all__ = ['Worker']
@@ -49,7 +49,7 @@ class Worker:
                 worker = cls._workers[key] = cls(path, dtype)
             return worker
 
-    def submit(self, job: Job, user: int = 0) -> Future:
+    def submit(self, job: Pending, user: int = 0) -> Future:
         "Queue a job; waits while the queue is full. `user` says who will `close`."
         self._places.acquire()
         places = self._places
@@ -57,7 +57,7 @@ class Worker:
         with self._lock:
             self._users.add(user)
             if self._thread is None or not self._thread.is_alive():
-                self._thread = Serving(self.path, self.dtype, self.most_rows, f"bsft-worker-{self.path.name}")
+                self._thread = Scheduler(self.path, self.dtype, self.most_rows, f"bsft-worker-{self.path.name}")
                 self._thread.start()
                 weakref.finalize(self, self._thread.inbox.put, None).atexit = False
             self._thread.inbox.put(job)
@@ -73,12 +73,12 @@ class Worker:
                 thread.inbox.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-            give_back_memory()
+            release_memory()
 
 
-def _threads() -> list[Serving]:
+def _threads() -> list[Scheduler]:
     "All that run, also those whose worker is gone."
-    return [t for t in threading.enumerate() if isinstance(t, Serving)]
+    return [t for t in threading.enumerate() if isinstance(t, Scheduler)]
 
 
 def _at_exit():
@@ -89,7 +89,7 @@ def _at_exit():
         thread.join(10)
 
 
-_held: list[Serving] = []
+_held: list[Scheduler] = []
 
 
 def _before_fork():

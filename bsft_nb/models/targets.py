@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .convert import converted, model_cache, quiet  # noqa: F401  (callers look for the last two here)
-from .devices import give_back_memory, give_back_threads, has_bf16, pick_device  # noqa: F401  (here, too)
+from .devices import release_memory, release_omp_threads, has_bf16, pick_device  # noqa: F401  (here, too)
 from ..run.doors import refused_config, refused_lora
 from .weights import INDEX, TargetError, check_config, check_weights, is_whole, weight_files, weights_fingerprint
 

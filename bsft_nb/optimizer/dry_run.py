@@ -23,7 +23,7 @@ from ..training.packing import collate, completion_loss
 from ..models.synthetic import UNKNOWN, made_up
 from ..models.targets import Target
 from ..models.weights import TargetError
-from ..models.devices import give_back_memory, give_back_threads, pick_device
+from ..models.devices import release_memory, release_omp_threads, pick_device
 from ..data.pairs import DataError, Pair, PairBuilder, check_parity
 from ..data.parity import asked_by
 from ..run.folder import fingerprint
@@ -112,8 +112,8 @@ def dry_run(student: dspy.Module, builder: PairBuilder, target: Target, config: 
             if not _try_model(target, config, builder.codec, rows[:2], True):
                 _try_model(target, config, builder.codec, rows[:2], False)
     finally:
-        give_back_memory()
-        give_back_threads()  # others compute
+        release_memory()
+        release_omp_threads()  # others compute
     _passed.add(key)
 
 

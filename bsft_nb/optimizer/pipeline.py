@@ -40,7 +40,7 @@ from ..data.funnel import OUTSIDE
 from ..training.jobs import Job, TrainConfig
 from ..training.launch import launch
 from ..models.targets import Target
-from ..models.devices import give_back_threads
+from ..models.devices import release_omp_threads
 from ..data.pair_reader import read_pairs
 from ..data.pairs import DataError, Pair, PairBuilder, check_parity
 from ..data.parity import asked_by, asks_others
@@ -307,7 +307,7 @@ def _beside(c: Compilation, traces: Traces | list[Trace], built: Built) -> Itera
 def bootstrap(c: Compilation) -> Traces:
     "Run the teachers; every attempt is in the ledger, and those of this run in its `traces.jsonl`."
     log = c.folder.log
-    give_back_threads()  # this one waits
+    release_omp_threads()  # this one waits
     log.emit("bootstrap", examples=len(c.trainset), teachers=len(c.teachers))
 
     def tell(t: Trace, again: bool):

@@ -145,7 +145,7 @@ class Preflight:
             "target": f"{self.target}, {self.architecture}, {_count(self.parameters)} parameters",
             "memory": f"{self.memory_needed / 2**30:.1f} GiB and activations, of {self.memory_free / 2**30:.1f} GiB free",
             "training": f"at most {self.train_rows:,} rows on {self.device} in {self.precision}, about {_span(self.train_seconds)}",
-            **({"mind": "; ".join(self.warnings)} if self.warnings else {}),
+            **({"warnings": "; ".join(self.warnings)} if self.warnings else {}),
         }
 
     def __str__(self) -> str:

@@ -24,7 +24,7 @@ from ..results.table import write_table
 from ..results.table_file import compare_rows
 from ..engine.lm import StudentEngine, student_lm
 from ..engine.predict import keep_format
-from ..models.devices import give_back_threads
+from ..models.devices import release_omp_threads
 from ..teacher.replay import remembered
 from ..run.folder import RunFolder
 
@@ -82,7 +82,7 @@ class Scoring:
     def ask(self, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
         "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers."
         program = watch(with_students(self.program, folders, self.folder.id, self.adapter, self.teachers_format, moment=self.moment, cache=False, max_tokens=self.max_tokens))
-        give_back_threads()  # this one has trained, the models answer in others
+        release_omp_threads()  # this one has trained, the models answer in others
         try:
             with _no_advice():
                 answers = evaluate(program, self.examples, self.metric, num_threads=self.num_threads, stop=self.folder.stop_signal)

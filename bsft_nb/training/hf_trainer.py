@@ -26,7 +26,7 @@ from ..models.devices import pick_device
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['arguments', 'out_of_memory', 'pieces', 'Loop', 'Watch']
+__all__ = ['arguments', 'out_of_memory', 'pieces', 'Loop', 'ProgressCallback']
 
 # %% ../../nbs/training/04_hf_trainer.ipynb #7d22b166
 def arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
@@ -90,7 +90,7 @@ class Loop(Trainer):
         self.right = not self.shared and pads_right(model)
         super().__init__(module, arguments(job.config, job.checkpoints), data_collator=_together, train_dataset=rows)
         self.remove_callback(PrinterCallback)  # events are the only output
-        self.add_callback(Watch(self))
+        self.add_callback(ProgressCallback(self))
         if job.config.shared_prefix and not self.shared and not codec.encoder_decoder:
             events.emit("warn", note=f"{job.model}: prompts are run whole, their shared beginning with each: {module.plain_because}")
 
@@ -207,7 +207,7 @@ def _together(rows: list[Pair]) -> dict:
     return {"pairs": rows, "labels": torch.tensor([i for p in rows for i in p.completion_ids])}
 
 # %% ../../nbs/training/04_hf_trainer.ipynb #9bd54ed2
-class Watch(TrainerCallback):
+class ProgressCallback(TrainerCallback):
     "Tells `loop` when to save and when to stop, and the log how it goes."
 
     def __init__(self, loop: Loop):

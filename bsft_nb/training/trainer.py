@@ -18,7 +18,7 @@ from ..run.events import EventLog, Stopped, StopSignal
 from ..models.frozen import freeze
 from .jobs import Job, TrainConfig, add_lora  # noqa: F401  (callers look for it here)
 from ..models.targets import check_adapter, check_folder, load_weights, plain_generation
-from ..models.devices import give_back_threads
+from ..models.devices import release_omp_threads
 from ..models.convert import quiet
 from ..run.files import read_json, write_json
 from ..models.tokens import Codec, load_codec
@@ -132,7 +132,7 @@ def train(
             raise
         raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {job.model}, outside of what fewer rows could help ({str(e):.200}). Choose a smaller target, or peft=True. {loop.kept()}") from e
     finally:
-        give_back_threads()
+        release_omp_threads()
     state = loop.state
     if stop.requested and state.global_step < state.max_steps:
         raise Stopped(f"stopped on request after step {state.global_step} of {state.max_steps} of {job.model}. {loop.kept()}{_best_so_far(job)}")

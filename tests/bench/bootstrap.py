@@ -118,7 +118,7 @@ def kills(port: int, n: int, folder: Path, log: Path, times: int) -> dict:
 
 
 def growth(n: int, folder: Path) -> dict:
-    from conftest import teacher_lm
+    from bsft_nb.lessons import teacher_lm
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     lm, trainset = teacher_lm(lambda text: {"answer": "0123456789abcdef"}), examples(n)

@@ -227,10 +227,10 @@ def loss_difference(folder: Path, ends: bool) -> float:
 def compiled(folder: Path) -> tuple[bool, bool]:
     "Does a compile end with a program that answers? Do the loaded program, and transformers alone, answer as it does?"
     import dspy
-    from conftest import teacher_lm
     from transformers import AutoTokenizer
 
     import bsft_nb
+    from bsft_nb.lessons import teacher_lm
 
     lm = teacher_lm(lambda text: {"answer": "yes"})
     trainset = [dspy.Example(question=f"q{i}", answer="yes").with_inputs("question") for i in range(8)]

@@ -28,7 +28,7 @@ from bsft_nb.engine.lm import StudentEngine, student_lm
 from bsft_nb.engine.predict import keep_format
 from bsft_nb.engine.sampling import learn_templates
 from bsft_nb.models.convert import model_cache
-from bsft_nb.models.devices import give_back_threads
+from bsft_nb.models.devices import release_omp_threads
 from bsft_nb.models.student_adapter import StudentAdapter, adapter_state
 from bsft_nb.models.targets import load_weights, resolve_target
 from bsft_nb.models.tokens import load_codec
@@ -95,7 +95,7 @@ def through_evaluate(folder, examples, dtype="float32", threads=16, **kwargs):
     lm, rows = student_lm(folder, cache=False, dtype=dtype, **kwargs), []
     program = keep_format(Triage())
     program.set_lm(lm)
-    give_back_threads()  # `generate` ran in this thread
+    release_omp_threads()  # `generate` ran in this thread
     program(ticket="Where is my parcel?")  # weights are loaded, the shared beginning is read
     submit = lm.engine.submit
 
@@ -168,7 +168,7 @@ def alone(folder, plain, prompts):
     lm, ours, theirs = student_lm(folder, cache=False, dtype="float32"), [], []
     from dspy.lm15 import Config, Message, Request
 
-    give_back_threads()
+    release_omp_threads()
     for messages, _ in prompts:
         system = next((m["content"] for m in messages if m["role"] == "system"), None)
         request = Request(model=lm.model, system=system, messages=tuple(Message.user(m["content"]) for m in messages if m["role"] == "user"), config=Config(max_tokens=MAX_TOKENS))
@@ -180,7 +180,7 @@ def alone(folder, plain, prompts):
         began = time.perf_counter()
         plain([prompt])
         theirs.append(time.perf_counter() - began)
-    give_back_threads()
+    release_omp_threads()
     return {"engine, alone": statistics.median(ours), "generate, alone": statistics.median(theirs)}
 
 

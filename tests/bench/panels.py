@@ -111,9 +111,9 @@ class SometimesShown:
 
 def overhead(pairs: int, window: float, folder: Path) -> dict:
     import dspy
-    from conftest import save_llama, teacher_lm
 
     from bsft_nb import BootstrapFinetune
+    from bsft_nb.lessons import save_llama, teacher_lm
 
     examples = [dspy.Example(word=f"word {i}").with_inputs("word") for i in range(3000)]
     tp = BootstrapFinetune(teacher_settings=dict(lm=teacher_lm(lambda text: {"kind": "noun"})))

@@ -12,7 +12,7 @@ import time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bsft_nb.models.devices import give_back_threads
+from bsft_nb.models.devices import release_omp_threads
 
 WAITING, ROUNDS = 3, 6
 
@@ -24,10 +24,10 @@ def beside(give_back, passes):
     def compute_and_wait():
         torch.ones(500, 500) @ torch.ones(500, 500)
         if give_back:
-            give_back_threads()
+            release_omp_threads()
         ready.release()
         done.wait()
-        give_back_threads()
+        release_omp_threads()
 
     others = [threading.Thread(target=compute_and_wait) for _ in range(WAITING)]
     for t in others:

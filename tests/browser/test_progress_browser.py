@@ -6,7 +6,7 @@ from pathlib import Path
 
 SETUP = """import warnings, pathlib, dspy
 warnings.simplefilter("ignore")
-from conftest import save_llama, teacher_lm
+from bsft_nb.lessons import save_llama, teacher_lm
 from bsft_nb import BootstrapFinetune
 from bsft_nb.models.convert import quiet
 tiny = pathlib.Path("tiny-llama").absolute()

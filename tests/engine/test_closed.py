@@ -5,12 +5,12 @@ from typing import Literal, Optional
 import dspy
 import pytest
 import torch
-from conftest import CHAT, save_llama
 from dspy.lm15 import Config, Message, Request
 
 from bsft_nb.engine.lm import student_lm
 from bsft_nb.engine.predict import keep_format
 from bsft_nb.engine.requests import to_row
+from bsft_nb.lessons import CHAT, save_llama
 from bsft_nb.models.student_adapter import StudentAdapter, adapter_state, fitting
 from bsft_nb.models.tokens import load_codec
 

@@ -20,7 +20,7 @@ from bsft_nb import StudentAdapter, local_lm
 from bsft_nb.engine.decode import Batch, Generator
 from bsft_nb.engine.lm import StudentEngine, student_lm
 from bsft_nb.engine.sampling import Row
-from bsft_nb.engine.scheduler import Job
+from bsft_nb.engine.scheduler import Pending
 from bsft_nb.engine.worker import Worker
 from bsft_nb.models.targets import check_folder, load_weights
 from bsft_nb.models.weights import TargetError
@@ -96,7 +96,7 @@ def test_many_first_callers_load_the_tokenizer_once(llama, monkeypatch):
 
 def test_an_idle_worker_gives_its_helper_threads_back(llama, monkeypatch):
     given = threading.Event()
-    monkeypatch.setattr("bsft_nb.engine.scheduler.give_back_threads", given.set)
+    monkeypatch.setattr("bsft_nb.engine.scheduler.release_omp_threads", given.set)
     engine = StudentEngine.at(llama)
     engine.complete(ask("one", max_tokens=2))
     assert given.wait(10)
@@ -108,19 +108,19 @@ def test_an_idle_worker_gives_its_helper_threads_back(llama, monkeypatch):
 def test_helper_threads_are_given_back_and_a_fork_does_not_wait_for_them():
     code = """
 import os, torch
-from bsft_nb.models.devices import give_back_threads
+from bsft_nb.models.devices import release_omp_threads
 def threads(): return len(os.listdir("/proc/self/task"))
 def compute(): return torch.rand(1000, 1000) @ torch.rand(1000, 1000)
-give_back_threads()
+release_omp_threads()
 before = threads()
 compute()
 between = threads()
-give_back_threads()
+release_omp_threads()
 after = threads()
 compute()
 pid = os.fork()
 if pid == 0:
-    give_back_threads()
+    release_omp_threads()
     os._exit(0)
 print(before, between, after, os.waitpid(pid, 0)[1])
 """
@@ -317,7 +317,7 @@ def test_a_model_that_does_not_load_is_everybodys_error_not_a_hang(llama, monkey
 
 def test_a_full_queue_makes_callers_wait(llama):
     worker = Worker(llama, waiting=2)
-    jobs = [Job(Row([1, 2, 3 + i], 200), (None, "g")) for i in range(3)]
+    jobs = [Pending(Row([1, 2, 3 + i], 200), (None, "g")) for i in range(3)]
     sent = []
     thread = threading.Thread(target=lambda: [sent.append(worker.submit(j)) for j in jobs])
     thread.start()
@@ -356,10 +356,10 @@ def test_what_answers_for_a_worker_that_is_gone_is_waited_for_at_exit(llama):
     import bsft_nb.engine.worker
 
     worker = Worker(llama)
-    worker.submit(Job(Row([1, 2, 3], 2), (None, "g"))).result(60)
+    worker.submit(Pending(Row([1, 2, 3], 2), (None, "g"))).result(60)
     thread, alive = worker._thread, weakref.ref(worker)
     with thread.busy:
-        last = worker.submit(Job(Row([1, 2, 4], 2), (None, "g")))
+        last = worker.submit(Pending(Row([1, 2, 4], 2), (None, "g")))
         del worker
         gc.collect()
         assert alive() is None and thread in bsft_nb.engine.worker._threads()

@@ -11,7 +11,6 @@ from enum import Enum
 import cloudpickle
 import dspy
 import pytest
-from conftest import save_llama, teacher_lm
 from dspy.lm15 import Message, Response, Usage
 
 import bsft_nb
@@ -25,6 +24,7 @@ from bsft_nb.engine.predict import (
     teachers_format,
 )
 from bsft_nb.engine.requests import to_messages
+from bsft_nb.lessons import save_llama, teacher_lm
 from bsft_nb.models.student_adapter import StudentAdapter, adapter_state
 
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import save_llama
 
+from bsft_nb.lessons import save_llama
 from bsft_nb.models.convert import converted, model_cache, remove_leftovers
 from bsft_nb.models.targets import check_folder, is_here
 from bsft_nb.models.tokens import Codec, check_token_ids, load_codec

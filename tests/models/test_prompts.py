@@ -7,7 +7,6 @@ from datetime import datetime
 
 import dspy
 import pytest
-from conftest import CHAT, save_llama, save_t5, teacher_lm
 from pydantic import BaseModel
 from transformers import AutoTokenizer, BloomConfig, LlamaConfig
 
@@ -16,6 +15,7 @@ from bsft_nb import BootstrapFinetune, load
 from bsft_nb.data.builder import check_lengths
 from bsft_nb.data.pairs import DataError, PairBuilder
 from bsft_nb.engine.lm import StudentEngine
+from bsft_nb.lessons import CHAT, save_llama, save_t5, teacher_lm
 from bsft_nb.models.budget import ChatError
 from bsft_nb.models.sandbox import BoundedTemplate
 from bsft_nb.models.student_adapter import StudentAdapter, roundtrip

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Optional
 import dspy
 import pydantic
 import pytest
-from conftest import teacher_lm
 from dspy.lm15 import Message, Response, Usage
 
 from bsft_nb import BootstrapFinetune
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.models.signatures import TAKEN, bad_names, lossy, unreadable
 from bsft_nb.models.student_adapter import (
     StudentAdapter,

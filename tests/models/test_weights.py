@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_llama, save_t5
 from safetensors.torch import load_file, save_file
 from transformers import (
     GPT2Config,
@@ -19,6 +18,7 @@ from transformers import (
 )
 
 from bsft_nb.engine.decode import Generator
+from bsft_nb.lessons import save_llama, save_t5
 from bsft_nb.models.targets import (
     check_adapter,
     check_folder,

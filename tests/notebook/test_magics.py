@@ -1,10 +1,10 @@
 """The magics through a real shell: results, mistakes, completion, help, loading and unloading."""
 import pytest
-from conftest import teacher_lm
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from test_widgets import compared  # noqa: F401  (a fixture)
 
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.notebook.compare_panel import ComparePanel
 from bsft_nb.notebook.compile_panel import CompilePanel
 from bsft_nb.notebook.data_panel import DataPanel

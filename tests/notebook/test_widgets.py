@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import dspy
 import pytest
-from conftest import teacher_lm
 from hostile import HOSTILE, faults
 from traitlets import TraitError
 
 from bsft_nb.data.funnel import funnel_html
 from bsft_nb.data.pairs import Pair
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.notebook.compare_panel import (
     ComparePanel,
     detail_html,

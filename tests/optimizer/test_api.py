@@ -3,10 +3,10 @@ import inspect
 import shutil
 
 import dspy
-from conftest import save_t5, teacher_lm
 
 import bsft_nb
 from bsft_nb import BootstrapFinetune
+from bsft_nb.lessons import save_t5, teacher_lm
 
 EMPTY = inspect.Parameter.empty
 

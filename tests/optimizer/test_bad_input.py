@@ -7,10 +7,10 @@ from typing import Literal
 
 import dspy
 import pytest
-from conftest import save_llama, teacher_lm
 
 from bsft_nb import BootstrapFinetune, StudentAdapter
 from bsft_nb.data.pairs import DataError
+from bsft_nb.lessons import save_llama, teacher_lm
 from bsft_nb.models.weights import TargetError
 from bsft_nb.run.files import read_json
 

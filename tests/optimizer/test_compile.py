@@ -8,12 +8,12 @@ from pathlib import Path
 
 import dspy
 import pytest
-from conftest import CHAT, save_llama, save_t5, teacher_lm
 from sorting import KINDS, Sort, examples, knows, same_kind
 
 import bsft_nb
 from bsft_nb import BootstrapFinetune
 from bsft_nb.data.pairs import DataError
+from bsft_nb.lessons import CHAT, save_llama, save_t5, teacher_lm
 from bsft_nb.run.events import Stopped
 from bsft_nb.run.files import read_lines
 from bsft_nb.run.folder import find_run
@@ -239,7 +239,7 @@ KILLED = """
 import sys, time
 sys.path[:0] = {tests!r}
 import dspy
-from conftest import teacher_lm
+from bsft_nb.lessons import teacher_lm
 from sorting import Sort, examples, knows, same_kind
 from bsft_nb import BootstrapFinetune
 
@@ -276,7 +276,7 @@ def test_killed_while_bootstrapping_repeats_no_completed_call(tiny, tmp_path):
 LEFT = """
 import sys, time; sys.path[:0] = {tests!r}
 import dspy
-from conftest import teacher_lm
+from bsft_nb.lessons import teacher_lm
 from sorting import Sort, examples, knows, same_kind
 from bsft_nb import BootstrapFinetune
 tp = BootstrapFinetune(same_kind, dict(lm=teacher_lm(knows)))

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import dspy
 import pydantic
 import pytest
-from conftest import CHAT, save_llama, teacher_lm
 
 from bsft_nb import BootstrapFinetune
 from bsft_nb.data.pairs import DataError, PairBuilder
+from bsft_nb.lessons import CHAT, save_llama, teacher_lm
 from bsft_nb.models.student_adapter import StudentAdapter
 from bsft_nb.models.synthetic import UNKNOWN, made_up
 from bsft_nb.models.targets import check_folder

@@ -4,11 +4,11 @@ from collections import Counter
 import dspy
 import pydantic
 import pytest
-from conftest import teacher_lm
 
 import bsft_nb
 from bsft_nb import BootstrapFinetune
 from bsft_nb.data.parity import asks_others
+from bsft_nb.lessons import teacher_lm
 
 QUICK = dict(bsize=8, lr=1e-3, display=False, launch="inline")
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import dspy
 import pytest
-from conftest import teacher_lm
 from sorting import Sort, examples, knows, same_kind
 
 import bsft_nb
 from bsft_nb import BootstrapFinetune
 from bsft_nb.data.exchange import export_pairs
 from bsft_nb.data.pairs import DataError
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.notebook.data_panel import DataPanel
 
 QUICK = dict(bsize=8, lr=1e-3, display=False)

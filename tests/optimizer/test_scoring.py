@@ -4,11 +4,11 @@ import json
 
 import dspy
 import pytest
-from conftest import teacher_lm
 from dspy.lm15 import Message, Response, ServerError, Usage
 
 from bsft_nb import BootstrapFinetune, StudentAdapter
 from bsft_nb.engine.lm import StudentEngine
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.optimizer.scoring import Scoring
 from bsft_nb.run.folder import RunFolder
 

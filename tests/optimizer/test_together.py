@@ -13,9 +13,9 @@ from pathlib import Path
 
 import dspy
 import pytest
-from conftest import teacher_lm
 
 from bsft_nb import BootstrapFinetune, cli
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.optimizer.loading import attach
 from bsft_nb.optimizer.run import Run
 from bsft_nb.results.table_file import load_index, write_rows
@@ -235,7 +235,7 @@ def test_four_threads_that_compile_the_same_pay_and_train_once(llama):
 TWICE = """
 import sys; sys.path[:0] = {tests!r}
 import dspy
-from conftest import teacher_lm
+from bsft_nb.lessons import teacher_lm
 from test_together import ROWS, SETTINGS, program, slowly
 from bsft_nb import BootstrapFinetune
 lm = teacher_lm(slowly)
@@ -537,7 +537,7 @@ def test_cancelled_when_all_is_done_it_is_finished(llama):
 
 RESTARTED = """
 import sys, time; sys.path[:0] = {tests!r}
-from conftest import teacher_lm
+from bsft_nb.lessons import teacher_lm
 from test_together import ROWS, SETTINGS, program, shout
 from bsft_nb import BootstrapFinetune
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import time
 import dspy
 import numpy as np
 import pytest
-from conftest import teacher_lm
 from hostile import HOSTILE, faults
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.results.diff import diff_html, diff_text, token_diff
 from bsft_nb.results.escape import attribute, clean, safe
 from bsft_nb.results.evaluate import Answer, evaluate

@@ -13,10 +13,10 @@ import dspy
 import numpy as np
 import pydantic
 import pytest
-from conftest import teacher_lm
 from dspy.dsp.utils.utils import dotdict
 from dspy.lm15 import Message, Request
 
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.run.events import Stopped, StopSignal
 from bsft_nb.run.files import append_line, iter_lines
 from bsft_nb.teacher.bootstrap import TraceBootstrapper, count_traces, read_score

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import dspy
 import pytest
-from conftest import teacher_lm
 
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.teacher.keys import code_key, program_key, teacher_key
 
 SEEN, COUNTS = set(), Counter()

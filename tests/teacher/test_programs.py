@@ -4,10 +4,10 @@ import functools
 
 import dspy
 import pytest
-from conftest import teacher_lm
 
 from bsft_nb import BootstrapFinetune
 from bsft_nb.data.parity import asks_others
+from bsft_nb.lessons import teacher_lm
 from bsft_nb.optimizer.preflight import prompt_tokens
 from bsft_nb.results.evaluate import evaluate, reason_line
 from bsft_nb.teacher.bootstrap import TraceBootstrapper, check_metric

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import dspy
 import pydantic
 import pytest
-from conftest import Scripted, teacher_lm
 from dspy.lm15 import Message, Response, Usage
 
 from bsft_nb.data.builder import build
 from bsft_nb.data.pairs import DataError, PairBuilder, check_parity
+from bsft_nb.lessons import Scripted, teacher_lm
 from bsft_nb.models.student_adapter import StudentAdapter
 from bsft_nb.models.tokens import load_codec
 from bsft_nb.results.evaluate import evaluate

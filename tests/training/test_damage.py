@@ -6,11 +6,11 @@ from pathlib import Path
 
 import dspy
 import pytest
-from conftest import CHAT, save_llama, teacher_lm
 from training_jobs import a_job, losses, same, stop_at, weights, work
 
 import bsft_nb
 from bsft_nb import BootstrapFinetune
+from bsft_nb.lessons import CHAT, save_llama, teacher_lm
 from bsft_nb.run.events import Stopped
 from bsft_nb.run.files import Damaged, read_json, write_json
 from bsft_nb.run.folder import RunFolder, home

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..compat import attention_of
 from .attention import kv_shape
 from .decode import Batch, Generator
 from .fallback import generate
@@ -76,7 +77,7 @@ def room_for(model: PreTrainedModel) -> int:
     import psutil
     import torch
 
-    if model.config._attn_implementation == "bsft_shared":
+    if attention_of(model) == "bsft_shared":
         layers, heads, size = kv_shape(model)
     else:  # a cache of another kind: about as much
         layers = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None) or 1

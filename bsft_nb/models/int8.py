@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..compat import has_vnni, int_mm
 from .devices import has_bf16, pick_device
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ class Int8Linear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows, scale = self.rounded(x)
-        y = torch._int_mm(rows, self.weight.t()).float().mul_(scale).mul_(self.scale)
+        y = int_mm(rows, self.weight.t()).float().mul_(scale).mul_(self.scale)
         return (y if self.bias is None else y + self.bias).unflatten(0, x.shape[:-1])
 
 # %% ../../nbs/models/09_int8.ipynb #7a280ae7
 def gains_from_int8() -> bool:
     "Do models run here on a processor that multiplies 8-bit whole numbers by itself, and not bfloat16?"
-    device, vnni = pick_device(), getattr(torch.cpu, "_is_vnni_supported", None)
-    return device.type == "cpu" and vnni is not None and vnni() and not has_bf16(device)
+    device = pick_device()
+    return device.type == "cpu" and has_vnni() and not has_bf16(device)
 
 
 def to_int8(

@@ -10,6 +10,8 @@ import inspect
 import weakref
 from typing import TYPE_CHECKING
 
+from ..compat import attention_of, takes_attention
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
@@ -29,7 +31,7 @@ def unshared_because(model: PreTrainedModel) -> str | None:
     missing = {"position_ids", "logits_to_keep"} - set(inspect.signature(model.forward).parameters)
     if missing:
         return f"{kind} takes no {' or '.join(sorted(missing))}"
-    if not model._supports_attention_backend:
+    if not takes_attention(model):
         return f"{kind} has an attention of its own"
     if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
         return f"{kind} caps its attention logits"
@@ -68,7 +70,7 @@ def probing(model: PreTrainedModel, whole: torch.nn.Module):
     "Within it, `model` computes as in inference, and afterwards as before, with the attention that it had. `whole`: what is put into evaluation mode."
     import torch
 
-    before, training = model.config._attn_implementation, whole.training
+    before, training = attention_of(model), whole.training
     try:
         whole.eval()
         with torch.no_grad(), torch.autocast(model.device.type, enabled=False):

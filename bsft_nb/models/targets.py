@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..compat import generation_parameters
 from .convert import converted, model_cache, quiet  # noqa: F401  (callers look for the last two here)
 from .devices import release_memory, release_omp_threads, has_bf16, pick_device  # noqa: F401  (here, too)
 from ..run.doors import refused_config, refused_lora
@@ -222,7 +223,7 @@ def plain_generation(
     if config.is_encoder_decoder:
         keep["decoder_start_token_id"] = decoder_start(config, old)
     model.generation_config = GenerationConfig(**keep)
-    for name in config._get_generation_parameters():  # of a config.json of old, where transformers refuses them
+    for name in generation_parameters(config):  # transformers refuses them there
         delattr(config, name)
     for name in ("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):  # fields that some configurations have of their own
         if getattr(config, name, None) is not None:

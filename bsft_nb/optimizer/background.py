@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from ..compat import before_exit
 from ..run.folder import RunFolder
 
 # %% auto #0
@@ -70,4 +71,4 @@ def _wait_for_all():
 
 
 atexit.register(_wait_for_all)
-getattr(threading, "_register_atexit", lambda call: None)(_ask_all)  # before the pools are joined; without it, `atexit` alone
+before_exit(_ask_all)  # `atexit` comes after the pools are joined

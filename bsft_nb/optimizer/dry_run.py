@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import dspy
 
+from ..compat import attention_of
 from ..teacher.ledger import Call
 from ..teacher.replay import copy_program
 from ..engine.decode import Generator
@@ -129,7 +130,7 @@ def _try_model(target: Target, config: TrainConfig, codec: Codec, rows: list[Pai
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
     shortened = short and shorten(base)
     try:
-        attention = base.config._attn_implementation
+        attention = attention_of(base)
         with trying(target.name, "a training step", "Choose another target, or other settings of training="):
             _learn(model, base, codec, rows, config)
         with trying(target.name, "an answer", "Choose another target"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import dspy
 from dspy.utils.saving import get_dependency_versions
 
+from ..compat import mark_compiled
 from ..run.claims import alone
 from ..run.doors import check_signature_text, clean_program
 from ..engine.lm import StudentEngine, in_dtype
@@ -57,7 +58,7 @@ def load(
             if lm.model not in lms:
                 lms[lm.model] = in_dtype(lm, dtype) if dtype and isinstance(lm.engine, StudentEngine) else lm
             predictor.lm = lms[lm.model]
-    program._compiled = True
+    mark_compiled(program)
     return program
 
 

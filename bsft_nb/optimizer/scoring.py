@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dspy
 
+from ..compat import mark_compiled
 from ..results.evaluate import Answer, evaluate, graded, lm_raised, raised, reason_line
 from ..teacher.ledger import Trace
 from ..teacher.replay import copy_program
@@ -45,7 +46,7 @@ def with_students(
     made = keep_format(copy_program(program), teachers_format or next((lm.engine.teachers_format for lm in lms.values()), None))
     for predictor_name, predictor in made.named_predictors():
         predictor.lm, predictor.demos, predictor.untuned_format = lms[folders[predictor_name]], [], adapter
-    made._compiled = True
+    mark_compiled(made)
     return made
 
 # %% ../../nbs/optimizer/03_scoring.ipynb #73ea7a54

@@ -16,6 +16,7 @@ from typing import Any
 import dspy
 from dspy.lm15 import Request, Response
 
+from ..compat import has_async_engine, request_to_dict, response_from_dict, response_to_dict
 from .calls import watch, witness
 from ..models.student_adapter import validated
 from .ledger import Ledger, Trace
@@ -82,16 +83,12 @@ class _Entries(dict):
 
 def _dump(outputs: Any) -> Any:
     if isinstance(outputs, Response):
-        from dspy._vendor.lm15.serde import response_to_dict  # DSPy's own cache has no other way either
-
-        return {"response": response_to_dict(outputs, include_provider_data=True)}
+        return {"response": response_to_dict(outputs)}
     return json.loads(json.dumps(outputs, default=lambda x: x.model_dump() if hasattr(x, "model_dump") else str(x)))
 
 
 def _revive(outputs: Any) -> Any:
     if isinstance(outputs, dict):
-        from dspy._vendor.lm15.serde import response_from_dict
-
         return response_from_dict(outputs["response"])
     return json.loads(json.dumps(outputs), object_hook=_Entries)
 
@@ -99,8 +96,6 @@ def _revive(outputs: Any) -> Any:
 def call_key(lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: dict) -> str:
     "A hash of what an LM is asked, and with which settings."
     if isinstance(prompt, Request):
-        from dspy._vendor.lm15.serde import request_to_dict
-
         prompt = request_to_dict(prompt)
     settings = {k: v for k, v in {**lm.kwargs, **kwargs}.items() if not k.startswith("api_")}
     return fingerprint([lm.model, lm.model_type, prompt, messages, settings])
@@ -109,7 +104,7 @@ def call_key(lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: dict) -> str:
 def answers_async(lm: dspy.BaseLM) -> bool:
     "Can the LM be awaited? A custom engine may have no async counterpart, a class of the user's no `aforward`."
     if not isinstance(getattr(lm, "engine", "auto"), str):
-        return getattr(lm, "_async_engine_spec", None) is not None
+        return has_async_engine(lm)
     return isinstance(lm, dspy.LM) or type(lm).aforward is not dspy.BaseLM.aforward
 
 

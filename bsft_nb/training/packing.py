@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from ..compat import others_keep_tensors
 from ..data.pairs import Pair
 from ..models.weights import TargetError
 from ..models.targets import decoder_start
@@ -117,7 +118,7 @@ def _joined_again(parts: dict):
     "Autograd keeps the parts of these tensors, not each row's copy of the beginning, and joins them when it needs them. Not where others decide what is kept: gradient checkpointing keeps nothing, and what were put aside here would stay."
     import torch
 
-    if not parts or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+    if not parts or others_keep_tensors():
         return contextlib.nullcontext()
     of = {(t.data_ptr(), t.shape): two for t, two in parts.items()}
     return torch.autograd.graph.saved_tensors_hooks(

@@ -14,10 +14,11 @@ from training_jobs import a_job, losses, same, weights, with_dropout
 from bsft_nb.data.builder import Built, save_pairs
 from bsft_nb.engine.lm import StudentEngine, student_lm
 from bsft_nb.optimizer.loading import attach
+from bsft_nb.optimizer.run import Run
 from bsft_nb.run.claims import Busy, claim
 from bsft_nb.run.events import EventLog, Stopped
 from bsft_nb.run.files import read_json, write_json
-from bsft_nb.run.folder import RunFolder, list_runs
+from bsft_nb.run.folder import RunFolder, find_run, list_runs
 from bsft_nb.run.presence import alive, this_process
 from bsft_nb.training.checkpoints import checkpoints, newest, scores
 from bsft_nb.training.jobs import Job
@@ -198,7 +199,7 @@ launch([Job.load(run, "model")], run, "process", lambda folder, epoch: epoch / 1
     until(lambda: kinds(run, "score"))
     kernel.kill()
     kernel.wait()
-    handle = attach(run.path, finish=lambda folder, program: (collect(folder, lambda path, epoch: epoch / 100), program))
+    handle = Run(find_run(run.path), finish=lambda folder, program: (collect(folder, lambda path, epoch: epoch / 100), program))
     assert handle.status == "running" and alive(run.trainer), "the kernel is gone, the training is not"
     until(lambda: not alive(run.trainer))
     assert handle.result(60, "program") == ({"model": job.student}, "program")

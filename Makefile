@@ -30,7 +30,7 @@ sync: setup  ## fails where exporting, cleaning or the README would change somet
 	$(BIN)/python tests/tools/sync.py
 
 readme: setup  ## README.md from nbs/index.ipynb
-	$(BIN)/jupyter nbconvert --to markdown --TagRemovePreprocessor.enabled=True --output-dir . --output README nbs/index.ipynb
+	$(BIN)/python tests/tools/readme.py .
 
 BENCHES = bootstrap train generate panels
 bench: $(BENCHES:%=bench-%)  ## every benchmark; each ends with one line of JSON

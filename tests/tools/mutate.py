@@ -1,0 +1,120 @@
+"""Deliberate breaks, and who notices: a lesson, or the tests of the room.
+
+For each break, the line is changed in its notebook, the package is exported, and the notebook's own lesson runs; where that still passes, the tests that are named run too. Exit 1 where nobody noticed, or where a break's line is no longer there once.
+
+    python tests/tools/mutate.py [WORD ...]     # only breaks whose package or line has one of the words
+"""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from sync import copy_tree
+
+BIN = Path(sys.executable).parent
+ENV = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+BREAKS = [  # package, part of a line that is there once, what it becomes, tests for what no lesson notices
+    ("lessons", 'raise AssertionError(f"{error.__name__} was not raised")', "pass", ""),
+    ("lessons", "if w not in str(e)]", "if w is None]", ""),
+    ("compat", "return told is None or told(True) is not None", "return False", ""),
+    ("run", "if kind not in KINDS:", "if False:", "run"),  # writers are strict
+    ("run", "if digest(folder / name) != expected:", "if False:", "run"),  # damage is seen
+    ("run", "return os.open(path, flags, 0o600)", "return os.open(path, flags, 0o644)", "run"),
+    ("run", 'inside = not path.is_absolute() and ".." not in path.parts', "inside = not path.is_absolute()", "run optimizer/test_doors.py"),
+    ("run", ' or record.get("class") != ENGINES[key]', "", "optimizer/test_doors.py"),  # foreign classes
+    ("run", 'if re.search(r"//|https?:|\\barn:", lm["model"], re.I):', "if False:", "optimizer/test_doors.py"),  # an address instead of a model
+    ("run", "named = isinstance(node, ast.Name) and node.id not in TYPES", "named = False", "optimizer/test_doors.py"),
+    ("run", "data = whole[0] + whole[1]", 'data = b"".join(whole)', "run"),  # half a line
+    ("run", 'who.get("key") not in (None, key) or ', "", "optimizer/test_together.py"),  # a compile of something else is no result
+    ("models", "control=False) + [self.end_id]", "control=False)", "models"),  # the student learns to stop
+    ("models", "self._encode(t, split_special_tokens=True)", "self._encode(t)", "models"),  # control tokens of user texts stay text
+    ("models", ".mul_(scale).mul_(self.scale)", ".mul_(self.scale)", ""),
+    ("models", "if not takes_attention(model):", "if False:", "training/test_families.py"),
+    ("models", "if tokenizer.eos_token_id is None:", "if False:", "models"),
+    ("models", "if self.left < 0:", "if False:", "models/test_prompts.py"),  # a template without end
+    ("teacher", "[plain(example.inputs().items()), attempt, nth]", "[plain(example.inputs().items()), attempt]", "teacher"),
+    ("teacher", 'return {"model": lm.model, **{k: v', 'return {"model": "", **{k: v', "teacher/test_keys.py"),  # a key that forgets the model
+    ("teacher", "if any(_same(d, example) for d in self.demos):", "if False:", "teacher/test_bootstrap.py"),  # shown the answer
+    ("engine", "self.hidden = (columns > self.lengths[:, None])", "self.hidden = (columns >= self.lengths[:, None])", "engine/test_decode.py"),
+    ("engine", ".triu(known + 1)", ".triu(known)", "engine/test_decode.py"),  # a mask off by one
+    ("engine", "if not torch.isfinite(logits).any() or logits.isnan().any():", "if False:", "engine"),
+    ("engine", "x, y = (a.top - top).exp_(), (b.top - top).exp_()", "x, y = (a.top - top).exp_(), (a.top - top).exp_()", "engine/test_decode.py"),
+    ("data", "if texts[0] == texts[1]:", "if False:", "data"),
+    ("data", "if ids != pair.prompt_ids:", "if False:", "data optimizer/test_compile.py"),  # asked otherwise than trained
+    ("data", "if conflicts not in CONFLICTS:", "if False:", "data"),
+    ("training", 'range(end - len(p.completion_ids), end)', "range(end - len(p.completion_ids) + 1, end + 1)", "training/test_losses.py"),
+    ("training", "_append(made, own, n)", "_append(made, own, 0)", "training/test_losses.py"),  # positions of a row's own part
+    ("training", "_padded([p.completion_ids for p in pairs], -100, left)", "_padded([p.completion_ids for p in pairs], 0, left)", "training/test_losses.py"),
+    ("training", "min(map(len, prompts)) - 1))", "min(map(len, prompts))))", "training/test_losses.py"),
+    ("training", "if free < need:", "if False:", "training/test_trainer.py"),
+    ("results", "return f\"<bdi>{escape(clean(value, limit))}</bdi>\"", "return f\"<bdi>{clean(value, limit)}</bdi>\"", "results notebook"),
+    ("results", "p, scale = wins / n, 1 + z * z / n", "p, scale = wins / n, 1", "results"),
+    ("results", "if difference[1] < 0:", "if difference[0] < 0:", "results"),
+    ("optimizer", "if e._input_keys is None or not len(e.inputs()):", "if False:", "optimizer/test_bad_input.py"),
+    ("optimizer", "if plan.memory_needed > plan.memory_free:", "if False:", "optimizer"),
+    ("optimizer", "if any(t is student for t in teachers):", "if False:", "optimizer/test_bad_input.py"),
+]
+
+
+def sources(notebook: dict) -> list[str]:
+    return ["".join(c["source"]) for c in notebook["cells"]]
+
+
+def place(root: Path, package: str, line: str) -> tuple[Path, int]:
+    "The notebook and the cell that export `line`. Raises `LookupError` unless there is exactly one."
+    found = []
+    for path in sorted([*root.glob(f"nbs/{package}.ipynb"), *root.glob(f"nbs/{package}/*.ipynb")]):
+        cells = sources(json.loads(path.read_text(encoding="utf-8")))
+        found += [(path, i) for i, s in enumerate(cells) if s.startswith("#| export") for _ in range(s.count(line))]
+    if len(found) != 1:
+        raise LookupError(f"{package}: {line!r} is there {len(found)} times, not once")
+    return found[0]
+
+
+def run(command: list[str], root: Path, seconds: float = 600) -> bool:
+    "Does the command succeed in time?"
+    try:
+        return subprocess.run(command, cwd=root, env={**ENV, "PYTHONPATH": str(root)}, capture_output=True, timeout=seconds).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def noticed(root: Path, package: str, line: str, becomes: str, tests: str) -> str:
+    "Who notices that `line` is another: `lesson`, `tests`, or '' for nobody."
+    path, i = place(root, package, line)
+    before = path.read_text(encoding="utf-8")
+    made = json.loads(before)
+    made["cells"][i]["source"] = sources(made)[i].replace(line, becomes).splitlines(True)
+    try:
+        path.write_text(json.dumps(made), encoding="utf-8")
+        if not run([str(BIN / "nbdev_export")], root):
+            return "export"
+        if not run([str(BIN / "nbdev_test"), "--path", str(path), "--n_workers", "0"], root):
+            return "lesson"
+        return "tests" if tests and not run([str(BIN / "python"), "-m", "pytest", "-q", "-x", *(f"tests/{t}" for t in tests.split())], root, 1200) else ""
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+def main(words: list[str]) -> int:
+    chosen = [b for b in BREAKS if not words or any(w in b[0] or w in b[1] for w in words)]
+    missed = 0
+    with tempfile.TemporaryDirectory() as made:
+        copy_tree(root := Path(made) / "bsft_nb")
+        for package, line, becomes, tests in chosen:
+            try:
+                who = noticed(root, package, line, becomes, tests)
+            except LookupError as e:
+                who, line = "", str(e)
+            missed += not who
+            print(f"{who or 'NOBODY':7} {package:10} {line.strip()[:90]!r} -> {becomes.strip()[:60]!r}", flush=True)
+        shutil.rmtree(root)
+    print(f"{len(chosen)} breaks, {len(chosen) - missed} noticed")
+    return bool(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -55,7 +55,7 @@ def to_examples(rows: list[dict]) -> list[dspy.Example]:
     "The examples that rows of a table were made from, with values in JSON form."
     return [dspy.Example(**r["inputs"], **r["labels"]).with_inputs(*r["inputs"]) for r in rows]
 
-# %% ../../nbs/results/02_table_file.ipynb #82005e0e
+# %% ../../nbs/results/02_table_file.ipynb #4447b933
 def is_row(row: Any) -> bool:
     "Is `row` one of a table: inputs, labels, and columns with answers?"
     if not isinstance(row, dict) or not all(isinstance(row.get(k), dict) for k in ("inputs", "labels", "columns")):
@@ -63,7 +63,7 @@ def is_row(row: Any) -> bool:
     answers = [a for c in COLUMNS if (a := row["columns"].get(c)) is not None]
     return all(isinstance(a, dict) and isinstance(a.get("outputs"), dict) and isinstance(a.get("calls", []), list) for a in answers)
 
-# %% ../../nbs/results/02_table_file.ipynb #d5b06dc0
+# %% ../../nbs/results/02_table_file.ipynb #f2a327cc
 def _line(row: dict) -> bytes:
     "A row as a line of JSON; numbers that JSON does not have become null."
     try:
@@ -124,7 +124,7 @@ class _Index:
         for column, values in zip((self.states, self.figures, self.digests), noted):
             column.append(values)
 
-# %% ../../nbs/results/02_table_file.ipynb #4e05c240
+# %% ../../nbs/results/02_table_file.ipynb #44cdd70c
 def _save(
     index: _Index,
     path: Path,  # of the rows
@@ -162,7 +162,7 @@ def write_rows(path: Path, rows: Iterable[dict]):
         stat = os.fstat(f.fileno())
     _save(index, path, stat)
 
-# %% ../../nbs/results/02_table_file.ipynb #46612c8b
+# %% ../../nbs/results/02_table_file.ipynb #085c9243
 def load_index(path: Path) -> dict[str, np.ndarray]:
     "The index of the rows in `path`; made again where it is missing or belongs to other rows."
     stat = path.stat()

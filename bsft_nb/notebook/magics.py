@@ -19,7 +19,8 @@ from .compare_panel import ComparePanel
 from .compile_panel import CompilePanel
 from .data_panel import DataPanel
 from ..run.progress import describe, state_of
-from .progress_panel import follow_progress, panel_html
+from .progress_html import panel_html
+from .progress_panel import follow_progress
 from ..results.report import snapshot_html, write_report
 from ..optimizer.run import Run
 from ..optimizer.loading import attach, load

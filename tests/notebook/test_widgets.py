@@ -24,12 +24,8 @@ from bsft_nb.notebook.compare_panel import (
 )
 from bsft_nb.notebook.compile_panel import CompilePanel
 from bsft_nb.notebook.data_panel import DataPanel, Threshold, pair_html, traces_html
-from bsft_nb.notebook.progress_panel import (
-    ProgressPanel,
-    follow_progress,
-    live_charts,
-    panel_html,
-)
+from bsft_nb.notebook.progress_html import live_charts, panel_html
+from bsft_nb.notebook.progress_panel import ProgressPanel, follow_progress
 from bsft_nb.optimizer.run import Run
 from bsft_nb.optimizer.teleprompter import BootstrapFinetune
 from bsft_nb.results.evaluate import Answer

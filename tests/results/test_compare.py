@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsft_nb.lessons import teacher_lm
-from bsft_nb.results.diff import diff_html, diff_text, token_diff
-from bsft_nb.results.escape import attribute, clean, safe
+
+from bsft_nb.results.escape import (
+    attribute,
+    clean,
+    diff_html,
+    diff_text,
+    safe,
+    token_diff,
+)
 from bsft_nb.results.evaluate import Answer, evaluate
 from bsft_nb.results.table import FILTERS, Table, open_table, wilson, write_table
 from bsft_nb.results.table_file import COLUMNS, compare_rows, to_examples
@@ -161,7 +168,7 @@ def test_numbers_sort_as_numbers(tmp_path):
 def test_columns_are_checked():
     with pytest.raises(ValueError, match="'student'.*columns are teacher, tuned, untuned"):
         list(compare_rows(questions("a"), {"student": [answer("A", 1.0)]}))
-    with pytest.raises(ValueError, match="with 0 answers to 1 examples"):
+    with pytest.raises(ValueError, match="with 0 answers to 1 example:"):
         list(compare_rows(questions("a"), {"tuned": []}))
 
 

@@ -34,32 +34,17 @@ from ..models.tokens import Codec
 from ..training.trainer import load_trainable
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['LAYERS', 'made_up_rows', 'trying', 'shorten', 'dry_run']
+__all__ = ['LAYERS', 'trying', 'made_up_call', 'made_up_rows', 'layers_to_keep', 'shorten', 'try_step', 'try_answer', 'try_model',
+           'any_row', 'dry_run']
 
-# %% ../../nbs/optimizer/01_dry_run.ipynb #31566874
-def made_up_rows(student: dspy.Module, builder: PairBuilder, target: str) -> list[Pair]:
-    "A row for each predictor whose values can be made up. Raises `DataError` and `TargetError`."
-    asks, rows = keep_format(copy_program(student)), []
-    for p in asks.predictors():
-        p.demos = []
-    asked = asked_by(asks, builder.adapter, builder.codec)
-    for name, signature in builder.signatures.items():
-        inputs, outputs = ({k: made_up(f.annotation) for k, f in fields.items()} for fields in (signature.input_fields, signature.output_fields))
-        if not any(v is UNKNOWN for v in (*inputs.values(), *outputs.values())):
-            call = Call(name, plain(inputs), plain(outputs))
-            with trying(target, f"writing a prompt and an answer of predictor {name!r}", "Choose another target, or give adapter="):
-                rows.append(builder.pair(call, "", None))
-            with trying(target, f"calling predictor {name!r} ({signature.signature})", "Look at the names of its fields: DSPy keeps some for itself"):
-                check_parity(builder, [(call, rows[-1])], asked)
-    return rows
-
-
+# %% ../../nbs/optimizer/01_dry_run.ipynb #26aa5ab7
 @contextlib.contextmanager
 def trying(target: str, step: str, way_out: str) -> Iterator[None]:
-    "What fails within becomes a `TargetError` that names target, step, reason and way out; one that names its own stays."
+    "Errors inside become a `TargetError` that names target, step, reason and way out. `TargetError` and `DataError` stay, with the target's name."
     try:
         yield
     except (TargetError, DataError) as e:
@@ -69,19 +54,52 @@ def trying(target: str, step: str, way_out: str) -> Iterator[None]:
     except Exception as e:  # whatever a model, a tokenizer or a template raises
         raise TargetError(f"target {target!r}: a dry run with a made-up example, before the teacher is asked, failed at {step}: {type(e).__name__}: {' '.join(str(e).split()):.300}. {way_out}") from e
 
+# %% ../../nbs/optimizer/01_dry_run.ipynb #31566874
+def made_up_call(name: str, signature: type[dspy.Signature]) -> Call | None:
+    "A call with made-up inputs and outputs; `None` where a type is unknown."
+    inputs, outputs = ({k: made_up(f.annotation) for k, f in fields.items()} for fields in (signature.input_fields, signature.output_fields))
+    known = not any(v is UNKNOWN for v in (*inputs.values(), *outputs.values()))
+    return Call(name, plain(inputs), plain(outputs)) if known else None
+
+
+def made_up_rows(student: dspy.Module, builder: PairBuilder, target: str) -> list[Pair]:
+    "A row for each predictor whose values can be made up. Raises `DataError` and `TargetError`."
+    asks, rows = keep_format(copy_program(student)), []
+    for p in asks.predictors():
+        p.demos = []
+    asked = asked_by(asks, builder.adapter, builder.codec)
+    for name, signature in builder.signatures.items():
+        if call := made_up_call(name, signature):
+            with trying(target, f"writing a prompt and an answer of predictor {name!r}", "Choose another target, or give adapter="):
+                rows.append(builder.pair(call, "", None))
+            with trying(target, f"calling predictor {name!r} ({signature.signature})", "Look at the names of its fields: DSPy keeps some for itself"):
+                check_parity(builder, [(call, rows[-1])], asked)
+    return rows
+
 # %% ../../nbs/optimizer/01_dry_run.ipynb #b4631760
-def shorten(model: PreTrainedModel) -> bool:
-    "Take the upper layers off `model`, in place; one of each make stays, and two at least. Was there anything to take off?"
+LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer", "n_layers")  # how configurations call their number
+
+
+def layers_to_keep(model: PreTrainedModel) -> dict[int, int]:
+    "For each length of a list of layers that can be shortened: how many to keep, two at least and one of each kind."
     from torch.nn import ModuleList
 
-    configs = {id(c): c for m in model.modules() for c in [getattr(m, "config", None)] if hasattr(c, "to_dict")}
-    configs |= {id(c): c for c in (model.config.get_text_config(decoder=d) for d in (True, False))}
     cut = {}
     for part in [p for p in model.modules() if isinstance(p, ModuleList) and len(p) > 2]:
         makes = [tuple(type(m).__name__ for m in layer.modules()) for layer in part]
         keep = max(2, 1 + max(makes.index(make) for make in makes))
         if len(makes[0]) > 3 and keep < len(part):  # a layer has parts; other lists are left alone
             cut[len(part)] = max(keep, cut.get(len(part), 0))
+    return cut
+
+# %% ../../nbs/optimizer/01_dry_run.ipynb #79ba6287
+def shorten(model: PreTrainedModel) -> bool:
+    "Take the upper layers off `model`, in place. Was there anything to take off?"
+    from torch.nn import ModuleList
+
+    configs = {id(c): c for m in model.modules() for c in [getattr(m, "config", None)] if hasattr(c, "to_dict")}
+    configs |= {id(c): c for c in (model.config.get_text_config(decoder=d) for d in (True, False))}
+    cut = layers_to_keep(model)
     for part in [p for p in model.modules() if isinstance(p, ModuleList) and len(p) in cut]:
         del part[cut[len(part)] :]
     for config in configs.values():
@@ -92,59 +110,15 @@ def shorten(model: PreTrainedModel) -> bool:
                 setattr(config, name, cut[value])
     return bool(cut)
 
-
-LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer", "n_layers")  # how configurations call their number
-
-# %% ../../nbs/optimizer/01_dry_run.ipynb #f58ffdfa
-_passed: set[str] = set()
-
-
-def dry_run(student: dspy.Module, builder: PairBuilder, target: Target, config: TrainConfig):
-    "Take made-up examples from the signatures to an answer. Raises `TargetError` and `DataError` that name step, reason and way out."
-    import torch
-
-    signatures = {n: signature_key(s) for n, s in builder.signatures.items()}
-    key = fingerprint([target.name, target.fingerprint, asdict(config), adapter_state(builder.adapter), signatures])
-    if key in _passed:
-        return
-    rows = made_up_rows(student, builder, target.name) or [_any_row(builder.codec)]
-    try:
-        with torch.random.fork_rng(devices=[]):  # adapters begin with random numbers: the user's come as without us
-            if not _try_model(target, config, builder.codec, rows[:2], True):
-                _try_model(target, config, builder.codec, rows[:2], False)
-    finally:
-        release_memory()
-        release_omp_threads()  # others compute
-    _passed.add(key)
-
-
-def _any_row(codec: Codec) -> Pair:
-    "A row without a signature."
-    return Pair("", "", "", "a b", None, codec.prompt([{"role": "user", "content": "a b"}]), codec.completion("a b"))
-
-
-def _try_model(target: Target, config: TrainConfig, codec: Codec, rows: list[Pair], short: bool) -> bool:
-    "Load, learn, answer. False where a model that was shortened could not: that need not be the target's fault."
-    with trying(target.name, "loading its weights", "Mend its folder, or choose a causal or an encoder-decoder language model that transformers loads"):
-        model = load_trainable(Job("", "model", str(target.path), target.fingerprint, (), config), None).to(pick_device())
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    shortened = short and shorten(base)
-    try:
-        attention = attention_of(base)
-        with trying(target.name, "a training step", "Choose another target, or other settings of training="):
-            _learn(model, base, codec, rows, config)
-        with trying(target.name, "an answer", "Choose another target"):
-            base.set_attn_implementation(attention)
-            _answer(base.eval(), codec, rows)
-    except TargetError:
-        if not shortened:
-            raise
-        return False
-    return True
-
 # %% ../../nbs/optimizer/01_dry_run.ipynb #024a6e06
-def _learn(model, base: PreTrainedModel, codec: Codec, rows: list[Pair], config: TrainConfig):
-    "A loss and its gradient, as in training."
+def try_step(
+    model: torch.nn.Module,  # as the trainer loads it, perhaps with LoRA adapters
+    base: PreTrainedModel,  # the target's model in it
+    codec: Codec,
+    rows: list[Pair],
+    config: TrainConfig,
+):
+    "A loss and its gradient, as in training. Raises `ValueError` where the loss is not a finite number."
     import torch
 
     module = completion_loss(model.train())
@@ -156,9 +130,9 @@ def _learn(model, base: PreTrainedModel, codec: Codec, rows: list[Pair], config:
         raise ValueError(f"the loss is {loss.item()}: its weights are damaged")
     base.zero_grad()
 
-
-def _answer(base: PreTrainedModel, codec: Codec, rows: list[Pair]):
-    "Two tokens of an answer to each prompt, as from the engine."
+# %% ../../nbs/optimizer/01_dry_run.ipynb #d9c4b818
+def try_answer(base: PreTrainedModel, codec: Codec, rows: list[Pair]):
+    "Two tokens of an answer to each prompt, as from the engine. Raises what the engine raises."
     import torch
 
     room_for(base)
@@ -169,3 +143,50 @@ def _answer(base: PreTrainedModel, codec: Codec, rows: list[Pair]):
             generator([row], i)
             if row.error:
                 raise row.error
+
+# %% ../../nbs/optimizer/01_dry_run.ipynb #f58ffdfa
+def try_model(target: Target, config: TrainConfig, codec: Codec, rows: list[Pair], short: bool) -> bool:
+    "Load, learn, answer. False where a model that was shortened could not. Raises `TargetError` and `DataError`."
+    with trying(target.name, "loading its weights", "Mend its folder, or choose a causal or an encoder-decoder language model that transformers loads"):
+        model = load_trainable(Job("", "model", str(target.path), target.fingerprint, (), config), None).to(pick_device())
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    shortened = short and shorten(base)
+    try:
+        attention = attention_of(base)
+        with trying(target.name, "a training step", "Choose another target, or other settings of training="):
+            try_step(model, base, codec, rows, config)
+        with trying(target.name, "an answer", "Choose another target"):
+            base.set_attn_implementation(attention)
+            try_answer(base.eval(), codec, rows)
+    except TargetError:
+        if not shortened:
+            raise
+        return False
+    return True
+
+
+def any_row(codec: Codec) -> Pair:
+    "A row that needs no signature, for programs whose values cannot be made up."
+    return Pair("", "", "", "a b", None, codec.prompt([{"role": "user", "content": "a b"}]), codec.completion("a b"))
+
+# %% ../../nbs/optimizer/01_dry_run.ipynb #5a015ad9
+_passed: set[str] = set()  # keys of what has passed in this process
+
+
+def dry_run(student: dspy.Module, builder: PairBuilder, target: Target, config: TrainConfig):
+    "Take made-up examples from the signatures to an answer. Raises `TargetError` and `DataError` that name step, reason and way out."
+    import torch
+
+    signatures = {n: signature_key(s) for n, s in builder.signatures.items()}
+    key = fingerprint([target.name, target.fingerprint, asdict(config), adapter_state(builder.adapter), signatures])
+    if key in _passed:
+        return
+    rows = made_up_rows(student, builder, target.name) or [any_row(builder.codec)]
+    try:
+        with torch.random.fork_rng(devices=[]):  # LoRA adapters begin with random numbers: the user's come as without us
+            if not try_model(target, config, builder.codec, rows[:2], True):
+                try_model(target, config, builder.codec, rows[:2], False)
+    finally:
+        release_memory()
+        release_omp_threads()  # others compute
+    _passed.add(key)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['count_parameters', 'free_memory', 'matmul_speed', 'train_seconds', 'prompt_tokens', 'price', 'Preflight', 'preflight']
+__all__ = ['count_parameters', 'free_memory', 'matmul_speed', 'train_seconds', 'prompt_length', 'prompt_tokens', 'price',
+           'in_millions', 'time_span', 'Preflight', 'student_tokens', 'warnings_of', 'check_memory', 'teacher_figures',
+           'training_figures', 'preflight']
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #707215e3
 def count_parameters(folder: Path) -> int:
@@ -68,7 +70,7 @@ def matmul_speed(
         n += 1
     return 2 * width**3 * n / (time.perf_counter() - began)
 
-
+# %% ../../nbs/optimizer/02_preflight.ipynb #8e0fc471
 def train_seconds(
     parameters: int,
     trainable: int,  # of these, those that backward reaches
@@ -79,22 +81,24 @@ def train_seconds(
     return 2 * (2 * parameters + 4 * trainable) * tokens / speed
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #2f66868a
+def prompt_length(adapter: dspy.Adapter, predictor: dspy.Predict, example: dspy.Example) -> int:
+    "Characters of a prompt; inputs that the program makes count as next to nothing."
+    absent = {k: made_up(f.annotation) for k, f in predictor.signature.input_fields.items()}
+    absent = {k: "" if v is UNKNOWN or isinstance(v, str) else v for k, v in absent.items()}
+    inputs = {k: example.get(k, v) for k, v in absent.items()}
+    try:
+        return sum(len(str(m["content"])) for m in adapter.format(predictor.signature, predictor.demos, inputs))
+    except Exception:  # a type that nothing can be made up for: this is an estimate, and the call itself will tell
+        return sum(len(str(v)) for v in inputs.values())
+
+
 def prompt_tokens(teacher: dspy.Module, examples: list[dspy.Example]) -> int:
-    "Tokens of all prompts of an attempt, about: four characters each, mean over `examples`; inputs that the program makes count as next to nothing."
+    "Tokens of all prompts of an attempt, about: four characters each, mean over `examples`."
     adapter = dspy.settings.adapter or dspy.ChatAdapter()
-    total = 0
-    for p in teacher.predictors():
-        absent = {k: made_up(f.annotation) for k, f in p.signature.input_fields.items()}
-        absent = {k: "" if v is UNKNOWN or isinstance(v, str) else v for k, v in absent.items()}
-        for e in examples:
-            inputs = {k: e.get(k, v) for k, v in absent.items()}
-            try:
-                total += sum(len(str(m["content"])) for m in adapter.format(p.signature, p.demos, inputs))
-            except Exception:  # a type that nothing can be made up for: this is an estimate, and the call itself will tell
-                total += sum(len(str(v)) for v in inputs.values())
+    total = sum(prompt_length(adapter, p, e) for p in teacher.predictors() for e in examples)
     return total // 4 // max(1, len(examples))
 
-
+# %% ../../nbs/optimizer/02_preflight.ipynb #5bb09543
 def price(
     lm: dspy.BaseLM | None,
     tokens_in: int,
@@ -109,6 +113,16 @@ def price(
     info = model_info(provider, model) or {}
     rates = [rate(info, f"{side}_cost_per_token") for side in ("input", "output")]
     return None if None in rates else tokens_in * rates[0] + tokens_out * rates[1]
+
+# %% ../../nbs/optimizer/02_preflight.ipynb #5416aab3
+def in_millions(n: int) -> str:
+    "A number of parameters, in words."
+    return f"{n:,}" if n < 10**6 else f"{n / 1e6:,.0f} million"
+
+
+def time_span(seconds: float) -> str:
+    "A time, in words."
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #6ae6f638
 @dataclass(frozen=True)
@@ -142,22 +156,63 @@ class Preflight:
         return {
             "program": f"{self.program}: " + "; ".join(f"{k} ({v})" for k, v in self.predictors.items()),
             "teacher": "is not asked" if not self.calls else f"at most {self.calls:,} calls for {self.examples:,} examples{known}{money} (more where a predictor is called in a loop)",
-            "target": f"{self.target}, {self.architecture}, {_count(self.parameters)} parameters",
+            "target": f"{self.target}, {self.architecture}, {in_millions(self.parameters)} parameters",
             "memory": f"{self.memory_needed / 2**30:.1f} GiB and activations, of {self.memory_free / 2**30:.1f} GiB free",
-            "training": f"at most {self.train_rows:,} rows on {self.device} in {self.precision}, about {_span(self.train_seconds)}",
+            "training": f"at most {self.train_rows:,} rows on {self.device} in {self.precision}, about {time_span(self.train_seconds)}",
             **({"warnings": "; ".join(self.warnings)} if self.warnings else {}),
         }
 
     def __str__(self) -> str:
         return "\n".join(f"{k:>9}  {v}" for k, v in self.lines().items())
 
+# %% ../../nbs/optimizer/02_preflight.ipynb #f4d05b54
+def student_tokens(examples: list[dspy.Example]) -> int:
+    "Tokens of a training row, about."
+    return sum(len(str(v)) for e in examples for v in e.values()) // 4 // max(1, len(examples)) + 32
 
-def _count(n: int) -> str:
-    return f"{n:,}" if n < 10**6 else f"{n / 1e6:,.0f} million"
+
+def warnings_of(
+    examples: int,
+    calls: int,  # of the teacher, still to be made
+    max_calls: int | None,  # cap on them
+) -> list[str]:
+    "What a person should know before compiling."
+    warnings = []
+    if max_calls is not None and max_calls < calls:
+        warnings.append(f"max_teacher_calls={max_calls} may end the bootstrapping before all examples were tried")
+    if examples < 50:
+        warnings.append(f"{examples} examples are few to learn from: 200 or more are usual")
+    return warnings
 
 
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def check_memory(plan: Preflight, peft: bool):
+    "Raise `TargetError` where the training does not fit in memory."
+    if plan.memory_needed > plan.memory_free:
+        raise TargetError(f"target {plan.target!r}: training it needs {plan.memory_needed / 2**30:.1f} GiB and activations, and {plan.memory_free / 2**30:.1f} GiB are free on {plan.device}. Choose a smaller target{'' if peft else ', peft=True (a quarter of it)'}, or free memory")
+
+# %% ../../nbs/optimizer/02_preflight.ipynb #7c8535cf
+def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainset: list[dspy.Example], predictors: int, rounds: int, known: int, max_calls: int | None) -> dict:
+    "The calls of the teachers, and what they cost."
+    attempts = len(trainset) * len(teachers) * rounds
+    calls, done = attempts * predictors, min(known, attempts) * predictors
+    to_make = calls - done if max_calls is None else min(calls - done, max_calls)
+    tokens = max((prompt_tokens(t, trainset[:20]) for t in teachers), default=0)
+    cost = price(lm, tokens * to_make // max(1, predictors), 50 * to_make)
+    return {"calls": calls, "calls_known": done, "cost": cost, "warnings": warnings_of(len(trainset), calls - done, max_calls)}
+
+
+def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen: float) -> dict:
+    "Memory and time of a training on so many `tokens`. Raises `ValueError` where the layers cannot be frozen."
+    device, parameters = pick_device(), count_parameters(target.path)
+    trainable = count_trainable(target, frozen) if frozen else parameters
+    return {
+        "parameters": parameters,
+        "device": device.type,
+        "precision": "bf16 (mixed)" if bf16 else "fp32",
+        "memory_needed": 4 * parameters + (0 if peft else 12 * trainable),
+        "memory_free": free_memory(device),
+        "train_seconds": train_seconds(parameters, trainable, tokens, matmul_speed(device)),
+    }
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #eb5eb545
 def preflight(
@@ -170,44 +225,14 @@ def preflight(
     rounds: int = 1,  # attempts an example
     known: int = 0,  # attempts in the ledger
     max_calls: int | None = None,  # cap on teacher calls
-    epochs: int = 1,
-    bf16: bool = False,
-    peft: bool = False,
-    frozen: float = 0.0,  # see `TrainConfig`
+    epochs: int = 1, bf16: bool = False, peft: bool = False, frozen: float = 0.0,  # see `TrainConfig`
 ) -> Preflight:
     "What compiling would do and cost. Raises `TargetError` where the target does not fit in memory, `ValueError` where its layers cannot be frozen."
-    device, parameters = pick_device(), count_parameters(target.path)
-    trainable = count_trainable(target, frozen) if frozen else parameters
-    predictors, attempts = student.predictors(), len(trainset) * len(teachers) * rounds
-    calls, done = attempts * len(predictors), min(known, attempts) * len(predictors)
-    sample = trainset[:20]
-    tokens = max((prompt_tokens(t, sample) for t in teachers), default=0)
-    to_make = calls - done if max_calls is None else min(calls - done, max_calls)
+    predictors = {n: p.signature.signature for n, p in student.named_predictors()}
     rows = len(trainset) * len(predictors) * max(1, len(teachers))
-    own = (sum(len(str(v)) for e in sample for v in e.values()) // 4 // max(1, len(sample)) + 32) * rows  # the student's prompts are short
-    warnings = []
-    if max_calls is not None and max_calls < calls - done:
-        warnings.append(f"max_teacher_calls={max_calls} may end the bootstrapping before all examples were tried")
-    if len(trainset) < 50:
-        warnings.append(f"{len(trainset)} examples are few to learn from: 200 or more are usual")
-    plan = Preflight(
-        program=type(student).__name__,
-        predictors={n: p.signature.signature for n, p in student.named_predictors()},
-        target=target.name,
-        architecture="encoder-decoder" if target.encoder_decoder else "causal",
-        parameters=parameters,
-        device=device.type,
-        precision="bf16 (mixed)" if bf16 else "fp32",
-        memory_needed=4 * parameters + (0 if peft else 12 * trainable),
-        memory_free=free_memory(device),
-        examples=len(trainset),
-        calls=calls,
-        calls_known=done,
-        cost=price(lm, tokens * to_make // max(1, len(predictors)), 50 * to_make),
-        train_rows=rows,
-        train_seconds=train_seconds(parameters, trainable, own * epochs, matmul_speed(device)),
-        warnings=warnings,
-    )
-    if plan.memory_needed > plan.memory_free:
-        raise TargetError(f"target {target.name!r}: training it needs {plan.memory_needed / 2**30:.1f} GiB and activations, and {plan.memory_free / 2**30:.1f} GiB are free on {device.type}. Choose a smaller target{'' if peft else ', peft=True (a quarter of it)'}, or free memory")
+    asked = teacher_figures(teachers, lm, trainset, len(predictors), rounds, known, max_calls)
+    trained = training_figures(target, student_tokens(trainset[:20]) * rows * epochs, bf16, peft, frozen)
+    architecture = "encoder-decoder" if target.encoder_decoder else "causal"
+    plan = Preflight(type(student).__name__, predictors, target.name, architecture, examples=len(trainset), train_rows=rows, **asked, **trained)
+    check_memory(plan, peft)
     return plan

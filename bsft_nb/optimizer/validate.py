@@ -18,55 +18,47 @@ from ..models.signatures import unreadable, unwritable
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['check_programs', 'check_examples', 'check_teacher_lms', 'signature_spec', 'check_vocabulary', 'fit_adapter']
+__all__ = ['check_program', 'check_alike', 'check_programs', 'not_called_with', 'check_examples', 'check_teacher_lms',
+           'signature_spec', 'foreseen_outputs', 'check_vocabulary', 'fit_adapter']
 
 # %% ../../nbs/optimizer/00_validate.ipynb #19dc9ca9
+def check_program(role: str, program: Any):
+    "Raise `TypeError` where `program` is none that can be called, `ValueError` where it has no predictors; `role` is `student` or `teacher`."
+    if not isinstance(program, dspy.Module):
+        what = f"the class {program.__name__}: call it, {program.__name__}()" if isinstance(program, type) else f"{program!r:.80}"
+        raise TypeError(f"the {role} must be a dspy.Module, not {what}")
+    if not program.predictors():
+        raise ValueError(f"the {role} {type(program).__name__} has no predictors to fine-tune: give it a dspy.Predict as an attribute (a compiled sub-module is frozen and does not count)")
+    if entry(program) is None:
+        raise TypeError(f"the {role} {type(program).__name__} cannot be called: it has neither forward nor aforward. Write def forward(self, ...) that returns a dspy.Prediction")
+
+
+def check_alike(student: dspy.Module, teacher: dspy.Module):
+    "Raise `ValueError` where the two differ in a predictor or a field."
+    mine, theirs = dict(student.named_predictors()), dict(teacher.named_predictors())
+    for name in [*mine, *theirs]:
+        if name not in mine or name not in theirs:
+            raise ValueError(f"student and teacher differ: predictor {name!r} is only in the {'student' if name in mine else 'teacher'}. They must have the same predictors under the same names")
+        a, b = signature_key(mine[name].signature)[1], signature_key(theirs[name].signature)[1]
+        differing = [x[0] for x in a if x not in b] + [x[0] for x in b if x not in a]
+        if differing:
+            raise ValueError(f"student and teacher differ in predictor {name!r}: field {differing[0]!r} is missing, or has another type or role, in one of them")
+
+# %% ../../nbs/optimizer/00_validate.ipynb #b47ba8a7
 def check_programs(student: Any, teachers: list[Any]):
-    "Raise where the student is no program, has no predictors, or a teacher is built differently."
+    "Raise `TypeError` and `ValueError` where the student is no program, has no predictors, or a teacher is built differently."
     for role, program in [("student", student), *(("teacher", t) for t in teachers)]:
-        if not isinstance(program, dspy.Module):
-            what = f"the class {program.__name__}: call it, {program.__name__}()" if isinstance(program, type) else f"{program!r:.80}"
-            raise TypeError(f"the {role} must be a dspy.Module, not {what}")
-        if not program.predictors():
-            raise ValueError(f"the {role} {type(program).__name__} has no predictors to fine-tune: give it a dspy.Predict as an attribute (a compiled sub-module is frozen and does not count)")
-        if entry(program) is None:
-            raise TypeError(f"the {role} {type(program).__name__} cannot be called: it has neither forward nor aforward. Write def forward(self, ...) that returns a dspy.Prediction")
-    mine = dict(student.named_predictors())
+        check_program(role, program)
     for teacher in teachers:
-        theirs = dict(teacher.named_predictors())
-        for name in [*mine, *theirs]:
-            if name not in mine or name not in theirs:
-                raise ValueError(f"student and teacher differ: predictor {name!r} is only in the {'student' if name in mine else 'teacher'}. They must have the same predictors under the same names")
-            a, b = signature_key(mine[name].signature)[1], signature_key(theirs[name].signature)[1]
-            differing = [x[0] for x in a if x not in b] + [x[0] for x in b if x not in a]
-            if differing:
-                raise ValueError(f"student and teacher differ in predictor {name!r}: field {differing[0]!r} is missing, or has another type or role, in one of them")
+        check_alike(student, teacher)
     if any(t is student for t in teachers):
         raise ValueError("teacher is the student itself: give another object, or leave teacher out to use a copy of the student")
-    problems = [f"predictor {n!r}: {p}" for n, x in mine.items() for p in unwritable(x.signature)]
+    problems = [f"predictor {n!r}: {p}" for n, x in student.named_predictors() for p in unwritable(x.signature)]
     if problems:
         raise ValueError("; ".join(problems))
 
-# %% ../../nbs/optimizer/00_validate.ipynb #368b927f
-def check_examples(name: str, examples: Any, student: dspy.Module, may_be_empty: bool = False) -> list[dspy.Example]:
-    "`examples` as a list. Raise where they are not `dspy.Example`s with inputs that `student` takes."
-    if isinstance(examples, (str, dict)) or not hasattr(examples, "__iter__"):
-        raise TypeError(f"{name} must be a list of dspy.Example, not {type(examples).__name__}")
-    examples = list(examples)
-    if not examples and not may_be_empty:
-        raise ValueError(f"{name} is empty: give at least one dspy.Example")
-    for i, e in enumerate(examples):
-        if not isinstance(e, dspy.Example):
-            raise TypeError(f"{name}[{i}] is a {type(e).__name__}, not a dspy.Example: make it with dspy.Example(...).with_inputs(...)")
-        if e._input_keys is None or not len(e.inputs()):
-            raise ValueError(f"{name}[{i}] does not say which fields are inputs: use example.with_inputs('question'), naming the fields of {sorted(e.keys())} that the program is called with")
-        why = _not_called_with(student, e.inputs().toDict())
-        if why:
-            raise ValueError(f"{name}[{i}]: the program cannot be called with the inputs {sorted(e.inputs().keys())}: {why}. Name its own inputs in with_inputs(...)")
-    return examples
-
-
-def _not_called_with(student: dspy.Module, inputs: dict) -> str | None:
+# %% ../../nbs/optimizer/00_validate.ipynb #fa14835d
+def not_called_with(student: dspy.Module, inputs: dict) -> str | None:
     "Why `student` cannot be called with `inputs`, as far as its `forward` or `aforward` tells."
     if isinstance(student, dspy.Predict):
         missing = [n for n, f in student.signature.input_fields.items() if n not in inputs and f.is_required()]
@@ -77,9 +69,30 @@ def _not_called_with(student: dspy.Module, inputs: dict) -> str | None:
         return str(e)
     return None
 
+# %% ../../nbs/optimizer/00_validate.ipynb #368b927f
+def check_examples(name: str, examples: Any, student: dspy.Module, may_be_empty: bool = False) -> list[dspy.Example]:
+    "`examples` as a list. Raise `TypeError` and `ValueError` where they are not `dspy.Example`s with inputs that `student` takes; `name` is that of the argument."
+    if isinstance(examples, (str, dict)) or not hasattr(examples, "__iter__"):
+        raise TypeError(f"{name} must be a list of dspy.Example, not {type(examples).__name__}")
+    examples = list(examples)
+    if not examples and not may_be_empty:
+        raise ValueError(f"{name} is empty: give at least one dspy.Example")
+    for i, e in enumerate(examples):
+        if not isinstance(e, dspy.Example):
+            raise TypeError(f"{name}[{i}] is a {type(e).__name__}, not a dspy.Example: make it with dspy.Example(...).with_inputs(...)")
+        if e._input_keys is None or not len(e.inputs()):
+            raise ValueError(f"{name}[{i}] does not say which fields are inputs: use example.with_inputs('question'), naming the fields of {sorted(e.keys())} that the program is called with")
+        why = not_called_with(student, e.inputs().toDict())
+        if why:
+            raise ValueError(f"{name}[{i}]: the program cannot be called with the inputs {sorted(e.inputs().keys())}: {why}. Name its own inputs in with_inputs(...)")
+    return examples
 
-def check_teacher_lms(teachers: list[dspy.Module], settings: dict):
-    "Raise where a teacher's predictor would have no LM to ask."
+# %% ../../nbs/optimizer/00_validate.ipynb #e8172f67
+def check_teacher_lms(
+    teachers: list[dspy.Module],
+    settings: dict,  # DSPy's, with which the teachers are asked
+):
+    "Raise `ValueError` where a teacher's predictor would have no LM to ask or no answer to read, `TypeError` where the LM is none."
     lm = settings.get("lm") or dspy.settings.lm
     for teacher in teachers:
         missing = [n for n, p in teacher.named_predictors() if p.lm is None] if lm is None else []
@@ -111,21 +124,31 @@ def _type_text(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation).replace("typing.", "")
 
 # %% ../../nbs/optimizer/00_validate.ipynb #db896994
+def foreseen_outputs(signature: type[dspy.Signature]) -> list[dict]:
+    "Outputs that completions of `signature` can be expected to hold; none where it has a type that cannot be foreseen."
+    simple = {str: ["a", "B c"], dspy.Reasoning: ["a"], int: [1], float: [0.5], bool: [True, False]}
+    kinds = {k: f.annotation for k, f in signature.output_fields.items()}
+    values = {k: list(get_args(t)) if get_origin(t) is Literal else simple.get(t) for k, t in kinds.items()}
+    n = max(map(len, values.values())) if all(values.values()) else 0
+    return [{k: v[i % len(v)] for k, v in values.items()} for i in range(n)]
+
+
 def check_vocabulary(adapter: dspy.Adapter, codec: Codec, student: dspy.Module, target: str):
     "Raise `TargetError` where completions that can be foreseen do not survive the tokenizer."
-    simple = {str: ["a", "B c"], dspy.Reasoning: ["a"], int: [1], float: [0.5], bool: [True, False]}
     for name, p in student.named_predictors():
-        kinds = {k: f.annotation for k, f in p.signature.output_fields.items()}
-        values = {k: list(get_args(t)) if get_origin(t) is Literal else simple.get(t) for k, t in kinds.items()}
-        for i in range(max(map(len, values.values())) if all(values.values()) else 0):
-            outputs = {k: v[i % len(v)] for k, v in values.items()}
+        for outputs in foreseen_outputs(p.signature):
             why = roundtrip(adapter, p.signature, outputs, lambda text: codec.text(codec.completion(text)))
             if why:
                 raise TargetError(f"target {target!r}: predictor {name!r} would answer {outputs}, and that does not survive the target's vocabulary in the format {type(adapter).__name__} ({' '.join(why.split())[:160]}…): choose a target with a larger vocabulary, or leave adapter out")
 
-
-def fit_adapter(codec: Codec, student: dspy.Module, target: str, values: list[str] = ()) -> StudentAdapter:
-    "The student format that fits the tokenizer; whole instructions where first lines do not tell predictors apart."
+# %% ../../nbs/optimizer/00_validate.ipynb #d297b429
+def fit_adapter(
+    codec: Codec,
+    student: dspy.Module,
+    target: str,
+    values: list[str] = (),  # texts that completions will hold
+) -> StudentAdapter:
+    "The student format that fits the tokenizer; whole instructions where first lines do not tell predictors apart. Raises `TargetError` where none fits."
     def frame(s, full):
         return StudentAdapter(full_instructions=full).format_system_message(s), tuple(s.input_fields), next(iter(s.output_fields))
 

@@ -18,7 +18,7 @@ from bsft_nb.models.student_adapter import (
     roundtrip,
     write_value,
 )
-from bsft_nb.optimizer.pipeline import slugs
+from bsft_nb.optimizer.selection import slugs
 
 
 class Echo:

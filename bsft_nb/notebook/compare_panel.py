@@ -15,7 +15,7 @@ from ..results.evaluate import evaluate
 from ..results.table import FILTERS, Slice, Table, open_table
 from ..results.table_file import COLUMNS, to_examples
 from ..results.diff import diff_html, token_diff
-from ..run.progress import show_number, show_seconds
+from ..run.views import show_number, show_seconds
 from ..optimizer.run import Run
 from .widgets import BAD, GOOD, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
 

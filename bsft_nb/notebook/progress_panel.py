@@ -15,7 +15,8 @@ from typing import Any
 from ..results.charts import COLOURS, LABELS, describe_curves
 from ..run.events import Event, Tail
 from ..run.frontend import BSFT, frontend
-from ..run.progress import VIEWS, State, eta, reduce, reduce_all, show_number, show_seconds
+from ..run.progress import State, reduce, reduce_all
+from ..run.views import VIEWS, eta, show_number, show_seconds
 from ..results.report import snapshot_html
 from ..optimizer.run import Run
 from .widgets import BAD, GOOD, LINE, QUIET, Html, bar, button, join, page, row, table, tag, text_box

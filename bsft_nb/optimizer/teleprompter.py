@@ -42,7 +42,7 @@ from ..run.folder import RunFolder, fingerprint, home
 from .pipeline import Compilation, gave_up, ledger_path
 from ..models.tokens import check_token_ids, load_codec
 from ..run.frontend import frontend
-from ..run.progress import progress_for
+from ..run.views import progress_for
 
 # %% auto #0
 __all__ = ['MANY', 'BootstrapFinetune']

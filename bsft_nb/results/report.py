@@ -17,7 +17,8 @@ from .table_file import FAILED
 from .diff import diff_html, token_diff
 from ..run.files import replacing
 from ..data.funnel import STAGES
-from ..run.progress import State, show_number, show_seconds, state_of
+from ..run.progress import State, state_of
+from ..run.views import show_number, show_seconds
 from ..run.folder import RunFolder
 from .escape import safe
 from .verdict import spent, verdict

@@ -19,12 +19,8 @@ from transformers import (
 
 from bsft_nb.engine.decode import Generator
 from bsft_nb.lessons import save_llama, save_t5
-from bsft_nb.models.targets import (
-    check_adapter,
-    check_folder,
-    load_adapter,
-    load_weights,
-)
+from bsft_nb.models.targets import check_folder
+from bsft_nb.models.loading import check_adapter, load_adapter, load_weights
 from bsft_nb.models.tokens import load_codec
 from bsft_nb.models.weights import TargetError
 from bsft_nb.training.trainer import merge

@@ -65,15 +65,15 @@ def _read_gguf(file: Path, name: str) -> tuple[PreTrainedModel, PreTrainedTokeni
     try:
         model, info = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except MemoryError:
-        raise
     except Exception as e:  # whatever the readers of a damaged file meet
+        if isinstance(e, MemoryError):
+            raise
         raise TargetError(f"target {name!r}: {file} cannot be read as a GGUF model ({type(e).__name__}: {e!s:.200}). Is it whole? Fetch it again, or give a folder with safetensors.") from e
     if info["missing_keys"]:
         raise TargetError(f"target {name!r}: {file} lacks {len(info['missing_keys'])} tensors of its model, such as {min(info['missing_keys'])}. Fetch it again, or give a folder with safetensors.")
     return model, tokenizer
 
-
+# %% ../../nbs/models/02_convert.ipynb #x8f1ba91
 def _convert(file: Path, folder: Path, name: str):
     "Dequantise `file` and save it in `folder`. The quantiser is taken off first: save_pretrained would ask it to write."
     with quiet():

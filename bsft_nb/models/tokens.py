@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['SENTINEL', 'fix_date', 'chat_template', 'sentinel_id', 'prompt_ids', 'completion_ids', 'Codec', 'longest',
-           'longest_answer', 'load_codec', 'check_token_ids']
+__all__ = ['SENTINEL', 'fix_date', 'chat_template', 'encode', 'new_ids', 'sentinel_id', 'prompt_ids', 'completion_ids', 'Codec',
+           'longest', 'longest_answer', 'load_codec', 'check_token_ids']
 
 # %% ../../nbs/models/08_tokens.ipynb #103b0625
 def fix_date(tokenizer: PreTrainedTokenizerBase, moment: str | None) -> str | None:
@@ -43,6 +43,22 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
         return None
     added = {t.content: t.special for t in tokenizer.added_tokens_decoder.values()}
     return ChatTemplate(tokenizer.get_chat_template(), tokenizer.special_tokens_map, added)
+
+# %% ../../nbs/models/08_tokens.ipynb #cc627d37
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, **how: Any) -> list[int]:
+    "Ids of `text`, without what the tokenizer puts around it."
+    return tokenizer(text, add_special_tokens=False, **how)["input_ids"]
+
+
+def new_ids(
+    codec: Codec,
+    text: str,
+    control: bool,  # the template wrote it
+) -> list[int]:
+    "Ids of `text`; those of control tokens only with `control`. Raises `TextError`."
+    if control:
+        return encode(codec.tokenizer, text)
+    return as_text(text, lambda t: encode(codec.tokenizer, t, split_special_tokens=True), codec.control)
 
 # %% ../../nbs/models/08_tokens.ipynb #00741697
 def _around(tokenizer: PreTrainedTokenizerBase, kind: str) -> tuple[list[int], list[int]]:
@@ -65,7 +81,7 @@ SENTINEL = "<extra_id_0>"  # what `StudentAdapter` puts between the fields of a 
 def sentinel_id(tokenizer: PreTrainedTokenizerBase, control: dict[int, str]) -> int | None:
     "Id of the token that divides fields; `None` where the tokenizer has a newline, or no sentinel."
     known = next((i for i, t in control.items() if t == SENTINEL), None)
-    return known if "\n" not in tokenizer.decode(tokenizer("a\nb", add_special_tokens=False)["input_ids"]) else None
+    return known if "\n" not in tokenizer.decode(encode(tokenizer, "a\nb")) else None
 
 
 def _divided(codec: Codec, text: str, encode: Callable) -> list[int]:
@@ -79,12 +95,12 @@ def _divided(codec: Codec, text: str, encode: Callable) -> list[int]:
 def _one_line(codec: Codec, messages: list[dict]) -> list[int]:
     "Ids of all contents in one line."
     line, sentinel = " ".join(m["content"] for m in messages), codec.sentinel
-    ids = codec.encode(line)
+    ids = encode(codec.tokenizer, line)
     ours = sum(m["content"].count(SENTINEL) for m in messages if m["role"] == "assistant")
     if all(i == sentinel for i in ids if i in codec.control) and (sentinel is None or ids.count(sentinel) == ours):
         return ids
     texts = [" " * bool(i) + m["content"] for i, m in enumerate(messages)]
-    return [i for m, t in zip(messages, texts) for i in (_divided(codec, t, codec.encode) if m["role"] == "assistant" else codec.text_ids(t))]
+    return [i for m, t in zip(messages, texts) for i in (_divided(codec, t, partial(encode, codec.tokenizer)) if m["role"] == "assistant" else new_ids(codec, t, control=False))]
 
 # %% ../../nbs/models/08_tokens.ipynb #704d35de
 def _target_ids(codec: Codec, text: str) -> list[int]:
@@ -101,17 +117,17 @@ def _target_ids(codec: Codec, text: str) -> list[int]:
 def prompt_ids(codec: Codec, messages: list[dict]) -> list[int]:
     "Token ids of the prompt that asks for the answer to `messages`."
     if codec.chat:
-        return [i for text, ours in codec.chat.parts(messages) for i in (codec.encode(text) if ours else codec.text_ids(text))]
+        return [i for text, ours in codec.chat.parts(messages) for i in codec._ids(text, ours)]
     before, after = codec.around("text")
     if codec.encoder_decoder:
         return [*before, *_one_line(codec, messages), *after]
-    return [*before, *codec.text_ids(_plain_text(messages))]
+    return [*before, *new_ids(codec, _plain_text(messages), control=False)]
 
 
 def completion_ids(codec: Codec, text: str) -> list[int]:
     "Token ids of the answer `text`, with the token that ends it."
     if not codec.encoder_decoder:
-        return [*codec.text_ids(text if codec.chat else " " + text), codec.end_id]
+        return [*codec._ids(text if codec.chat else " " + text, control=False), codec.end_id]
     before, after = codec.around("text_target")
     ids = [*before, *_target_ids(codec, text), *after]
     return ids if ids[-1:] == [codec.end_id] else [*ids, codec.end_id]
@@ -138,8 +154,7 @@ class Codec:
         self.pad_id = next((i for i in (tokenizer.pad_token_id, *sorted(self.stop_ids)) if i is not None), 0)
         self.control = control_ids(tokenizer, self.chat.control if self.chat else frozenset())
         self._lock = threading.Lock()  # a fast tokenizer's settings are not safe to change from two threads
-        self._new_ids = lambda text: as_text(text, lambda t: self.encode(t, split_special_tokens=True), self.control)
-        self._known_ids = lru_cache(1024)(self._new_ids)  # of short texts: instructions, demos and choices come again with every call
+        self._known_ids = lru_cache(1024)(partial(new_ids, self))  # of short texts: instructions, demos and choices come again with every call
         self.sentinel = sentinel_id(tokenizer, self.control) if encoder_decoder else None
         self.around = lru_cache(2)(lambda kind: _around(tokenizer, kind))
 
@@ -159,13 +174,8 @@ class Codec:
         with self._lock:
             return completion_ids(self, text)
 
-    def encode(self, text: str, **how: Any) -> list[int]:
-        "Ids of a text that the template wrote, control tokens among them."
-        return self.tokenizer(text, add_special_tokens=False, **how)["input_ids"]
-
-    def text_ids(self, text: str) -> list[int]:
-        "Ids of a text that a user wrote, no control token among them. Raises `TextError`."
-        return (self._known_ids if len(text) < 1000 else self._new_ids)(text)
+    def _ids(self, text: str, control: bool) -> list[int]:
+        return self._known_ids(text, control) if len(text) < 1000 else new_ids(self, text, control)
 
     def text(self, ids: list[int]) -> str:
         "The answer that generated token `ids` spell."

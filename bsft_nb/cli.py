@@ -12,7 +12,8 @@ import sys
 import time
 from dataclasses import replace
 
-from .run.progress import State, TextProgress, describe, reduce_all, show_seconds
+from .run.progress import State, reduce_all
+from .run.views import TextProgress, describe, show_seconds
 from .optimizer.run import Run
 from .run.folder import find_run, list_runs
 

@@ -7,7 +7,8 @@ import bsft_nb.training.hf_trainer
 from bsft_nb.data.builder import Built, save_pairs
 from bsft_nb.data.pairs import Pair
 from bsft_nb.lessons import save_llama
-from bsft_nb.models.targets import check_folder, load_weights
+from bsft_nb.models.loading import load_weights
+from bsft_nb.models.targets import check_folder
 from bsft_nb.run.folder import RunFolder
 from bsft_nb.training.checkpoints import checkpoints
 from bsft_nb.training.jobs import Job, TrainConfig

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .attention import Decode, Prefill, apart_because, current, kv_shape, use_shared_attention
 from .fallback import generate
-from ..models.targets import load_adapter
+from ..models.loading import load_adapter
 from .sampling import Row
 from ..models.tokens import Codec
 

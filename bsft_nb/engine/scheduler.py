@@ -21,7 +21,7 @@ from .attention import kv_shape
 from .decode import Batch, Generator
 from .fallback import generate
 from ..models.devices import release_omp_threads, has_bf16, pick_device
-from ..models.targets import load_weights
+from ..models.loading import load_weights
 from .sampling import Row
 from ..models.tokens import load_codec
 

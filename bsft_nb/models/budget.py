@@ -25,7 +25,7 @@ class ChatError(ValueError):
 class TooMuch(ChatError):
     "The template exceeds its budget."
 
-
+# %% ../../nbs/models/04_budget.ipynb #x9b9f0ec
 class Budget:
     "What one rendering may still use."
 
@@ -58,10 +58,27 @@ def size_of(value: Any, most: int = LARGEST) -> int:
             size += v.bit_length() // 8
     return size
 
-# %% ../../nbs/models/04_budget.ipynb #71f3091a
+# %% ../../nbs/models/04_budget.ipynb #eaad7284
 WIDTHS = {"batch", "center", "expandtabs", "indent", "ljust", "rjust", "round", "slice", "to_bytes", "zfill"}
 
 
+def _width(value: Any) -> int:
+    return abs(value) if isinstance(value, int) else size_of(value)
+
+
+def _repeated(first: Any, other: Any) -> int:
+    "The size of `first * other`: a product, or a text or list that is repeated."
+    numbers = isinstance(first, int) and isinstance(other, int)
+    return size_of(first) + size_of(other) if numbers else _width(first) * _width(other)
+
+
+def _formatted(text: str, values: list) -> int:
+    "The size of `text` with `values` formatted into it."
+    if re.search(r"[%.]\*|:[^}]*\{|\d{9}", text):  # a width that is a value, or no honest one
+        return LARGEST * 1000
+    return sum(map(int, re.findall(r"\d+", text))) + (text.count("%") + text.count("{")) * size_of(values)
+
+# %% ../../nbs/models/04_budget.ipynb #71f3091a
 def could_make(
     name: str,  # of the filter, method or operator
     first: Any,  # what it is applied to
@@ -72,8 +89,7 @@ def could_make(
     if name in ("format", "format_map", "%"):
         return _formatted(text, others)
     if name == "*":
-        sizes = [abs(v) if isinstance(v, int) else size_of(v) for v in (first, other)]
-        return sizes[0] * sizes[1] if not all(isinstance(v, int) for v in (first, other)) else size_of(first) + size_of(other)
+        return _repeated(first, other)
     if name == "**":
         return size_of(first) * abs(other) if isinstance(first, int) and isinstance(other, int) else 0
     if name == "replace":
@@ -83,12 +99,5 @@ def could_make(
         return size_of(parts) * (1 + len(str(between or "")))
     if name in ("sum", "translate"):  # sums of lists take quadratic time
         return LARGEST * 1000 if any(isinstance(v, (list, tuple, dict)) for v in others) else 0
-    widths = [abs(v) if isinstance(v, int) else size_of(v) for v in others if v is not None]
+    widths = [_width(v) for v in others if v is not None]
     return max(widths, default=0) * (text.count("\n") + text.count("\t") + 2) if name in WIDTHS else 0
-
-# %% ../../nbs/models/04_budget.ipynb #cf9feb44
-def _formatted(text: str, values: list) -> int:
-    "The size of `text` with `values` formatted into it."
-    if re.search(r"[%.]\*|:[^}]*\{|\d{9}", text):  # a width that is a value, or no honest one
-        return LARGEST * 1000
-    return sum(map(int, re.findall(r"\d+", text))) + (text.count("%") + text.count("{")) * size_of(values)

@@ -13,20 +13,24 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..run.digests import digests, faults
 from ..run.files import Damaged, read_json, write_json
 from .weights import TargetError, is_whole
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 # %% auto #0
-__all__ = ['WHOLE', 'model_cache', 'quiet', 'converted', 'remove_leftovers']
+__all__ = ['WHOLE', 'model_cache', 'quiet', 'remove_leftovers', 'converted']
 
 # %% ../../nbs/models/02_convert.ipynb #26695fa6
 def model_cache() -> Path:
     "Where converted models are kept: `BSFT_CACHE`, or `~/.cache/bsft_nb`."
     return Path(os.environ.get("BSFT_CACHE", Path.home() / ".cache" / "bsft_nb"))
 
-
+# %% ../../nbs/models/02_convert.ipynb #x46aa917
 _loading = threading.RLock()
 
 
@@ -38,10 +42,10 @@ def _after_fork_in_child():
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
-
+# %% ../../nbs/models/02_convert.ipynb #x034dee5
 @contextlib.contextmanager
 def quiet():
-    "For whatever makes, loads or saves a model: without progress bars of transformers (ours tell more, and a notebook keeps what is printed), and one thread at a time. Transformers replaces methods of its own classes while it loads; two threads at once leave them replaced, and tied weights are random from then on."
+    "Within, a model is made, loaded or saved: without transformers' progress bars, and by one thread at a time."
     from transformers.utils import logging
 
     with _loading:
@@ -52,6 +56,55 @@ def quiet():
         finally:
             if shown:
                 logging.enable_progress_bar()
+
+# %% ../../nbs/models/02_convert.ipynb #3963ed25
+def _read_gguf(file: Path, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    "Model and tokenizer in `file`, dequantised. Raises `TargetError` where it cannot be read, or lacks tensors."
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except Exception as e:  # whatever the readers of a damaged file meet
+        if isinstance(e, MemoryError):
+            raise
+        raise TargetError(f"target {name!r}: {file} cannot be read as a GGUF model ({type(e).__name__}: {e!s:.200}). Is it whole? Fetch it again, or give a folder with safetensors.") from e
+    if info["missing_keys"]:
+        raise TargetError(f"target {name!r}: {file} lacks {len(info['missing_keys'])} tensors of its model, such as {min(info['missing_keys'])}. Fetch it again, or give a folder with safetensors.")
+    return model, tokenizer
+
+# %% ../../nbs/models/02_convert.ipynb #x8f1ba91
+def _convert(file: Path, folder: Path, name: str):
+    "Dequantise `file` and save it in `folder`. The quantiser is taken off first: save_pretrained would ask it to write."
+    with quiet():
+        model, tokenizer = _read_gguf(file, name)
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+# %% ../../nbs/models/02_convert.ipynb #1acef81d
+WHOLE = "whole.json"  # digests of a conversion's files, written last
+
+
+def _is_what_it_was(path: Path) -> bool:
+    "Is there a conversion in `path`, every file as it was written? One of an earlier version has no digests: there, that nothing lacks."
+    with contextlib.suppress(Damaged):
+        return (path / "config.json").exists() and is_whole(path) and not faults(path, read_json(path / WHOLE, {}, dict))
+    return False
+
+
+def remove_leftovers(
+    folder: Path,
+    age: float = 24 * 3600,  # seconds since anything was written there
+):
+    "Remove what conversions that were killed have left in `folder`."
+    for left in folder.glob("gguf-*.making-*"):
+        with contextlib.suppress(OSError):
+            newest = max(p.stat().st_mtime for p in (left, *left.iterdir()))
+            if time.time() - newest > age:
+                shutil.rmtree(left, ignore_errors=True)
 
 # %% ../../nbs/models/02_convert.ipynb #422d2a41
 def converted(file: Path, name: str) -> Path:
@@ -76,46 +129,3 @@ def converted(file: Path, name: str) -> Path:
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return path
-
-
-WHOLE = "whole.json"  # digests of a conversion's files, written last
-
-
-def _is_what_it_was(path: Path) -> bool:
-    "Is there a conversion in `path`, every file as it was written? One of an earlier version has no digests: there, that nothing lacks."
-    with contextlib.suppress(Damaged):
-        return (path / "config.json").exists() and is_whole(path) and not faults(path, read_json(path / WHOLE, {}, dict))
-    return False
-
-
-def remove_leftovers(
-    folder: Path,
-    age: float = 24 * 3600,  # seconds since anything was written there
-):
-    "Remove what conversions that were killed have left in `folder`."
-    for left in folder.glob("gguf-*.making-*"):
-        with contextlib.suppress(OSError):
-            newest = max(p.stat().st_mtime for p in (left, *left.iterdir()))
-            if time.time() - newest > age:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _convert(file: Path, folder: Path, name: str):
-    "Dequantise `file` and save it in `folder`. The quantiser is taken off first: save_pretrained would ask it to write."
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with quiet():
-        try:
-            model, info = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        except MemoryError:
-            raise
-        except Exception as e:  # whatever the readers of a damaged file meet
-            raise TargetError(f"target {name!r}: {file} cannot be read as a GGUF model ({type(e).__name__}: {e!s:.200}). Is it whole? Fetch it again, or give a folder with safetensors.") from e
-        if info["missing_keys"]:
-            raise TargetError(f"target {name!r}: {file} lacks {len(info['missing_keys'])} tensors of its model, such as {min(info['missing_keys'])}. Fetch it again, or give a folder with safetensors.")
-        model.hf_quantizer = None
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)

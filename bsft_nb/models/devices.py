@@ -36,7 +36,7 @@ def has_bf16(device: torch.device) -> bool:
         return any(test() for test in tests if test)
     return device.type in ("xpu", "mps")
 
-
+# %% ../../nbs/models/01_devices.ipynb #xbcf3ebc
 _IMPORTED_IN = os.getpid()
 
 

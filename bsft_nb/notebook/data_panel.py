@@ -18,7 +18,7 @@ from ..data.builder import load_pairs
 from ..data.funnel import funnel_html
 from ..teacher.ledger import load_traces
 from ..models.targets import resolve_target
-from ..run.progress import show_number
+from ..run.views import show_number
 from ..optimizer.run import Run
 from ..models.tokens import Codec, load_codec
 from .widgets import ACCENT, BAD, CODE, LINE, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box

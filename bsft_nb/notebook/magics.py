@@ -18,7 +18,8 @@ from IPython.display import HTML, display
 from .compare_panel import ComparePanel
 from .compile_panel import CompilePanel
 from .data_panel import DataPanel
-from ..run.progress import describe, state_of
+from ..run.progress import state_of
+from ..run.views import describe
 from .progress_html import panel_html
 from .progress_panel import follow_progress
 from ..results.report import snapshot_html, write_report

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ..results.charts import COLOURS, LABELS, describe_curves
 from ..results.escape import counted
-from ..run.progress import State, eta, show_number, show_seconds
+from ..run.progress import State
+from ..run.views import eta, show_number, show_seconds
 from .widgets import BAD, GOOD, LINE, QUIET, Html, bar, join, page, table, tag
 
 # %% auto #0

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..run.events import Event, Tail
 from ..run.frontend import BSFT, frontend
-from ..run.progress import VIEWS, State, reduce, reduce_all
+from ..run.progress import State, reduce, reduce_all
+from ..run.views import VIEWS
 from ..results.report import snapshot_html
 from ..optimizer.run import Run
 from .progress_html import live_charts, panel_html

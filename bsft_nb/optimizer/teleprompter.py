@@ -43,7 +43,7 @@ from .compilation import Compilation, gave_up, ledger_path
 from .pipeline import run_compilation
 from ..models.tokens import check_token_ids, load_codec
 from ..run.frontend import frontend
-from ..run.progress import progress_for
+from ..run.views import progress_for
 
 # %% auto #0
 __all__ = ['MANY', 'BootstrapFinetune']

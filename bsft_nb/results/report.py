@@ -16,7 +16,8 @@ from .table import Table, open_table
 from .table_file import FAILED
 from ..run.files import replacing
 from ..data.funnel import STAGES
-from ..run.progress import State, show_number, show_seconds, state_of
+from ..run.progress import State, state_of
+from ..run.views import show_number, show_seconds
 from ..run.folder import RunFolder
 from .escape import counted, diff_html, safe, token_diff
 from .verdict import spent, verdict

@@ -13,17 +13,30 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from .files import append_line, explained, read_lines, row_of  # noqa: F401  (read_lines: callers look for it here)
+from .files import append_line, explained, row_of
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'KINDS', 'Event', 'Tail', 'EventLog', 'Stopped', 'StopSignal']
+__all__ = ['logger', 'KINDS', 'Event', 'new_event', 'event_of', 'events_in', 'file_id', 'goes_on', 'Tail', 'Subscribers',
+           'EventLog', 'Stopped', 'make_empty', 'StopSignal']
 
 # %% ../../nbs/run/03_events.ipynb #510e7f5b
-KINDS = ("run", "bootstrap", "trace", "data", "train", "checkpoint", "eval", "score", "warn", "error", "done")
+KINDS = {  # kind of event → stage of the run that it belongs to; "": whichever the run is in
+    "run": "",  # a compile begins: its id
+    "bootstrap": "bootstrap",  # the teacher is asked: how many examples, how many teachers
+    "trace": "bootstrap",  # an attempt of the teacher: accepted or why not, tokens, cost, latency
+    "data": "data",  # what the pairs are: the funnel, notes
+    "train": "train",  # a step of a training: model, step, steps, loss
+    "checkpoint": "",  # a checkpoint was written
+    "eval": "",  # loss on the held-out pairs, within a training
+    "score": "score",  # of the untuned student, the teacher, the tuned student; or of a checkpoint
+    "warn": "",
+    "error": "",
+    "done": "",  # the compile has ended: how
+}
 
 
 @dataclass(frozen=True)
@@ -33,57 +46,98 @@ class Event:
     t: float  # seconds since the epoch
     data: dict = field(default_factory=dict)  # JSON-able details
 
-    @classmethod
-    def of(cls, row: Any) -> Event | None:
-        "The event in a row of the log; `None` where it is none."
-        if not isinstance(row, dict):
-            return None
-        kind, t, data = row.get("kind"), row.get("t"), row.get("data", {})
-        fine = isinstance(kind, str) and isinstance(t, (int, float)) and isinstance(data, dict)
-        return cls(kind, t, data) if fine else None
+# %% ../../nbs/run/03_events.ipynb #c24169bd
+def new_event(kind: str, data: dict) -> Event:
+    "An event that happens now. Raises `ValueError` for a kind that is not one of `KINDS`."
+    if kind not in KINDS:
+        raise ValueError(f"event kind {kind!r} is not one of {', '.join(KINDS)}")
+    return Event(kind, time.time(), data)
+
+
+def event_of(row: Any) -> Event | None:
+    "The event in a row of the log; `None` where it is none."
+    if not isinstance(row, dict):
+        return None
+    kind, t, data = row.get("kind"), row.get("t"), row.get("data", {})
+    fine = isinstance(kind, str) and isinstance(t, (int, float)) and isinstance(data, dict)
+    return Event(kind, t, data) if fine else None
+
+
+def events_in(lines: bytes) -> list[Event]:
+    "The events in whole lines of a log."
+    return [e for line in lines.splitlines(keepends=True) if (e := event_of(row_of(line)))]
 
 # %% ../../nbs/run/03_events.ipynb #ddba437b
+def file_id(f: BinaryIO) -> tuple[int, int]:
+    "Device and inode of an open file."
+    about = os.fstat(f.fileno())
+    return about.st_dev, about.st_ino
+
+
+def goes_on(
+    f: BinaryIO,
+    file: tuple[int, int] | None,  # the `file_id` of what was read before; None: nothing was
+    at: int,  # bytes that were read
+    before: bytes,  # the last of them
+) -> bool:
+    "Is `f` the file that was read before, with the same bytes in front of the place where reading goes on?"
+    f.seek(max(0, at - len(before)))
+    return file in (None, file_id(f)) and os.fstat(f.fileno()).st_size >= at and f.read(len(before)) == before
+
+# %% ../../nbs/run/03_events.ipynb #3c661197
 class Tail:
     "Calling it gives the events that were appended to the log at `path` since the last call."
 
-    def __init__(
-        self,
-        path: Path,
-        at: int = 0,  # byte to begin at
-    ):
+    def __init__(self, path: Path, at: int = 0):  # at: byte to begin at
         self.path, self.at, self.restarts = Path(path), at, 0
-        self._file, self._before = None, b""  # device and inode; the last bytes that were read
+        self._file, self._before = None, b""  # its `file_id`; the last bytes that were read
 
     def __call__(self) -> list[Event]:
         try:
             with explained(self.path, "read"), open(self.path, "rb") as f:
-                self._restart_where_other(f)
-                whole = f.read().rpartition(b"\n")
+                if not goes_on(f, self._file, self.at, self._before):
+                    self.at, self._before, self.restarts = 0, b"", self.restarts + 1
+                self._file = file_id(f)
+                f.seek(self.at)
+                whole, end, _ = f.read().rpartition(b"\n")
         except (FileNotFoundError, NotADirectoryError):
             return []
-        data = whole[0] + whole[1]
+        data = whole + end
         self.at, self._before = self.at + len(data), (self._before + data[-64:])[-64:]
-        rows = (row_of(line) for line in data.splitlines(keepends=True))
-        return [e for e in map(Event.of, rows) if e]
-
-    def _restart_where_other(self, f):
-        "Put `f` where reading goes on: at the start, where it is not the file that was read before."
-        about = os.fstat(f.fileno())
-        f.seek(max(0, self.at - len(self._before)))
-        same = self._file in (None, (about.st_dev, about.st_ino)) and about.st_size >= self.at and f.read(len(self._before)) == self._before
-        if not same:
-            self.at, self._before, self.restarts = 0, b"", self.restarts + 1
-        self._file = (about.st_dev, about.st_ino)
-        f.seek(self.at)
+        return events_in(data)
 
 # %% ../../nbs/run/03_events.ipynb #b53a67c8
+class Subscribers:
+    "Functions that are called with each event. One that raises is reported and dropped: a broken view must not end a training."
+
+    def __init__(self, whose: Path):
+        self.whose, self._calls = whose, []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, call: Callable[[Event], None]) -> Callable[[], None]:
+        "Call `call(event)` for each later event. Returns a function that ends this."
+        self._calls.append(call)
+        return lambda: self._calls.remove(call) if call in self._calls else None
+
+    def tell(self, event: Event):
+        "Hand `event` to all of them."
+        for call in list(self._calls):
+            try:
+                call(event)
+            except Exception:
+                logger.exception("a subscriber of %s failed and is dropped", self.whose)
+                self._calls.remove(call)
+
+# %% ../../nbs/run/03_events.ipynb #e4f6c451
 class EventLog:
     "An append-only log of events at `path`, safe to use from several threads."
 
     def __init__(self, path: Path):
         self.path = Path(path)
+        self.subscribers = Subscribers(self.path)
         self._lock = threading.Lock()
-        self._subscribers: list[Callable[[Event], None]] = []
         self._mine: deque[tuple] = deque(maxlen=10_000)  # what this object wrote lately: followers have it already
         self._reading, self._tail, self._read = threading.Lock(), Tail(self.path), []
 
@@ -93,39 +147,20 @@ class EventLog:
         **data,  # JSON-able details
     ) -> Event:
         "Write an event to the log, then hand it to the subscribers. Raises `ValueError` for an unknown kind, `OSError` where there is no room."
-        if kind not in KINDS:
-            raise ValueError(f"event kind {kind!r} is not one of {', '.join(KINDS)}")
-        event = Event(kind, time.time(), data)
+        event = new_event(kind, data)
         with self._lock:
             self._mine.append((event.kind, event.t))
             append_line(self.path, asdict(event))
-        self._tell(event)
+        self.subscribers.tell(event)
         return event
 
-    def _tell(self, event: Event):
-        for call in list(self._subscribers):
-            try:
-                call(event)
-            except Exception:  # a broken view must not end a training
-                logger.exception("a subscriber of %s failed and is dropped", self.path)
-                self._subscribers.remove(call)
-
     def tell(self, kind: str, **data):
-        "Hand an event to the subscribers alone: what concerns who works here, and is not the run's."
-        self._tell(Event(kind, time.time(), data))
-
-    def moved(self, path: Path) -> EventLog:
-        "The log at `path`, with the events of this one added and its subscribers."
-        log = EventLog(path)
-        for event in self.read():
-            append_line(path, asdict(event))
-        log._subscribers = self._subscribers
-        return log
+        "Hand an event to the subscribers alone: it concerns who works here, and is no part of the run. Raises `ValueError` for an unknown kind."
+        self.subscribers.tell(new_event(kind, data))
 
     def subscribe(self, call: Callable[[Event], None]) -> Callable[[], None]:
         "Call `call(event)` for each later event. Returns a function that ends the subscription."
-        self._subscribers.append(call)
-        return lambda: self._subscribers.remove(call) if call in self._subscribers else None
+        return self.subscribers.add(call)
 
     def read(self) -> list[Event]:
         "All events so far, from the disk: also those that another process wrote."
@@ -137,23 +172,37 @@ class EventLog:
     def follow(self) -> Callable[[], list[Event]]:
         "A function that hands the subscribers what others have written since its last call (at first: since now), and returns it."
         tail = Tail(self.path, self.path.stat().st_size if self.path.exists() else 0)
+        return lambda: _hand_on(self, tail)
 
-        def poll() -> list[Event]:
-            new = tail()
-            with self._lock:
-                mine = set(self._mine) if new else ()
-            events = [e for e in new if (e.kind, e.t) not in mine]
-            for event in events:
-                self._tell(event)
-            return events
+    def moved(self, path: Path) -> EventLog:
+        "The log at `path`, with the events of this one added and its subscribers."
+        log = EventLog(path)
+        for event in self.read():
+            append_line(path, asdict(event))
+        log.subscribers = self.subscribers
+        return log
 
-        return poll
+# %% ../../nbs/run/03_events.ipynb #x978123e
+def _hand_on(log: EventLog, tail: Tail) -> list[Event]:
+    new = tail()
+    with log._lock:
+        mine = set(log._mine) if new else ()
+    events = [e for e in new if (e.kind, e.t) not in mine]
+    for event in events:
+        log.subscribers.tell(event)
+    return events
 
 # %% ../../nbs/run/03_events.ipynb #0f4b92a4
 class Stopped(Exception):
     "The run was asked to stop, and did. Finished work is kept; calling again goes on from there."
 
 
+def make_empty(path: Path):
+    "Make the empty file `path`, its owner's alone: a full disk has room for a name where it has none for content."
+    with explained(path):
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+# %% ../../nbs/run/03_events.ipynb #xc67abc9
 class StopSignal:
     "A request to stop that works within a process and, through the file `control`, across processes."
 
@@ -162,11 +211,10 @@ class StopSignal:
         self._flag, self._looked = False, 0.0  # no lock: a signal handler may set it
 
     def request(self, here: bool = False):
-        "Ask whoever works on this run to stop; with `here`, only whoever has this object."
+        "Ask the run's worker to stop; with `here`, only a worker in this process that has this object."
         self._flag = True
         if not here:
-            with explained(self.control):
-                os.close(os.open(self.control, os.O_CREAT | os.O_WRONLY, 0o600))  # empty: there is room for a name where there is none for content
+            make_empty(self.control)
 
     def clear(self):
         "Forget an earlier request: a new start has the run's word."

@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'ELSEWHERE', 'FULL', 'IN_THE_WAY', 'WAYS_OUT', 'explained', 'make_folder', 'private_opener', 'beside',
-           'replacing', 'Damaged', 'to_json', 'write_json', 'read_json', 'append_line', 'Lines', 'row_of', 'scan_lines',
-           'iter_lines', 'read_lines']
+           'replacing', 'to_json', 'write_json', 'Damaged', 'read_json', 'append_line', 'row_of', 'scan_lines',
+           'iter_lines', 'read_lines', 'last_end', 'Lines']
 
 # %% ../../nbs/run/00_files.ipynb #78f8fa9e
 ELSEWHERE = "set BSFT_HOME to another folder, or give run_dir="
@@ -66,7 +66,7 @@ def private_opener(path: str, flags: int) -> int:
     "An opener for `open`: what it makes is its owner's alone."
     return os.open(path, flags, 0o600)
 
-
+# %% ../../nbs/run/00_files.ipynb #x2572b60
 def beside(path: Path) -> Path:
     "A name beside `path` that nobody else has; `sweep` knows it for a leftover."
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -90,10 +90,6 @@ def replacing(path: Path, private: bool = True) -> Iterator[BinaryIO]:
             made.unlink(missing_ok=True)
 
 # %% ../../nbs/run/00_files.ipynb #fd3e622d
-class Damaged(ValueError):
-    "A file is there and is not what it should be. The message names it, what is wrong, and what to do."
-
-
 def to_json(obj: Any, indent: int | None = None) -> bytes:
     "`obj` as JSON in UTF-8."
     return json.dumps(obj, ensure_ascii=False, indent=indent, default=_text).encode("utf-8", "backslashreplace")
@@ -116,6 +112,10 @@ def write_json(
     data = to_json(obj, indent=1)
     with replacing(path, private) as f:
         f.write(data)
+
+# %% ../../nbs/run/00_files.ipynb #x36924fc
+class Damaged(ValueError):
+    "A file is there and is not what it should be. The message names it, what is wrong, and what to do."
 
 
 def read_json(
@@ -153,7 +153,59 @@ def append_line(path: Path, obj: Any):
     with explained(path), open(path, "ab+", buffering=0, opener=private_opener) as f:
         _append(f, to_json(obj) + b"\n")
 
+# %% ../../nbs/run/00_files.ipynb #bdb95b8f
+def row_of(line: bytes, kind: type = dict) -> Any:
+    "What a line of JSON holds; `None` where it is broken, blank or of another `kind`."
+    try:
+        row = json.loads(line) if line.endswith(b"\n") and line.strip() else None
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, kind) else None
 
+# %% ../../nbs/run/00_files.ipynb #x6c38951
+def scan_lines(
+    path: Path,
+    kind: type = dict,
+    offset: int = 0,  # where to begin: at the beginning of a line
+) -> Iterator[tuple[int, Any]]:
+    "Offset and content of each whole line of the JSON-lines file `path`, one at a time; others are left out, with a warning."
+    left_out = 0
+    with explained(path, "read"), open(path, "rb") as f:
+        f.seek(offset)
+        for line in f:
+            row = row_of(line, kind)
+            if row is not None:
+                yield offset, row
+            left_out += row is None and bool(line.strip())
+            offset += len(line)
+    if left_out:
+        what = "1 line that is" if left_out == 1 else f"{left_out} lines that are"
+        logger.warning("%s: left out %s broken or of another form; the others are used", path, what)
+
+# %% ../../nbs/run/00_files.ipynb #xeec513b
+def iter_lines(path: Path) -> Iterator[Any]:
+    "The rows of the JSON-lines file `path`, one at a time; none where there is no file."
+    yield from (row for _, row in scan_lines(path)) if Path(path).exists() else ()
+
+
+def read_lines(path: Path) -> list[Any]:
+    "All rows of the JSON-lines file `path`."
+    return list(iter_lines(path))
+
+# %% ../../nbs/run/00_files.ipynb #26afec51
+def last_end(f: BinaryIO) -> int:
+    "Where the last whole line of an open file ends; 0 where there is none."
+    end = f.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 65536)
+        f.seek(start)
+        found = f.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+# %% ../../nbs/run/00_files.ipynb #x9266182
 class Lines:
     "A JSON-lines file to append to and to read from anywhere; safe in several threads and beside other processes."
 
@@ -176,7 +228,7 @@ class Lines:
     def fresh(self) -> Iterator[tuple[int, Any]]:
         "Offset and content of the whole lines that others have written since the last call; some of one's own may be among them."
         with self._lock:
-            start, end = self._seen, _whole(self._file)
+            start, end = self._seen, last_end(self._file)
             self._seen = max(start, end)
         yield from takewhile(lambda row: row[0] < end, scan_lines(self.path, offset=start)) if start < end else ()
 
@@ -189,54 +241,3 @@ class Lines:
     def close(self):
         "Close the file. Reading stays possible."
         self._file.close()
-
-
-def _whole(f: BinaryIO) -> int:
-    "Where the last whole line of an open file ends: another process may be in the middle of one."
-    end = f.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - 65536)
-        f.seek(start)
-        found = f.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
-
-# %% ../../nbs/run/00_files.ipynb #bdb95b8f
-def row_of(line: bytes, kind: type = dict) -> Any:
-    "What a line of JSON holds; `None` where it is broken, blank or of another `kind`."
-    try:
-        row = json.loads(line) if line.endswith(b"\n") and line.strip() else None
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, kind) else None
-
-
-def scan_lines(
-    path: Path,
-    kind: type = dict,
-    offset: int = 0,  # where to begin: at the beginning of a line
-) -> Iterator[tuple[int, Any]]:
-    "Offset and content of each whole line of the JSON-lines file `path`, one at a time; others are left out, with a warning."
-    left_out = 0
-    with explained(path, "read"), open(path, "rb") as f:
-        f.seek(offset)
-        for line in f:
-            row = row_of(line, kind)
-            if row is not None:
-                yield offset, row
-            left_out += row is None and bool(line.strip())
-            offset += len(line)
-    if left_out:
-        logger.warning("%s: left out %d lines that are broken or of another form; the others are used", path, left_out)
-
-
-def iter_lines(path: Path) -> Iterator[Any]:
-    "The rows of the JSON-lines file `path`, one at a time; none where there is no file."
-    yield from (row for _, row in scan_lines(path)) if Path(path).exists() else ()
-
-
-def read_lines(path: Path) -> list[Any]:
-    "All rows of the JSON-lines file `path`."
-    return list(iter_lines(path))

@@ -25,7 +25,8 @@ from .presence import Presence
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'SHAPES', 'fingerprint', 'home', 'RunFolder', 'find_run', 'list_runs', 'mark_died']
+__all__ = ['logger', 'SHAPES', 'fingerprint', 'read_object', 'update_object', 'home', 'status_of', 'RunFolder', 'list_runs',
+           'find_run', 'mark_died']
 
 # %% ../../nbs/run/04_folder.ipynb #e051839d
 def fingerprint(obj: Any) -> str:
@@ -33,100 +34,11 @@ def fingerprint(obj: Any) -> str:
     text = json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-# %% ../../nbs/run/04_folder.ipynb #26a296b5
-def home() -> Path:
-    "The folder of all runs and caches: `BSFT_HOME`, or `.bsft` in the current folder."
-    return Path(os.environ.get("BSFT_HOME", ".bsft")).absolute()
-
-
-class RunFolder:
-    "One run's folder: its files, its events, its stop signal, its status."
-
-    def __init__(self, path: Path | None = None):  # None: not known yet; until `open`, what happens is kept elsewhere
-        self.placed, self.known, self.apart = path is not None, threading.Event(), {}
-        self.path = make_folder(Path(path or tempfile.mkdtemp(prefix="bsft-")).absolute())
-        self.log = EventLog(self / "events.jsonl")
-        self.stop_signal = StopSignal(self / "control")
-        if self.placed:
-            self.known.set()
-        else:
-            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-    def open(self, path: Path):
-        "Lie in `path` from now on. `stop_signal` stays with this object until its `control` is set, too."
-        make_folder(Path(path))
-        self.log = self.log.moved(Path(path).absolute() / "events.jsonl")
-        self.path, self.placed = Path(path).absolute(), True
-        self.known.set()
-
-    def where(self) -> Path:
-        "The folder's path; waits for the checks that it follows from. Raises `FileNotFoundError` where they refused the arguments."
-        self.known.wait()
-        if not self.placed:
-            raise FileNotFoundError(f"the run has no folder: {self.apart['error']}")
-        return self.path
-
-    def leave(self, status: str, error: str):
-        "What this object was made for has ended, and the folder knows nothing of it: there is none, or it is another's."
-        self.apart = {"status": status, "error": error}
-        self.known.set()
-
-    def __truediv__(self, name: str) -> Path:
-        return self.path / name
-
-    @property
-    def id(self) -> str:
-        "The run's name: its folder's; empty while there is none."
-        return self.path.name if self.placed else ""
-
-    @property
-    def info(self) -> dict:
-        "What was asked and how it stands: the content of `run.json`."
-        return {**_object(self / "run.json"), **self.apart}
-
-    @property
-    def status(self) -> str | None:
-        "What `run.json` says; where it says `running` and nobody works, how the training ended: `trained`, `stopped`, `failed` or `died`."
-        if self.apart or not self.placed:
-            return self.apart.get("status", "running")
-        if self.trains:  # whoever else has written a verdict
-            return "running"
-        info, trainer = self.info, self.trainer.get("status")
-        if info.get("status") != "running" or not info.get("worker") or self.presence("compile").held:
-            return info.get("status")
-        return trainer if trainer in ("trained", "stopped", "failed") and self._later(info) else "died"
-
-    def _later(self, info: dict) -> bool:
-        "Did the training end after the compile that `info` tells of had begun?"
-        return self.trainer.get("ended", 0) >= info["worker"].get("began", 0)
-
-    def presence(self, which: str) -> Presence:
-        "Who works on the run: `compile`, or `train`."
-        return Presence(self / f"{which}.lock")
-
-    @property
-    def trainer(self) -> dict:
-        "Which process trains or has trained, and how that ended: the content of `job.json`."
-        return _object(self / "job.json")
-
-    @property
-    def trains(self) -> bool:
-        "Does a process train for this run now? One that has ended its training may live on: a kernel, inline."
-        return self.trainer.get("status") == "running" and self.presence("train").held
-
-    def update(self, **changes):
-        "Change entries of `run.json`; a damaged one is put aside."
-        known = _object(self / "run.json")
-        if known.get("status") == "unreadable":
-            set_aside(self / "run.json")
-            known = {}
-        write_json(self / "run.json", {**known, **changes})
-
 # %% ../../nbs/run/04_folder.ipynb #b37b401e
 SHAPES = {"status": str, "worker": dict, "models": dict, "students": dict, "scores": dict, "seconds": dict, "pid": int, "started": (int, float), "host": str, "jobs": list}
 
 
-def _object(path: Path) -> dict:
+def read_object(path: Path) -> dict:
     "The content of `run.json` or `job.json`; of one that cannot be used the status `unreadable`, with what to do as `error`."
     remedy = "compile again with the same arguments, which writes it anew and goes on from what is finished, or remove the run's folder"
     try:
@@ -138,16 +50,87 @@ def _object(path: Path) -> dict:
         return {"status": "unreadable", "error": str(e)}
     return found
 
-# %% ../../nbs/run/04_folder.ipynb #19c87072
-def find_run(run: str | Path) -> RunFolder:
-    "The folder of a run, by its id or path. `FileNotFoundError` lists the runs that there are."
-    for path in (Path(run), home() / "runs" / str(run)):
-        if _is_run(path):
-            return RunFolder(path)
-    known = ", ".join(r["id"] for r in list_runs()) or "none"
-    raise FileNotFoundError(f"no run {str(run)!r}: neither a run folder nor an id under {home() / 'runs'} (there: {known})")
+# %% ../../nbs/run/04_folder.ipynb #b162d2b8
+def update_object(path: Path, **changes):
+    "Change entries of the JSON file `path`; a damaged one is put aside."
+    known = read_object(path)
+    if known.get("status") == "unreadable":
+        set_aside(path)
+        known = {}
+    write_json(path, {**known, **changes})
 
 
+def home() -> Path:
+    "The folder of all runs and caches: `BSFT_HOME`, or `.bsft` in the current folder."
+    return Path(os.environ.get("BSFT_HOME", ".bsft")).absolute()
+
+# %% ../../nbs/run/04_folder.ipynb #f710c9f3
+def status_of(folder: RunFolder) -> str | None:
+    "What `run.json` says; where it says `running` and nobody works, how the training ended: `trained`, `stopped`, `failed` or `died`."
+    if folder.trains:  # whoever else has written a verdict
+        return "running"
+    info, trainer = folder.info, folder.trainer
+    if info.get("status") != "running" or not info.get("worker") or folder.presence("compile").held:
+        return info.get("status")
+    later = trainer.get("ended", 0) >= info["worker"].get("began", 0)  # than this compile began
+    return trainer["status"] if later and trainer.get("status") in ("trained", "stopped", "failed") else "died"
+
+# %% ../../nbs/run/04_folder.ipynb #26a296b5
+class RunFolder:
+    "One run's folder: its files, its events, its stop signal, its status."
+
+    def __init__(self, path: Path | None = None):  # None: not known yet; until `open`, what happens is kept elsewhere
+        self.id, self.known, self.apart = "", threading.Event(), {}  # id: the folder's name; apart: how it ended without a folder
+        self.path = make_folder(Path(path or tempfile.mkdtemp(prefix="bsft-")).absolute())
+        self.log, self.stop_signal = EventLog(self / "events.jsonl"), StopSignal(self / "control")
+        if path is None:
+            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        else:
+            self._lie(self.path)
+
+    def _lie(self, path: Path):
+        self.path, self.id = path, path.name
+        self.known.set()
+
+    def open(self, path: Path):
+        "Lie in `path` from now on. `stop_signal` stays with this object until its `control` is set, too."
+        path = make_folder(Path(path).absolute())
+        self.log = self.log.moved(path / "events.jsonl")
+        self._lie(path)
+
+    def leave(self, status: str, error: str):
+        "What this object was made for has ended, and the folder knows nothing of it: there is none, or it is another's."
+        self.apart = {"status": status, "error": error}
+        self.known.set()
+
+    def where(self) -> Path:
+        "The folder's path; waits for the checks that it follows from. Raises `FileNotFoundError` where they refused the arguments."
+        self.known.wait()
+        if not self.id:
+            raise FileNotFoundError(f"the run has no folder: {self.apart['error']}")
+        return self.path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def presence(self, which: str) -> Presence:
+        "Who works on the run: `compile`, or `train`."
+        return Presence(self / f"{which}.lock")
+
+    def update(self, **changes):
+        "Change entries of `run.json`; a damaged one is put aside."
+        update_object(self / "run.json", **changes)
+
+    status = property(lambda self: self.apart.get("status") or (status_of(self) if self.id else "running"), doc="How the run stands, by `status_of`.")
+    info = property(lambda self: {**read_object(self / "run.json"), **self.apart}, doc="What was asked and how it stands: the content of `run.json`.")
+    trainer = property(lambda self: read_object(self / "job.json"), doc="Which process trains or has trained, and how that ended: the content of `job.json`.")
+
+    @property
+    def trains(self) -> bool:
+        "Does a process train for this run now? One that has ended its training may live on: a kernel, inline."
+        return self.trainer.get("status") == "running" and self.presence("train").held
+
+# %% ../../nbs/run/04_folder.ipynb #xc53b037
 def _is_run(path: Path) -> bool:
     try:
         return (path / "run.json").exists()
@@ -172,6 +155,15 @@ def _row(run: RunFolder) -> dict:
     info = run.info
     row = {"id": run.id, "status": info["status"] if info.get("status") == "unreadable" else run.status}
     return {**row, **{k: info.get(k) for k in ("target", "created")}, **({"error": info["error"]} if row["status"] == "unreadable" else {})}
+
+# %% ../../nbs/run/04_folder.ipynb #19c87072
+def find_run(run: str | Path) -> RunFolder:
+    "The folder of a run, by its id or path. `FileNotFoundError` lists the runs that there are."
+    for path in (Path(run), home() / "runs" / str(run)):
+        if _is_run(path):
+            return RunFolder(path)
+    known = ", ".join(r["id"] for r in list_runs()) or "none"
+    raise FileNotFoundError(f"no run {str(run)!r}: neither a run folder nor an id under {home() / 'runs'} (there: {known})")
 
 # %% ../../nbs/run/04_folder.ipynb #02c50c8e
 def mark_died(folder: RunFolder) -> RunFolder:

@@ -17,7 +17,8 @@ from ..data.pairs import DataError, Pair
 from ..run.events import EventLog, Stopped, StopSignal
 from ..models.frozen import freeze
 from .jobs import Job, TrainConfig, add_lora  # noqa: F401  (callers look for it here)
-from ..models.targets import check_adapter, check_folder, load_weights, plain_generation
+from ..models.targets import check_folder
+from ..models.loading import check_adapter, load_weights, plain_generation
 from ..models.devices import release_omp_threads
 from ..models.convert import quiet
 from ..run.files import read_json, write_json

@@ -182,7 +182,7 @@ def answers(folder: Path, ends: bool) -> tuple[object, int, int]:
     "A `Generator`, and how many of its answers are those of transformers, of how many."
     from bsft_nb.engine.decode import Generator
     from bsft_nb.engine.sampling import Row
-    from bsft_nb.models.targets import load_weights
+    from bsft_nb.models.loading import load_weights
     from bsft_nb.models.tokens import load_codec
 
     prompts = [BEGIN + p + [2] * ends for p in PROMPTS]
@@ -202,7 +202,8 @@ def loss_difference(folder: Path, ends: bool) -> float:
     import torch
 
     from bsft_nb.data.pairs import Pair
-    from bsft_nb.models.targets import decoder_start, load_weights
+    from bsft_nb.models.loading import load_weights
+    from bsft_nb.models.targets import decoder_start
     from bsft_nb.models.tokens import load_codec
     from bsft_nb.training.packing import collate, completion_loss, pads_right
 
@@ -252,7 +253,7 @@ def compiled(folder: Path) -> tuple[bool, bool]:
     prompts = [tp.run.pairs["train"][0]["prompt_ids"]]
     from bsft_nb.engine.decode import Generator
     from bsft_nb.engine.sampling import Row
-    from bsft_nb.models.targets import load_weights
+    from bsft_nb.models.loading import load_weights
     from bsft_nb.models.tokens import load_codec
 
     row = Row(prompts[0], 8)

@@ -29,8 +29,9 @@ from bsft_nb.engine.predict import keep_format
 from bsft_nb.engine.sampling import learn_templates
 from bsft_nb.models.convert import model_cache
 from bsft_nb.models.devices import release_omp_threads
+from bsft_nb.models.loading import load_weights
 from bsft_nb.models.student_adapter import StudentAdapter, adapter_state
-from bsft_nb.models.targets import load_weights, resolve_target
+from bsft_nb.models.targets import resolve_target
 from bsft_nb.models.tokens import load_codec
 
 TARGET, MAX_TOKENS = "smollm2-135m", 48

@@ -126,7 +126,7 @@ def with_trl(args, target, before, checkpointing):
     import datasets
     from trl import SFTConfig, SFTTrainer
 
-    from bsft_nb.models.targets import load_weights
+    from bsft_nb.models.loading import load_weights
 
     codec, pairs = demo_pairs(target, chat)
     datasets.disable_progress_bars()
@@ -138,7 +138,7 @@ def with_trl(args, target, before, checkpointing):
 def with_hf(args, target, before):
     from transformers import Trainer, TrainingArguments
 
-    from bsft_nb.models.targets import load_weights
+    from bsft_nb.models.loading import load_weights
 
     codec, pairs = demo_pairs(target, chat)
     config = arguments(TrainingArguments, args, remove_unused_columns=False)
@@ -169,7 +169,7 @@ def attention(config, sizes):
 def with_ours(args, target, before, adapter, mixed=False):
     from transformers import Trainer, TrainingArguments
 
-    from bsft_nb.models.targets import load_weights
+    from bsft_nb.models.loading import load_weights
     from bsft_nb.training.packing import collate, completion_loss
 
     codec, pairs = demo_pairs(target, adapter, mixed)
@@ -232,7 +232,7 @@ def with_t5(args, target, before, ours):
 
 def exactness(args, target, before):
     "In fp32, the largest relative difference of a batch's loss and of any parameter's gradient from transformers' own labels."
-    from bsft_nb.models.targets import load_weights
+    from bsft_nb.models.loading import load_weights
     from bsft_nb.training.packing import collate, completion_loss
 
     codec, pairs = demo_pairs(target, chat)

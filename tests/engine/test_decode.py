@@ -10,7 +10,7 @@ import torch
 
 from bsft_nb.engine.decode import Batch, Generator
 from bsft_nb.engine.sampling import Numbers, Row, find_template, learn_templates
-from bsft_nb.models.targets import load_weights
+from bsft_nb.models.loading import load_weights
 from bsft_nb.models.tokens import load_codec
 
 

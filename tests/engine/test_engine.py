@@ -22,7 +22,8 @@ from bsft_nb.engine.lm import StudentEngine, student_lm
 from bsft_nb.engine.sampling import Row
 from bsft_nb.engine.scheduler import Pending
 from bsft_nb.engine.worker import Worker
-from bsft_nb.models.targets import check_folder, load_weights
+from bsft_nb.models.loading import load_weights
+from bsft_nb.models.targets import check_folder
 from bsft_nb.models.weights import TargetError
 
 

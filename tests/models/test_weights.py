@@ -19,12 +19,8 @@ from transformers import (
 
 from bsft_nb.engine.decode import Generator
 from bsft_nb.lessons import save_llama, save_t5
-from bsft_nb.models.targets import (
-    check_adapter,
-    check_folder,
-    load_adapter,
-    load_weights,
-)
+from bsft_nb.models.loading import check_adapter, load_adapter, load_weights
+from bsft_nb.models.targets import check_folder
 from bsft_nb.models.tokens import load_codec
 from bsft_nb.models.weights import TargetError
 from bsft_nb.training.trainer import merge
@@ -59,7 +55,7 @@ def test_whole_weights_load_and_half_of_them_do_not(name, tmp_path):
     folder = saved(name, tmp_path / name)
     load_weights(folder)
     n = without(folder, lambda key, i: i % 2)
-    with pytest.raises(TargetError, match="lack .* tensors"):
+    with pytest.raises(TargetError, match="lack .* tensors?"):
         load_weights(folder)
     assert n > 3
 
@@ -117,7 +113,7 @@ def test_an_adapter_that_lacks_tensors_is_refused_wherever_it_is_loaded(adapter,
         lambda: check_adapter(PeftModel.from_pretrained(load_weights(llama), adapter), adapter),
         lambda: merge(adapter, tmp_path / "merged"),
     ):
-        with pytest.raises(TargetError, match="lack .* tensors"):
+        with pytest.raises(TargetError, match="lack .* tensors?"):
             load()
 
 

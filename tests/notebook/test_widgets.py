@@ -34,7 +34,8 @@ from bsft_nb.results.table_file import compare_rows
 from bsft_nb.run.events import Event, Tail
 from bsft_nb.run.folder import RunFolder
 from bsft_nb.run.frontend import BSFT, frontend
-from bsft_nb.run.progress import TextProgress, progress_for, reduce_all
+from bsft_nb.run.progress import reduce_all
+from bsft_nb.run.views import TextProgress, progress_for
 
 
 def from_browser(widget, **state):
@@ -106,7 +107,7 @@ def test_executed_without_a_frontend_a_notebook_keeps_text_and_html_only(tmp_pat
     from nbclient import NotebookClient
 
     code = """
-from bsft_nb.run.progress import progress_for
+from bsft_nb.run.views import progress_for
 from bsft_nb.optimizer.run import Run
 from bsft_nb.run.folder import RunFolder
 folder = RunFolder("run")

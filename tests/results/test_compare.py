@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsft_nb.lessons import teacher_lm
-
 from bsft_nb.results.escape import (
     attribute,
     clean,

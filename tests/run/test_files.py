@@ -14,7 +14,8 @@ from bsft_nb.optimizer.run import Run
 from bsft_nb.results.table import Table, write_table
 from bsft_nb.results.table_file import COLUMNS
 from bsft_nb.run import digests as contents
-from bsft_nb.run.events import Event, EventLog, Tail
+from bsft_nb.run import events as events_room
+from bsft_nb.run.events import EventLog, Tail
 from bsft_nb.run.files import (
     Damaged,
     append_line,
@@ -24,7 +25,8 @@ from bsft_nb.run.files import (
     write_json,
 )
 from bsft_nb.run.folder import RunFolder, find_run, home, list_runs
-from bsft_nb.run.progress import TextProgress, reduce_all, state_of
+from bsft_nb.run.progress import reduce_all, state_of
+from bsft_nb.run.views import TextProgress
 from bsft_nb.teacher.ledger import Ledger, Trace, load_traces
 
 UNREADABLE = [b"", b"   \n", b"[1]", b"null", b'"run"', b"7", b'{"status": "run', b"\xff\xfe\x00", bytes(300), b"{]", b'{"status": 3}', b'{"status": "running", "worker": "me"}', b'{"models": ["model"]}', b"[" * 100_000]
@@ -133,8 +135,8 @@ def test_a_log_is_parsed_once_however_often_it_is_looked_at(tmp_path, monkeypatc
     log = EventLog(tmp_path / "events.jsonl")
     for i in range(200):
         log.emit("trace", kept=bool(i % 2))
-    parsed, of = [], Event.of
-    monkeypatch.setattr(Event, "of", classmethod(lambda cls, row: parsed.append(row) or of(row)))
+    parsed, of = [], events_room.event_of
+    monkeypatch.setattr(events_room, "event_of", lambda row: parsed.append(row) or of(row))
     for _ in range(5):
         assert state_of(log.path).tried == 200
     assert len(parsed) == 200
@@ -225,11 +227,11 @@ def test_any_text_is_written_and_comes_back_by_any_reader(tmp_path, text, capsys
     assert log.read()[0].data["note"] == text and ledger.find("0a")[1].inputs == {"q": text}
     for path in tmp_path.iterdir():
         path.read_bytes().decode("utf-8")  # also those that know no surrogates
-    assert len(log._subscribers) == 1, "the progress line was not dropped"
+    assert len(log.subscribers) == 1, "the progress line was not dropped"
 
 
 def test_a_terminal_that_knows_no_unicode_gets_the_progress_too():
-    out = subprocess.run([sys.executable, "-c", "from bsft_nb.run.progress import TextProgress; from bsft_nb.run.events import Event; TextProgress(every=0)(Event('warn', 1.0, {'note': 'naïve → \\ud83d'}))"], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True)
+    out = subprocess.run([sys.executable, "-c", "from bsft_nb.run.views import TextProgress; from bsft_nb.run.events import Event; TextProgress(every=0)(Event('warn', 1.0, {'note': 'naïve → \\ud83d'}))"], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True)
     assert out.returncode == 0 and b"na\\xefve \\u2192 \\ud83d" in out.stdout, out.stderr
 
 

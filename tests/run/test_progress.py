@@ -5,21 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsft_nb.run.events import KINDS, Event
-from bsft_nb.run.progress import (
-    MOST_POINTS,
-    State,
-    TextProgress,
-    add_point,
-    describe,
-    eta,
-    reduce,
-    reduce_all,
-    show_number,
-    show_seconds,
-)
+from bsft_nb.run.progress import MOST_POINTS, State, add_point, reduce, reduce_all
+from bsft_nb.run.views import TextProgress, describe, eta, show_number, show_seconds
 
 names = st.sampled_from(["kept", "reason", "again", "tokens", "cost", "latency", "note", "model", "which", "status", "type", "message", "funnel"])
-events = st.builds(Event, st.sampled_from(KINDS), st.floats(0, 1e6), st.dictionaries(names, st.none(), max_size=4))
+events = st.builds(Event, st.sampled_from([*KINDS]), st.floats(0, 1e6), st.dictionaries(names, st.none(), max_size=4))
 
 
 @settings(max_examples=60, deadline=None)

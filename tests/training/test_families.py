@@ -10,7 +10,7 @@ from test_losses import BATCHES, CODEC, labelled, made
 from bsft_nb.engine.attention import apart_because
 from bsft_nb.engine.decode import Generator
 from bsft_nb.engine.sampling import Row
-from bsft_nb.models.targets import load_weights
+from bsft_nb.models.loading import load_weights
 from bsft_nb.models.tokens import load_codec
 from bsft_nb.training.packing import (
     attend_packed,

@@ -23,7 +23,7 @@ import bsft_nb.training.hf_trainer
 from bsft_nb.data.builder import Built, save_pairs
 from bsft_nb.data.pairs import DataError
 from bsft_nb.models.frozen import freeze
-from bsft_nb.models.targets import load_weights
+from bsft_nb.models.loading import load_weights
 from bsft_nb.run.events import Stopped
 from bsft_nb.run.files import read_json
 from bsft_nb.training.checkpoints import checkpoints, newest, record_score

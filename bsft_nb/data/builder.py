@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 import dspy
 
 from ..teacher.ledger import Call, Trace
-from ..teacher.bootstrap import count_traces
 from ..teacher.keys import example_key
 from .dedupe import CONFLICTS, deduplicate, id_bytes, merge_alike, normalised, settle
 from ..run.files import explained, make_folder
-from .funnel import OUTSIDE, Funnel, funnel_text, where_it_ends
+from .funnel import OUTSIDE, Funnel, count_traces, funnel_text, where_it_ends
 from .pairs import DataError, Pair, PairBuilder
 from ..run.folder import fingerprint
 from ..models.texts import TextError, check_unicode, texts_in

@@ -23,7 +23,7 @@ import dspy
 from ..results.evaluate import reason_line
 from .background import ending
 from ..teacher.ledger import Trace, Traces
-from ..teacher.bootstrap import TraceBootstrapper, count_traces
+from ..teacher.bootstrap import TraceBootstrapper
 from ..teacher.replay import copy_program
 from ..teacher.keys import example_key, signature_key
 from ..teacher.calls import own_copy
@@ -36,7 +36,7 @@ from ..engine.predict import keep_format
 from ..run.events import Stopped
 from ..data.exchange import export_traces, marked, read_traces
 from ..models.student_adapter import TEACHERS, adapter_state
-from ..data.funnel import OUTSIDE
+from ..data.funnel import OUTSIDE, count_traces
 from ..training.jobs import Job, TrainConfig
 from ..training.launch import launch
 from ..models.targets import Target

@@ -21,7 +21,8 @@ import dspy
 from dspy.teleprompt import Teleprompter
 
 from .background import begin
-from ..teacher.bootstrap import TraceBootstrapper, check_metric
+from ..teacher.bootstrap import TraceBootstrapper
+from ..teacher.metric import check_metric
 from ..teacher.replay import copy_program
 from ..teacher.keys import example_key, program_key, teacher_key
 from .validate import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
@@ -32,7 +33,7 @@ from ..data.exchange import read_traces
 from ..models.student_adapter import adapter_state
 from .run import Run
 from ..training.jobs import TrainConfig
-from ..teacher.keys import code_key
+from ..teacher.keys import FORMATS, code_key, versioned
 from ..models.targets import is_here, resolve_target
 from ..data.pair_reader import completions_in, read_pairs
 from ..data.pairs import Pair, PairBuilder
@@ -257,7 +258,7 @@ class BootstrapFinetune(Teleprompter):
             "config": asdict(job.config),
             "versions": {p: version(p) for p in ("bsft_nb", "dspy", "transformers", "torch")},
         }
-        return {**about, "key": fingerprint(about), "created": time.strftime("%Y-%m-%d %H:%M:%S")}
+        return {**about, "key": versioned("run", about), "format": FORMATS["run"], "created": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def _is_far(target: str | Path) -> bool:

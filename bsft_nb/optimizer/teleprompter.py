@@ -26,7 +26,8 @@ from ..teacher.metric import check_metric
 from ..teacher.replay import copy_program
 from ..teacher.keys import example_key, program_key, teacher_key
 from .validate import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
-from ..data.builder import check_answers, check_conflicts, check_lengths
+from ..data.builder import check_conflicts
+from ..data.limits import check_answers, check_lengths
 from .dry_run import dry_run
 from ..run.events import StopSignal
 from ..data.exchange import read_traces

@@ -207,10 +207,10 @@ def in_ledger(c: Collection, teacher: int, key: str, example: dspy.Example) -> I
 # %% ../../nbs/teacher/11_bootstrap.ipynb #c354e9af
 def passed_over(c: Collection) -> Iterator[bool]:
     "An entry for each attempt to be made that is in the ledger under keys of another format alone: are its LM calls on record?"
-    for t, key, example in c.jobs() if c.ledger.other_attempts else ():
+    for t, key, example in c.jobs() if c.ledger.index.others else ():
         for n in range(c.boot.max_rounds):
             _, trace = c.ledger.find(*c.teachers[t].attempt_keys(key, n)) or (None, None)
-            others = [] if trace else [o for o in c.ledger.others(key, n) if o.reason != "error"]
+            others = [] if trace else [o for at in c.ledger.index.others.get((key, n), {}).values() if (o := Trace.of(c.ledger.attempts.at(at))).reason != "error"]
             if others:
                 yield any(on_record(c, t, example, o) for o in others)
             if not (trace or others) or (trace and trace.kept):
@@ -222,7 +222,7 @@ def told_before(c: Collection) -> Iterator[str]:
     found = list(passed_over(c))
     if found:
         yield f"{_some(len(found), 'attempt')} in the ledger {'have' if len(found) > 1 else 'has'} keys of another version of bsft_nb, and cannot be told to be of this teacher. They are made again: {sum(found)} from recorded LM calls, as far as the program asks the same as then; for {len(found) - sum(found)} the teacher is asked again"
-    if n := c.ledger.other_calls:
+    if n := c.ledger.index.other_calls:
         yield f"{_some(n, 'recorded LM call')} in the ledger {'have' if n > 1 else 'has'} keys of another version of bsft_nb and {'are' if n > 1 else 'is'} not found. Where an attempt is made again, its LM is asked again"
 
 

@@ -215,20 +215,6 @@ class Ledger:
         offset = next((self.index.attempts[int(k, 16)] for k in keys if int(k, 16) in self.index.attempts), None)
         return None if offset is None else (offset, Trace.of(self.attempts.at(offset)))
 
-    def others(self, example: str, attempt: int) -> list[Trace]:
-        "Attempts at this example and round whose keys have another format."
-        return [Trace.of(self.attempts.at(offset)) for offset in self.index.others.get((example, attempt), {}).values()]
-
-    @property
-    def other_attempts(self) -> int:
-        "At how many examples and rounds there are attempts whose keys have another format."
-        return len(self.index.others)
-
-    @property
-    def other_calls(self) -> int:
-        "How many recorded LM calls have keys of another format."
-        return self.index.other_calls
-
     def add(self, trace: Trace) -> int:
         "Write an attempt down; returns its place."
         offset = self.attempts.append(trace.row())

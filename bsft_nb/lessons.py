@@ -18,7 +18,7 @@ from dspy.lm15 import Message, Response, Usage
 
 # %% auto #0
 __all__ = ['CHAT', 'WORDS', 'SHOUTS', 'raises', 'apart', 'save_llama', 'save_t5', 'Scripted', 'teacher_lm', 'Shout', 'is_loud',
-           'shouting_teacher']
+           'shouting_teacher', 'Route', 'LetterTokenizer']
 
 # %% ../nbs/lessons.ipynb #a737fd3f
 @contextmanager
@@ -145,3 +145,25 @@ def is_loud(example: dspy.Example, prediction: dspy.Prediction, trace=None) -> b
 def shouting_teacher() -> dspy.LM:
     "A teacher that shouts every word of `WORDS`."
     return teacher_lm(lambda text: {"loud": next(w for w in WORDS if f"\n{w}\n" in text.split("word ## ]]")[-1]).upper()})
+
+# %% ../nbs/lessons.ipynb #5c8c3557
+from typing import Literal
+
+
+class Route(dspy.Signature):
+    """Pick the team."""
+    ticket: str = dspy.InputField()
+    team: Literal["shipping", "billing"] = dspy.OutputField()
+
+
+class LetterTokenizer:
+    "As much of a tokenizer as a codec needs: a token a character."
+    chat_template = bos_token_id = unk_token = None
+    eos_token_id = pad_token_id = 0
+    all_special_tokens = ["<|end|>"]
+
+    def __call__(self, text=None, text_target=None, **kw):
+        return {"input_ids": [ord(c) for c in text or text_target]}
+
+    def decode(self, ids, **kw):
+        return "".join(map(chr, ids))

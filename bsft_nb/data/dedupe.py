@@ -14,12 +14,9 @@ from collections.abc import Iterable
 from .pairs import Pair
 
 # %% auto #0
-__all__ = ['CONFLICTS', 'deduplicate', 'settle', 'normalised', 'merge_alike', 'id_bytes']
+__all__ = ['CONFLICTS', 'deduplicate', 'id_bytes', 'settle', 'normalised', 'merge_alike']
 
 # %% ../../nbs/data/02_dedupe.ipynb #68c5b374
-CONFLICTS = ("all", "majority", "best")
-
-
 def deduplicate(
     pairs: Iterable[Pair],
     held: set[str] = frozenset(),  # keys of held-out examples; a row of another example is preferred
@@ -31,9 +28,21 @@ def deduplicate(
     return [(min(group, key=lambda p: (p.example in held, -_score(p))), len(group)) for group in groups.values()]
 
 
+def id_bytes(ids: list[int]) -> bytes:
+    "Token ids as a short key."
+    return array("i", ids).tobytes()
+
+
+def _score(p: Pair) -> float:
+    return -math.inf if p.score is None else p.score
+
+# %% ../../nbs/data/02_dedupe.ipynb #b830a426
+CONFLICTS = ("all", "majority", "best")
+
+
 def settle(
     rows: list[tuple[Pair, int]],  # from `deduplicate`
-    conflicts: str = "all",  # one of `CONFLICTS`: what stays of different completions of one prompt
+    conflicts: str = "all",  # one of `CONFLICTS`: which of the completions of one prompt stay
 ) -> tuple[list[Pair], list[dict]]:
     "The rows that stay, in their order, and the prompts that had several completions: predictor, prompt, and how often each came."
     prompts = defaultdict(list)
@@ -49,24 +58,18 @@ def settle(
                 lost |= {id(q) for q, _ in sorted(group, key=rank[conflicts])[1:]}
     return [p for p, _ in rows if id(p) not in lost], several
 
-
+# %% ../../nbs/data/02_dedupe.ipynb #eef6fe71
 def normalised(prompt: str) -> str:
     "`prompt` without what does not change its sense: Unicode form (NFC), white space, case."
     return " ".join(unicodedata.normalize("NFC", prompt).split()).casefold()
 
 
-def merge_alike(pairs: Iterable[Pair], held: set[str] = frozenset()) -> list[Pair]:
+def merge_alike(
+    pairs: Iterable[Pair],
+    held: set[str] = frozenset(),  # as for `deduplicate`
+) -> list[Pair]:
     "One row of those that have the same completion and, normalised, the same prompt."
     groups = defaultdict(list)
     for p in pairs:
         groups[p.predictor, normalised(p.prompt), p.completion].append(p)
     return [min(group, key=lambda p: (p.example in held, -_score(p))) for group in groups.values()]
-
-
-def id_bytes(ids: list[int]) -> bytes:
-    "Token ids as a short key."
-    return array("i", ids).tobytes()
-
-
-def _score(p: Pair) -> float:
-    return -math.inf if p.score is None else p.score

@@ -20,7 +20,8 @@ from ..models.student_adapter import read_value, roundtrip, validated
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['Pair', 'DataError', 'PairBuilder', 'check_parity', 'prompt_diff']
+__all__ = ['Pair', 'DataError', 'typed_outputs', 'input_value', 'fits', 'rendered', 'labelled_pairs', 'PairBuilder',
+           'prompt_diff', 'check_parity']
 
 # %% ../../nbs/data/01_pairs.ipynb #5f49c6c7
 @dataclass
@@ -44,7 +45,63 @@ class Pair:
 class DataError(ValueError):
     "The data cannot be trained on; the message says which, why, and what to do."
 
+# %% ../../nbs/data/01_pairs.ipynb #8b965bf0
+def typed_outputs(call: Call, signature: type[dspy.Signature]) -> dict:
+    "The outputs of a call as values of their types. Raises `DataError` for text that spells no such value."
+    outputs = {}
+    for k, f in signature.output_fields.items():
+        value = call.outputs.get(k)
+        try:
+            outputs[k] = _typed(value, f.annotation)
+        except ValueError as e:
+            raise DataError(f"predictor {call.predictor!r}: output {k!r} is {value!r:.120}, not of type {f.annotation}") from e
+    return outputs
 
+
+def _typed(value, annotation):
+    try:
+        return validated(value, annotation)
+    except ValidationError:
+        return read_value(value, annotation) if isinstance(value, str) else value
+
+# %% ../../nbs/data/01_pairs.ipynb #bf9440a2
+def input_value(value, annotation):
+    "An input from its JSON form. Adapters write that as they write the value (but for infinity and NaN within a structure); only DSPy's own types must be made again."
+    if dspy.Type.extract_custom_type_from_annotation(annotation) or annotation is dspy.History:
+        try:
+            return TypeAdapter(annotation).validate_python(value)
+        except ValidationError:  # given as something else, which DSPy allows
+            pass
+    return value
+
+# %% ../../nbs/data/01_pairs.ipynb #2e048e3f
+def fits(codec: Codec, pair: Pair) -> bool:
+    "Is the row within the model's length?"
+    n = len(pair.prompt_ids) if codec.encoder_decoder else pair.tokens
+    return n <= (codec.max_length or math.inf) and len(pair.completion_ids) <= (codec.max_answer or math.inf)
+
+
+def rendered(codec: Codec, messages: list[dict], ids: list[int]) -> str:
+    "The prompt as one text. An encoder's is that before it is tokenised: what its vocabulary lacks is lost after."
+    if codec.encoder_decoder:
+        return " ".join(m["content"] for m in messages)
+    return codec.tokenizer.decode(ids, skip_special_tokens=False)
+
+# %% ../../nbs/data/01_pairs.ipynb #8a497d23
+def labelled_pairs(builder: PairBuilder, examples: Iterable[dspy.Example]) -> list[Pair]:
+    "Pairs straight from examples that have all of a predictor's fields. Raises `DataError` for a label that no predictor can give."
+    pairs = []
+    for i, e in enumerate(examples):
+        for name, signature in builder.signatures.items():
+            if all(k in e for k in signature.fields):
+                call = Call(name, {k: e[k] for k in signature.input_fields}, {k: e[k] for k in signature.output_fields})
+                try:
+                    pairs.append(builder.pair(call, example_key(e), None))
+                except DataError as error:
+                    raise DataError(f"valset[{i}] has outputs that predictor {name!r} cannot give: {call.outputs} ({error}). Correct the label, or the signature") from error
+    return pairs
+
+# %% ../../nbs/data/01_pairs.ipynb #940abdba
 class PairBuilder:
     "Turns predictor calls into pairs, in one student's format."
 
@@ -60,7 +117,7 @@ class PairBuilder:
     def values(self, predictor: str, inputs: dict) -> dict:
         "Those of `inputs` that `predictor` takes, as they are put into a prompt; they may be given in JSON form."
         signature = self.signatures[predictor]
-        return {k: _input(inputs[k], f.annotation) for k, f in signature.input_fields.items() if k in inputs}
+        return {k: input_value(inputs[k], f.annotation) for k, f in signature.input_fields.items() if k in inputs}
 
     def messages(self, predictor: str, inputs: dict) -> list[dict]:
         "The messages that `predictor` sends for `inputs`."
@@ -72,12 +129,7 @@ class PairBuilder:
 
     def pair(self, call: Call, example: str, score: float | None) -> Pair:
         "The pair of one call. Raises `DataError` where an output has another type, or does not survive the vocabulary."
-        outputs = {}
-        for k, f in self.signatures[call.predictor].output_fields.items():
-            try:
-                outputs[k] = _typed(call.outputs.get(k), f.annotation)
-            except ValueError as e:
-                raise DataError(f"predictor {call.predictor!r}: output {k!r} is {call.outputs.get(k)!r:.120}, not of type {f.annotation}") from e
+        outputs = typed_outputs(call, self.signatures[call.predictor])
         return self.row(call.predictor, self.messages(call.predictor, call.inputs), outputs, example, score)
 
     def row(self, predictor: str, messages: list[dict], outputs: dict, example: str, score: float | None) -> Pair:
@@ -91,50 +143,26 @@ class PairBuilder:
             ids = self.codec.prompt(messages)
         except ValueError as e:  # half of a surrogate pair, a control token, a chat template that fails
             raise DataError(f"predictor {predictor!r}: the prompt cannot be tokenised: {e}") from e
-        return Pair(example, predictor, self.rendered(messages, ids), text, score, ids, self.codec.completion(text), messages)
-
-    def rendered(self, messages: list[dict], ids: list[int]) -> str:
-        "The prompt as one text. An encoder's is that before it is tokenised: what its vocabulary lacks is lost after."
-        if self.codec.encoder_decoder:
-            return " ".join(m["content"] for m in messages)
-        return self.codec.tokenizer.decode(ids, skip_special_tokens=False)
+        return Pair(example, predictor, rendered(self.codec, messages, ids), text, score, ids, self.codec.completion(text), messages)
 
     def fits(self, pair: Pair) -> bool:
-        "Is the row within the model's length? An encoder-decoder has one for the prompt and may have one for the answer."
-        c = self.codec
-        n = len(pair.prompt_ids) if c.encoder_decoder else pair.tokens
-        return n <= (c.max_length or math.inf) and len(pair.completion_ids) <= (c.max_answer or math.inf)
+        "Is the row within the model's length?"
+        return fits(self.codec, pair)
 
-    def labelled(self, examples: list[dspy.Example]) -> list[Pair]:
-        "Pairs straight from examples that have all of a predictor's fields: for evaluation, not for training."
-        pairs = []
-        for i, e in enumerate(examples):
-            for name, signature in self.signatures.items():
-                if all(k in e for k in signature.fields):
-                    call = Call(name, {k: e[k] for k in signature.input_fields}, {k: e[k] for k in signature.output_fields})
-                    try:
-                        pairs.append(self.pair(call, example_key(e), None))
-                    except DataError as error:
-                        raise DataError(f"valset[{i}] has outputs that predictor {name!r} cannot give: {call.outputs} ({error}). Correct the label, or the signature") from error
-        return pairs
+    def labelled(self, examples: Iterable[dspy.Example]) -> list[Pair]:
+        "`labelled_pairs` of these examples."
+        return labelled_pairs(self, examples)
 
-
-def _typed(value, annotation):
-    "An output from its JSON form. Raises `ValueError` for text that spells no such value."
-    try:
-        return validated(value, annotation)
-    except ValidationError:
-        return read_value(value, annotation) if isinstance(value, str) else value
-
-
-def _input(value, annotation):
-    "An input from its JSON form. Adapters write that as they write the value (but for infinity and NaN within a structure); only DSPy's own types must be made again."
-    if dspy.Type.extract_custom_type_from_annotation(annotation) or annotation is dspy.History:
-        try:
-            return TypeAdapter(annotation).validate_python(value)
-        except ValidationError:  # given as something else, which DSPy allows
-            pass
-    return value
+# %% ../../nbs/data/01_pairs.ipynb #6ee44b80
+def prompt_diff(trained: list[int], asked: list[int], codec: Codec) -> str:
+    "Where two prompts differ, for a person: first token and lines of text; tokens where the text is the same."
+    i = next((i for i, (a, b) in enumerate(zip(trained, asked)) if a != b), min(len(trained), len(asked)))
+    texts = [codec.tokenizer.decode(ids, skip_special_tokens=False) for ids in (trained, asked)]
+    lines = [t.split("\n") for t in texts]
+    if texts[0] == texts[1]:
+        lines = [[f"{t} {codec.tokenizer.decode([t], skip_special_tokens=False)!r}" for t in ids] for ids in (trained, asked)]
+    diff = difflib.unified_diff(*lines, "trained on", "asked", lineterm="", n=2)
+    return "\n".join([f"{len(trained)} and {len(asked)} tokens, the first difference at token {i}", *diff])
 
 # %% ../../nbs/data/01_pairs.ipynb #6e24dd0f
 def check_parity(
@@ -154,14 +182,3 @@ def check_parity(
             raise DataError(f"predictor {call.predictor!r}: the prompt trained on is not the prompt asked at inference\n{diff}\nThe student would be asked in a form it has not learned. Look for something that changes the prompt at inference: another adapter, demos, or a changed signature")
         n += 1
     return n
-
-
-def prompt_diff(trained: list[int], asked: list[int], codec: Codec) -> str:
-    "Where two prompts differ, for a person: first token and lines of text; tokens where the text is the same."
-    i = next((i for i, (a, b) in enumerate(zip(trained, asked)) if a != b), min(len(trained), len(asked)))
-    texts = [codec.tokenizer.decode(ids, skip_special_tokens=False) for ids in (trained, asked)]
-    lines = [t.split("\n") for t in texts]
-    if texts[0] == texts[1]:
-        lines = [[f"{t} {codec.tokenizer.decode([t], skip_special_tokens=False)!r}" for t in ids] for ids in (trained, asked)]
-    diff = difflib.unified_diff(*lines, "trained on", "asked", lineterm="", n=2)
-    return "\n".join([f"{len(trained)} and {len(asked)} tokens, the first difference at token {i}", *diff])

@@ -10,7 +10,7 @@ from typing import Any
 
 import dspy
 
-from ..teacher.bootstrap import check_metric
+from ..teacher.metric import check_metric
 from ..models.targets import is_here
 from ..run.progress import reduce_all
 from .progress_panel import ProgressPanel

@@ -21,18 +21,20 @@ import dspy
 from dspy.teleprompt import Teleprompter
 
 from .background import begin
-from ..teacher.bootstrap import TraceBootstrapper, check_metric
+from ..teacher.bootstrap import TraceBootstrapper
+from ..teacher.metric import check_metric
 from ..teacher.replay import copy_program
 from ..teacher.keys import example_key, program_key, teacher_key
 from .validate import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
-from ..data.builder import check_answers, check_conflicts, check_lengths
+from ..data.builder import check_conflicts
+from ..data.limits import check_answers, check_lengths
 from .dry_run import dry_run
 from ..run.events import StopSignal
 from ..data.exchange import read_traces
 from ..models.student_adapter import adapter_state
 from .run import Run
 from ..training.jobs import TrainConfig
-from ..teacher.keys import code_key
+from ..teacher.keys import FORMATS, code_key, versioned
 from ..models.targets import is_here, resolve_target
 from ..data.pair_reader import completions_in, read_pairs
 from ..data.pairs import Pair, PairBuilder
@@ -258,7 +260,7 @@ class BootstrapFinetune(Teleprompter):
             "config": asdict(job.config),
             "versions": {p: version(p) for p in ("bsft_nb", "dspy", "transformers", "torch")},
         }
-        return {**about, "key": fingerprint(about), "created": time.strftime("%Y-%m-%d %H:%M:%S")}
+        return {**about, "key": versioned("run", about), "format": FORMATS["run"], "created": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def _is_far(target: str | Path) -> bool:

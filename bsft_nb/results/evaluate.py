@@ -20,7 +20,7 @@ from typing import Any
 import dspy
 
 from ..teacher.ledger import Call
-from ..teacher.bootstrap import check_metric, read_score
+from ..teacher.metric import check_metric, read_score
 from ..teacher.replay import copy_program
 from ..teacher.calls import Calls, is_watched, own_copy, watch
 from ..run.events import StopSignal

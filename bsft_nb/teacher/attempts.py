@@ -10,16 +10,51 @@ from dataclasses import dataclass, replace
 import dspy
 
 from .calls import Calls, own_copy
-from .keys import asked_key, plain, teacher_key
+from .keys import asked_key, attempt_keys, plain, teacher_keys
 from .ledger import Ledger, Trace
 from .programs import call_program
-from .replay import NotRecorded, Record, copy_program, recorded, recorded_program, rollout
-from ..run.folder import fingerprint
+from .replay import NotRecorded, Record, bill, copy_program, recorded, recorded_program, rollout
 
 # %% auto #0
-__all__ = ['Ran', 'Teacher']
+__all__ = ['Teacher', 'without_demo', 'Ran', 'run_teacher']
 
 # %% ../../nbs/teacher/09_attempts.ipynb #cbeb04c5
+class Teacher:
+    "A teacher as it runs: a program and DSPy settings for each round."
+
+    def __init__(
+        self,
+        teacher: dspy.Module,
+        settings: dict,  # DSPy's
+        rounds: int,
+    ):
+        self.keys, self.nth = teacher_keys(teacher, settings), 0  # in each format; and which of equal ones it is
+        self.lost: list[str] = []  # predictors called outside of any attempt
+        self.rounds = [recorded_program(teacher, r, self.lost) for r in range(rounds)]
+        self.signatures = {n: p.signature for n, p in self.rounds[0].named_predictors()}
+        self.demos = [d for p in self.rounds[0].predictors() for d in p.demos]
+        lm = settings.get("lm") or dspy.settings.lm
+        self.settings = [{**settings, "lm": recorded(lm, **rollout(lm, r)) if lm else None} for r in range(rounds)]
+
+    def attempt_keys(self, example: str, attempt: int) -> list[str]:
+        "The keys of the round `attempt` for the example of that key, the present format first."
+        return attempt_keys(self.keys, self.nth, example, attempt)
+
+# %% ../../nbs/teacher/09_attempts.ipynb #ea28bfe6
+def without_demo(teacher: Teacher, attempt: int, example: dspy.Example) -> dspy.Module:
+    "The program of a round; a copy where a demo equals `example`."
+    program = teacher.rounds[attempt]
+    if any(_same(d, example) for d in teacher.demos):
+        program = copy_program(program)
+        for p in program.predictors():
+            p.demos = [d for d in p.demos if not _same(d, example)]
+    return program
+
+
+def _same(demo, example: dspy.Example) -> bool:
+    return {k: v for k, v in dict(demo).items() if k != "augmented"} == dict(example)
+
+# %% ../../nbs/teacher/09_attempts.ipynb #681a676d
 @dataclass
 class Ran:
     "What came of running a teacher once."
@@ -35,59 +70,26 @@ class Ran:
         "Did it run to its end?"
         return not self.failed and not self.missed
 
-
-class Teacher:
-    "A teacher as it runs: a program and DSPy settings for each round."
-
-    def __init__(
-        self,
-        teacher: dspy.Module,
-        settings: dict,  # DSPy's
-        rounds: int,
-    ):
-        self.key, self.nth = teacher_key(teacher, settings), 0  # and which of equal ones it is
-        self.lost: list[str] = []  # predictors called outside of any attempt
-        self.rounds = [recorded_program(teacher, r, self.lost) for r in range(rounds)]
-        self.signatures = {n: p.signature for n, p in self.rounds[0].named_predictors()}
-        self.demos = [d for p in self.rounds[0].predictors() for d in p.demos]
-        lm = settings.get("lm") or dspy.settings.lm
-        self.settings = [{**settings, "lm": recorded(lm, **rollout(lm, r)) if lm else None} for r in range(rounds)]
-
-    def attempt_key(self, example: str, attempt: int) -> str:
-        "The key of the round `attempt` for the example of that key."
-        return fingerprint([self.key, self.nth, example, attempt])
-
-    def without_demo(self, attempt: int, example: dspy.Example) -> dspy.Module:
-        "The program of a round; a copy where a demo equals `example`: a teacher must not be shown the answer."
-        program = self.rounds[attempt]
-        if any(_same(d, example) for d in self.demos):
-            program = copy_program(program)
-            for p in program.predictors():
-                p.demos = [d for d in p.demos if not _same(d, example)]
-        return program
-
-    def run(
-        self,
-        ledger: Ledger,
-        trace: Trace,  # says which round; is filled
-        example: dspy.Example,
-        ask: bool = True,  # False: on recorded answers alone
-    ) -> Ran:
-        "Run the round once."
-        calls, steps, prediction, failed = Calls(), [], None, None
-        record = Record(ledger, asked_key(example, trace.attempt, self.nth), trace.key, ask)
-        program, inputs = self.without_demo(trace.attempt, example), own_copy(example).inputs()
-        try:
-            with dspy.context(**{**self.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record, "bsft_calls": calls}):
-                prediction = call_program(program, inputs)
-            trace.prediction = plain(prediction)
-        except NotRecorded:
-            pass
-        except Exception as e:
-            failed = e
-        trace.calls, trace.outside = calls.of(steps, self.signatures)
-        return Ran(replace(trace, **record.bill()), prediction, steps, failed, record.missed, record.made)
-
-
-def _same(demo, example: dspy.Example) -> bool:
-    return {k: v for k, v in dict(demo).items() if k != "augmented"} == dict(example)
+# %% ../../nbs/teacher/09_attempts.ipynb #56cef6ce
+def run_teacher(
+    teacher: Teacher,
+    ledger: Ledger,
+    trace: Trace,  # says which round of which example; is filled
+    example: dspy.Example,
+    ask: bool = True,  # False: on recorded answers alone
+) -> Ran:
+    "Run one round at one example."
+    calls, steps, prediction, failed = Calls(), [], None, None
+    keys = tuple(dict.fromkeys((trace.key, *teacher.attempt_keys(trace.example, trace.attempt))))
+    record = Record(ledger, asked_key(example, trace.attempt, teacher.nth), keys, ask)
+    program, inputs = without_demo(teacher, trace.attempt, example), own_copy(example).inputs()
+    try:
+        with dspy.context(**{**teacher.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record, "bsft_calls": calls}):
+            prediction = call_program(program, inputs)
+        trace.prediction = plain(prediction)
+    except NotRecorded:
+        pass
+    except Exception as e:
+        failed = e
+    trace.calls, trace.outside = calls.of(steps, teacher.signatures)
+    return Ran(replace(trace, **bill(record.told)), prediction, steps, failed, record.missed, record.made)

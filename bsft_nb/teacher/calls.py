@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,8 @@ from .ledger import Call
 from ..run.folder import fingerprint
 
 # %% auto #0
-__all__ = ['own_copy', 'Asked', 'inputs_key', 'witness', 'Calls', 'name_of', 'label', 'Mark', 'watch', 'is_watched']
+__all__ = ['own_copy', 'Asked', 'inputs_key', 'witness', 'label', 'name_of', 'Calls', 'layered', 'add_layer', 'Mark', 'note',
+           'Watched', 'watch', 'is_watched']
 
 # %% ../../nbs/teacher/07_calls.ipynb #870e9963
 def own_copy(example: dspy.Example) -> dspy.Example:
@@ -64,6 +66,20 @@ def witness():
         asked.witness = inputs_key(asked.signature, asked.values)
 
 # %% ../../nbs/teacher/07_calls.ipynb #fa15b226
+def label(predictor: dspy.Predict) -> str:
+    "What a predictor outside the program is called: its signature's name, or its fields."
+    signature = predictor.signature
+    return signature.__name__ if signature.__name__ != "StringSignature" else signature.signature
+
+
+def name_of(predictor: dspy.Predict, signature: type[dspy.Signature], outputs: dict, signatures: dict[str, type[dspy.Signature]]) -> str | None:
+    "The name of a watched predictor, or of a copy of one; `None` for one outside, or one that answered for a signature with other fields."
+    mark = getattr(predictor, "bsft_mark", None)
+    mine = signatures.get(mark.name) if mark else None
+    fits = mine and list(mine.fields) == list(signature.fields) == list(predictor.signature.fields) and set(mine.output_fields) <= set(outputs)
+    return mark.name if fits else None
+
+# %% ../../nbs/teacher/07_calls.ipynb #6ed5c94f
 class Calls:
     "The calls of one attempt, each as it was when it was made. In force where DSPy's setting `bsft_calls` says so."
 
@@ -91,58 +107,66 @@ class Calls:
             (mine if name else outside).append(Call(name or label(predictor), asked.inputs, outputs, more, asked.witness))
         return mine, outside
 
+# %% ../../nbs/teacher/07_calls.ipynb #836deddd
+@functools.cache
+def layered(layer: type, kind: type) -> type:
+    "The subclass of `kind` in which the methods of `layer` come first; it has the name and the documentation of `kind`."
+    about = {n: getattr(kind, n) for n in ("__module__", "__qualname__", "__doc__")}
+    return type(kind)(kind.__name__, (layer, kind), about)
 
-def name_of(predictor: dspy.Predict, signature: type[dspy.Signature], outputs: dict, signatures: dict[str, type[dspy.Signature]]) -> str | None:
-    "The name of a watched predictor, or of a copy of one; `None` for one outside, or one that answered for a signature with other fields."
-    mark = getattr(predictor, "bsft_mark", None)
-    mine = signatures.get(mark.name) if mark else None
-    fits = mine and list(mine.fields) == list(signature.fields) == list(predictor.signature.fields) and set(mine.output_fields) <= set(outputs)
-    return mark.name if fits else None
 
+def add_layer(thing: Any, layer: type):
+    "Make `thing` an instance of the `layered` subclass of its class, in place; where it has the layer already, nothing happens."
+    if not isinstance(thing, layer):
+        thing.__class__ = layered(layer, type(thing))
 
-def label(predictor: dspy.Predict) -> str:
-    "What a predictor outside the program is called: its signature's name, or its fields."
-    signature = predictor.signature
-    return signature.__name__ if signature.__name__ != "StringSignature" else signature.signature
-
-# %% ../../nbs/teacher/07_calls.ipynb #95063439
+# %% ../../nbs/teacher/07_calls.ipynb #4f2c9d93
 class Mark:
     "Which predictor of a program this is. Copies of the predictor share it."
 
     def __init__(self, name: str, lost: list[str]):
-        self.name, self.lost = name, lost
+        self.name, self.lost = name, lost  # `lost`: takes the name at each call outside of any attempt
 
     def __deepcopy__(self, memo) -> Mark:
         return self
 
 
-class _Watched:
-    "Comes before a predictor's class."
+def note(prediction: Any):
+    "Note what the predictor that runs now was asked and answered, where calls are noted."
+    calls, asked = dspy.settings.get("bsft_calls"), _now.get()
+    if calls and asked and isinstance(prediction, dspy.Prediction):
+        calls.note(asked, prediction)
+
+# %% ../../nbs/teacher/07_calls.ipynb #95063439
+class Watched:
+    "The layer before a predictor's class that notes its calls."
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        own = super(Watched, cls)  # the class that the layer comes before
+        cls._own_way = own.forward is not dspy.Predict.forward or own.aforward is not dspy.Predict.aforward
 
     def forward(self, **kwargs):
-        token = _now.set(self._begin(kwargs))
-        try:
-            return self._end(super().forward(**kwargs))
-        finally:
-            _now.reset(token)
+        with self._asking(kwargs):
+            return self._answered(super().forward(**kwargs))
 
     async def aforward(self, **kwargs):
-        token = _now.set(self._begin(kwargs))
+        with self._asking(kwargs):
+            return self._answered(await super().aforward(**kwargs))
+
+    @contextmanager
+    def _asking(self, kwargs: dict) -> Iterator[None]:
+        if dspy.settings.get("bsft_calls") is None:
+            self.bsft_mark.lost.append(self.bsft_mark.name)
+        token = _now.set(Asked(self.signature, kwargs, plain(kwargs)) if self._own_way else None)
         try:
-            return self._end(await super().aforward(**kwargs))
+            yield
         finally:
             _now.reset(token)
 
-    def _begin(self, kwargs: dict) -> Asked | None:
-        "For a subclass that does not go by DSPy's own `forward`: what it was called with."
-        if dspy.settings.get("bsft_calls") is None:
-            self.bsft_mark.lost.append(self.bsft_mark.name)
-        return Asked(self.signature, kwargs, plain(kwargs)) if self._own_way else None
-
-    def _end(self, prediction: Any) -> Any:
-        calls = dspy.settings.get("bsft_calls")
-        if self._own_way and calls and isinstance(prediction, dspy.Prediction) and _now.get():
-            calls.note(_now.get(), prediction)
+    def _answered(self, prediction: Any) -> Any:
+        if self._own_way:
+            note(prediction)
         return prediction
 
     def _forward_preprocess(self, **kwargs):
@@ -153,19 +177,10 @@ class _Watched:
 
     def _forward_postprocess(self, completions, signature, **kwargs):
         prediction = super()._forward_postprocess(completions, signature, **kwargs)
-        calls = dspy.settings.get("bsft_calls")
-        if calls and _now.get():
-            calls.note(_now.get(), prediction)
+        note(prediction)
         return prediction
 
-
-@functools.cache
-def _watched_class(kind: type) -> type:
-    own_way = kind.forward is not dspy.Predict.forward or kind.aforward is not dspy.Predict.aforward
-    about = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "_own_way": own_way}
-    return type(kind)(kind.__name__, (_Watched, kind), about)
-
-
+# %% ../../nbs/teacher/07_calls.ipynb #f07f758b
 def watch(
     program: dspy.Module,
     lost: list[str] | None = None,  # takes the name of each predictor that is called outside of any attempt
@@ -173,11 +188,10 @@ def watch(
     "Make the predictors of `program` note their calls, in place."
     for name, predictor in program.named_predictors():
         predictor.bsft_mark = Mark(name, [] if lost is None else lost)
-        if not isinstance(predictor, _Watched):
-            predictor.__class__ = _watched_class(type(predictor))
+        add_layer(predictor, Watched)
     return program
 
 
 def is_watched(program: dspy.Module) -> bool:
     "Do all predictors of `program` note their calls?"
-    return all(isinstance(p, _Watched) for p in program.predictors())
+    return all(isinstance(p, Watched) for p in program.predictors())

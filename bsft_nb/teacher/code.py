@@ -17,13 +17,28 @@ from typing import Any
 from ..run.folder import fingerprint
 
 # %% auto #0
-__all__ = ['Dotted', 'is_library', 'of_library', 'is_ours', 'code_hash', 'named', 'changes']
+__all__ = ['Dotted', 'of_library', 'is_library', 'is_ours', 'library_name', 'code_hash', 'named', 'changes']
 
 # %% ../../nbs/teacher/00_code.ipynb #ea508857
-_OURS = ("dspy", "bsft_nb")  # not followed even where they are installed from a clone
+_PACKAGE = "bsft_nb"
+_OURS = ("dspy", _PACKAGE)  # not followed even where they are installed from a clone
 _PYTHON = [Path(sysconfig.get_path(p)).resolve() for p in ("stdlib", "platstdlib")]
 
 
+def of_library(module: str, file: str | None) -> bool:
+    "Does the module of this name and file belong to Python, to DSPy or to an installed package?"
+    top = module.partition(".")[0]
+    if top == "__main__" or top in _OURS:
+        return top in _OURS
+    return _installed(file) if file else top in sys.stdlib_module_names
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _installed(file: str) -> bool:
+    path = Path(file)
+    return file.startswith("<frozen") or bool({"site-packages", "dist-packages"} & set(path.parts)) or any(path.resolve().is_relative_to(d) for d in _PYTHON)
+
+# %% ../../nbs/teacher/00_code.ipynb #54d20393
 def is_library(value: types.FunctionType | types.ModuleType | type) -> bool:
     "Does this function, class or module belong to Python, to DSPy or to an installed package?"
     if isinstance(value, types.FunctionType):
@@ -34,23 +49,16 @@ def is_library(value: types.FunctionType | types.ModuleType | type) -> bool:
     return of_library(name, getattr(sys.modules.get(name, value), "__file__", None))
 
 
-def of_library(module: str, file: str | None) -> bool:
-    "The same of a module's name and file."
-    top = module.partition(".")[0]
-    if top == "__main__" or top in _OURS:
-        return top in _OURS
-    return _installed(file) if file else top in sys.stdlib_module_names
-
-
 def is_ours(value: type) -> bool:
     "Is this a class of DSPy's or of this package?"
     return value.__module__.partition(".")[0] in _OURS
 
-
-@functools.lru_cache(maxsize=1 << 12)
-def _installed(file: str) -> bool:
-    path = Path(file)
-    return file.startswith("<frozen") or bool({"site-packages", "dist-packages"} & set(path.parts)) or any(path.resolve().is_relative_to(d) for d in _PYTHON)
+# %% ../../nbs/teacher/00_code.ipynb #1d4dc025
+def library_name(value: types.FunctionType | types.ModuleType | type) -> str:
+    "The name of a function, class or module for use in a key; of this package's own, without the module."
+    module, *qualified = [value.__name__] if isinstance(value, types.ModuleType) else [str(value.__module__), value.__qualname__]
+    top = module.partition(".")[0]
+    return ".".join([top if top == _PACKAGE else module, *qualified])
 
 # %% ../../nbs/teacher/00_code.ipynb #0a5947a1
 @functools.lru_cache(maxsize=1 << 14)
@@ -64,7 +72,7 @@ def _constant(value: Any) -> Any:
         return code_hash(value)
     return ["set", *sorted(map(repr, value))] if isinstance(value, frozenset) else repr(value)
 
-
+# %% ../../nbs/teacher/00_code.ipynb #fbe5a2db
 @functools.lru_cache(maxsize=1 << 14)
 def named(code: types.CodeType) -> dict[str, set]:
     "`global` and `attribute` names in the code and in functions within it, and each `import`: name, level, what is taken from it."
@@ -83,21 +91,27 @@ def named(code: types.CodeType) -> dict[str, set]:
 
 # %% ../../nbs/teacher/00_code.ipynb #4e641999
 _IN_PLACE = frozenset("add append appendleft clear difference_update discard extend extendleft insert intersection_update move_to_end pop popitem popleft remove reverse rotate setdefault sort subtract symmetric_difference_update update".split())
+_READS = ("LOAD_FAST", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_NAME", "STORE_FAST_LOAD")  # how the names begin
 Dotted = tuple[str, ...]  # `arg`, `free`, `global` or `local`; a name; attributes
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def changes(code: types.CodeType) -> frozenset[tuple[Dotted, bool]]:
-    "What the code, and functions within it, assign to or (True) change in place, other than their own variables."
+def _root(code: types.CodeType, name: str, how: str) -> Dotted:
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    kind = "global" if how.endswith(("GLOBAL", "NAME")) else "free" if name in code.co_freevars else "arg" if name in arguments else "local"
+    return (kind, name)
+
+# %% ../../nbs/teacher/00_code.ipynb #c164be3b
+def _own_changes(code: types.CodeType) -> tuple[set, dict[str, Dotted]]:
+    "What the code itself assigns to or (True) changes in place, and the path that each of its variables stands for."
     paths, alias, before, found = defaultdict(dict), {}, None, set()
     for i in dis.get_instructions(code):
         at, names = i.positions, i.argval if isinstance(i.argval, tuple) and "FAST" in i.opname else (i.argval,)
         start, end = (at.lineno, at.col_offset), (at.end_lineno or 0, at.end_col_offset or 0)
         inside = max(((e, p) for e, p in paths[start].items() if e < end), default=(None, None))[1]
-        name, owner, both = names[-1], inside or before, [None]  # a dotted name and what is done with it begin at the same place
+        name, owner, both = names[-1], inside or before, [None]  # `both`: Python 3.13 loads two variables at once
         if i.opname.startswith("STORE_FAST") or (i.opname == "STORE_DEREF" and name not in code.co_freevars):
             alias[names[0]] = before or ("local", names[0])
-        if i.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_NAME", "STORE_FAST_LOAD")):
+        if i.opname.startswith(_READS):
             both = [alias.get(n) or _root(code, n, i.opname) for n in names]
         elif i.opname in ("LOAD_ATTR", "LOAD_METHOD") and owner:
             both = [(*owner, name)]
@@ -109,14 +123,15 @@ def changes(code: types.CodeType) -> frozenset[tuple[Dotted, bool]]:
         elif i.opname in ("STORE_GLOBAL", "STORE_DEREF") and name not in alias:
             found.add((_root(code, name, i.opname), False))
         paths[start] |= {end: both[0]} if both[0] or i.opname.startswith("CALL") else {}  # what a call gives is nobody's
-        before = both[-1]  # Python 3.13 loads two variables at once
+        before = both[-1]
+    return found, alias
+
+# %% ../../nbs/teacher/00_code.ipynb #753f272a
+@functools.lru_cache(maxsize=1 << 14)
+def changes(code: types.CodeType) -> frozenset[tuple[Dotted, bool]]:
+    "What the code, and functions within it, assign to or (True) change in place, other than their own variables."
+    found, alias = _own_changes(code)
     for path, in_place in (c for inner in code.co_consts if isinstance(inner, types.CodeType) for c in changes(inner)):
         outer = alias.get(path[1]) or _root(code, path[1], "") if path[0] == "free" else path
         found |= {((*outer, *path[2:]), in_place)} if path[0] != "arg" else set()
     return frozenset(c for c in found if c[0][0] != "local")
-
-
-def _root(code: types.CodeType, name: str, how: str) -> Dotted:
-    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    kind = "global" if how.endswith(("GLOBAL", "NAME")) else "free" if name in code.co_freevars else "arg" if name in arguments else "local"
-    return (kind, name)

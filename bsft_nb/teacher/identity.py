@@ -19,7 +19,7 @@ from re import Pattern
 from typing import Any, get_args, get_origin
 from uuid import UUID
 
-from .code import code_hash, is_library, is_ours
+from .code import code_hash, is_library, is_ours, library_name
 from .members import AROUND, HOLDS, attributes, cells, defaults, functions_of, inside, left_by_calls, outside
 
 # %% auto #0
@@ -27,7 +27,7 @@ __all__ = ['LIMIT', 'Special', 'is_container', 'items', 'Reader', 'describe', 'c
 
 # %% ../../nbs/teacher/02_identity.ipynb #b281f4c2
 _SAID = (int, float, complex, bytes, bytearray, range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, PurePath, UUID)  # their `repr` says all
-_MAPS, _SETS = (dict, types.MappingProxyType), (set, frozenset)
+_WRITTEN = (enum.Enum, Pattern, str, *_SAID)
 
 
 def _told(value: Any) -> list:
@@ -43,6 +43,9 @@ def _buffer(value: Any) -> list | None:
     except TypeError:
         return None
     return [data.format, list(data.shape), hashlib.sha256(data.tobytes()).hexdigest() if data.nbytes < 1 << 26 else None]
+
+# %% ../../nbs/teacher/02_identity.ipynb #bbc18388
+_MAPS, _SETS = (dict, types.MappingProxyType), (set, frozenset)
 
 
 def is_container(value: Any) -> bool:
@@ -73,7 +76,7 @@ class Reader:
     def __init__(self, special: Special, left: frozenset = frozenset()):
         self.special, self.left = special, left  # `left`: what calls left behind, as (id of the owner, name)
         self.things, self.places, self.members = [], {}, set()
-        self.called: list[tuple] = []  # functions that calls may reach: name, function, receiver, whether they do for certain
+        self.called: list[tuple] = []  # as for `left_by_calls`
 
     def read(self, value: Any) -> list:
         "What `value` is, and each thing that it refers to, in the order met."
@@ -87,7 +90,7 @@ class Reader:
         kind = type(value)
         if value is None or kind in (bool, int, float, str):
             return value
-        if isinstance(value, (enum.Enum, Pattern, str, *_SAID)):
+        if isinstance(value, _WRITTEN):
             return [kind.__qualname__, *_told(value)]
         if is_container(value) and len(value) < 1000:
             return items(value, self, within)
@@ -103,32 +106,12 @@ class Reader:
         return {n: v for n, v in sorted(values.items()) if (id(owner), n) not in self.left}
 
 # %% ../../nbs/teacher/02_identity.ipynb #4e406744
-def describe(value: Any, reader: Reader) -> Any:
-    "What one thing is."
-    said, skip = reader.special(value, reader.say) or (None, ())
-    if skip is None:
-        return said
-    if isinstance(value, types.ModuleType):
-        return value.__name__
-    if isinstance(value, types.FunctionType):
-        return _function(value, reader)
-    if isinstance(value, AROUND):
-        called = functions_of("", value.__func__) if isinstance(value, types.MethodType) else ()
-        reader.called += [(n, f, value.__self__, True) for n, f in called]
-        return [type(value).__name__, {r: reader.say(v) for r, v in inside(value).items()}]
-    if inspect.isbuiltin(value) or inspect.ismethoddescriptor(value):  # max, str.lower, "abc".join
-        return [value.__qualname__, reader.say(getattr(value, "__self__", None))]
-    if get_args(value):  # list[int], Literal["a"]
-        return [str(get_origin(value)), items(get_args(value), reader)]
-    return _class(value, reader, said) if isinstance(value, type) else _object(value, reader, said, skip)
-
-
 def _function(f: types.FunctionType, reader: Reader) -> list:
     "Its code, defaults, what it closes over and what it names; of a library's, what of the user's it is made around."
     around, kept = inside(f), {n: c.cell_contents for n, c in cells(f).items() if (id(c), "") not in reader.left}
     if is_library(f):
         mine = {n: v for n, v in kept.items() if callable(v)} | around
-        return [f"{f.__module__}.{f.__qualname__}", {n: reader.say(v) for n, v in mine.items()}]
+        return [library_name(f), {n: reader.say(v) for n, v in mine.items()}]
     if id(f) not in reader.members:
         reader.called.append((f.__name__, f, None, True))
     found = [(n, v) for space, n, v in outside(f) if (id(space), n) not in reader.left]
@@ -139,11 +122,26 @@ def _function(f: types.FunctionType, reader: Reader) -> list:
 _MAKERS = frozenset("__init__ __new__ __post_init__ __init_subclass__ __set_name__ __setstate__ __getstate__ __reduce__ __reduce_ex__ __copy__ __deepcopy__ __del__ model_post_init".split())
 
 
+def _note_methods(cls: type, receiver: Any, reader: Reader):
+    "A call reaches what Python or a library calls by itself; other methods if code that it reaches names them."
+    foreign = [c for c in cls.__mro__[:-1] if is_library(c) and not is_ours(c)]
+    for owner in [c for c in cls.__mro__ if not is_library(c) or is_ours(c)]:
+        for name, member in list(vars(owner).items()):
+            for n, f in functions_of(name, member) if name not in _MAKERS else ():
+                hook = n == name and (_dunder(n) or n in ("forward", "aforward", "acall") or any(n in vars(c) for c in foreign))
+                reader.called.append((n, f, receiver, is_library(owner) or hook))
+                reader.members.add(id(f))
+
+
+def _dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+# %% ../../nbs/teacher/02_identity.ipynb #d6bf7001
 def _class(cls: type, reader: Reader, said: Any) -> list:
     "Its bases and members; of a library's, its name."
     bases = [reader.say(c) for c in cls.__mro__[1:] if not is_library(c)]
     if is_library(cls):
-        return [f"{cls.__module__}.{cls.__qualname__}", bases]
+        return [library_name(cls), bases]
     _note_methods(cls, cls, reader)
     members = {n: v for n, v in reader.without(cls, dict(vars(cls))).items() if not _dunder(n) or isinstance(v, (types.FunctionType, *AROUND))}
     return [cls.__qualname__, said, [c.__qualname__ for c in cls.__mro__ if is_library(c)], bases, {n: reader.say(v) for n, v in members.items()}]
@@ -161,20 +159,25 @@ def _object(value: Any, reader: Reader, said: Any, skip: Iterable[str]) -> list:
     name = getattr(value, "__name__", None) if is_library(kind) else None  # of a function that is no Python function
     return [reader.say(kind), said, held, name if isinstance(name, str) else None, {n: reader.say(v) for n, v in found.items()}]
 
-
-def _note_methods(cls: type, receiver: Any, reader: Reader):
-    "A call reaches what Python or a library calls by itself; other methods if code that it reaches names them."
-    foreign = [c for c in cls.__mro__[:-1] if is_library(c) and not is_ours(c)]
-    for owner in [c for c in cls.__mro__ if not is_library(c) or is_ours(c)]:
-        for name, member in list(vars(owner).items()):
-            for n, f in functions_of(name, member) if name not in _MAKERS else ():
-                hook = n == name and (_dunder(n) or n in ("forward", "aforward", "acall") or any(n in vars(c) for c in foreign))
-                reader.called.append((n, f, receiver, is_library(owner) or hook))
-                reader.members.add(id(f))
-
-
-def _dunder(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__")
+# %% ../../nbs/teacher/02_identity.ipynb #7acbe889
+def describe(value: Any, reader: Reader) -> Any:
+    "What one thing is."
+    said, skip = reader.special(value, reader.say) or (None, ())
+    if skip is None:
+        return said
+    if isinstance(value, types.ModuleType):
+        return library_name(value)
+    if isinstance(value, types.FunctionType):
+        return _function(value, reader)
+    if isinstance(value, AROUND):
+        called = functions_of("", value.__func__) if isinstance(value, types.MethodType) else ()
+        reader.called += [(n, f, value.__self__, True) for n, f in called]
+        return [type(value).__name__, {r: reader.say(v) for r, v in inside(value).items()}]
+    if inspect.isbuiltin(value) or inspect.ismethoddescriptor(value):  # max, str.lower, "abc".join
+        return [value.__qualname__, reader.say(getattr(value, "__self__", None))]
+    if get_args(value):  # list[int], Literal["a"]
+        return [str(get_origin(value)), items(get_args(value), reader)]
+    return _class(value, reader, said) if isinstance(value, type) else _object(value, reader, said, skip)
 
 # %% ../../nbs/teacher/02_identity.ipynb #5d67bf1d
 def content(value: Any, special: Special = lambda thing, say: None) -> list:

@@ -17,8 +17,25 @@ from .identity import content
 from ..run.folder import fingerprint
 
 # %% auto #0
-__all__ = ['plain', 'example_key', 'predictor_names', 'signature_key', 'asked_key', 'lm_key', 'dspy_content', 'code_key',
-           'program_key', 'teacher_key']
+__all__ = ['FORMATS', 'versioned', 'plain', 'example_key', 'predictor_names', 'signature_key', 'asked_key', 'lm_key',
+           'dspy_content', 'code_key', 'program_key', 'teacher_keys', 'teacher_key', 'attempt_keys']
+
+# %% ../../nbs/teacher/03_keys.ipynb #d83a0a03
+FORMATS = {  # kind of key → its format: raise it with each change of what goes into such keys
+    "teacher": 2,  # of teachers and their attempts; 1: named the modules of this package, which move
+    "call": 1,  # of LM calls: what is asked about, and what is asked
+    "run": 2,  # of runs; 1: held a teacher's key of format 1
+}
+
+
+def versioned(
+    kind: str,  # a key of `FORMATS`
+    content: Any,  # JSON-able
+    version: int | None = None,  # None: the present format
+) -> str:
+    "The key of `content`: 16 hexadecimal digits. Keys of format 1 do not hold the format: there was no other."
+    n = version or FORMATS[kind]
+    return fingerprint([kind, n, content] if n > 1 else content)
 
 # %% ../../nbs/teacher/03_keys.ipynb #11e1cab2
 def plain(values: Any) -> dict:
@@ -51,7 +68,7 @@ def _type_key(annotation: Any) -> Any:
 
 def asked_key(example: dspy.Example, attempt: int, nth: int = 0) -> str:
     "The key under which LM calls are kept, for the `nth` of equal teachers: what is asked about, not who asks."
-    return fingerprint([plain(example.inputs().items()), attempt, nth])
+    return versioned("call", [plain(example.inputs().items()), attempt, nth])
 
 
 def lm_key(lm: dspy.BaseLM | None) -> Any:
@@ -79,7 +96,7 @@ def dspy_content(thing: Any, say: Callable) -> tuple | None:
         return [say(thing.signature), [plain(d) for d in thing.demos], say(thing.config), say(thing.lm)], _ON_PREDICTORS
     return (None, _ON_MODULES | ({"stage"} if isinstance(thing, Parameter) else set())) if isinstance(thing, (dspy.Module, Parameter, dspy.Adapter)) else None
 
-
+# %% ../../nbs/teacher/03_keys.ipynb #590da6fc
 def code_key(fn: Any) -> str:
     "A hash of what a function, a program or anything else is: its code, the user's code that it names, its settings; not what calls left."
     return fingerprint(content(fn, dspy_content))
@@ -89,9 +106,28 @@ def program_key(program: dspy.Module) -> str:
     "A hash of the program's predictors, code and settings."
     return fingerprint([[n for n, _ in program.named_predictors()], code_key(program)])
 
-
-def teacher_key(teacher: dspy.Module, settings: dict | None = None) -> str:
-    "A hash of a teacher and of the DSPy settings that it runs under; `settings` come before the present ones."
+# %% ../../nbs/teacher/03_keys.ipynb #c4ec19cd
+def teacher_keys(
+    teacher: dspy.Module,
+    settings: dict | None = None,  # DSPy's; they come before the present ones
+) -> list[str]:
+    "Hashes of a teacher and of the DSPy settings that it runs under, the present format first."
     now = {n: dspy.settings.get(n) for n in ("lm", "adapter", "rm")}
     asked = {k: v for k, v in {**now, **(settings or {})}.items() if k != "callbacks"}
-    return fingerprint([program_key(teacher), code_key(asked)])
+    said = [program_key(teacher), code_key(asked)]
+    return [versioned("teacher", said, n) for n in range(FORMATS["teacher"], 0, -1)]
+
+
+def teacher_key(teacher: dspy.Module, settings: dict | None = None) -> str:
+    "The first of `teacher_keys`."
+    return teacher_keys(teacher, settings)[0]
+
+
+def attempt_keys(
+    teacher: list[str],  # from `teacher_keys`
+    nth: int,  # which of equal teachers
+    example: str,  # its key
+    attempt: int,  # the round
+) -> list[str]:
+    "The keys of one attempt, the present format first."
+    return [versioned("teacher", [key, nth, example, attempt], n) for n, key in zip(range(FORMATS["teacher"], 0, -1), teacher)]

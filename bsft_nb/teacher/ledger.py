@@ -17,18 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .active import AtWork
-from ..run.files import Lines, iter_lines, replacing, scan_lines  # noqa: F401  (iter_lines: callers look for it here)
+from .keys import FORMATS
+from ..run.files import Lines, replacing, scan_lines
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'RECORD', 'Call', 'Trace', 'is_attempt', 'is_call', 'key_number', 'Traces', 'load_traces', 'Ledger',
-           'calls_path']
+__all__ = ['logger', 'RECORD', 'Call', 'Trace', 'is_attempt', 'is_call', 'key_number', 'lines_at', 'Traces', 'load_traces',
+           'Index', 'Ledger', 'calls_path']
 
 # %% ../../nbs/teacher/06_ledger.ipynb #734c71fa
-RECORD = 1  # 0: calls were read when the program had ended, so that what it had changed since was written down
-
-
 @dataclass
 class Call:
     "One call of one predictor, with values in JSON form."
@@ -42,6 +40,10 @@ class Call:
         "The call as JSON, without what it does not have."
         return {k: v for k, v in vars(self).items() if v or k not in ("more", "asked")}
 
+# %% ../../nbs/teacher/06_ledger.ipynb #dd6376f9
+RECORD = 1  # 0: calls were read when the program had ended, so that what it had changed since was written down
+_BEFORE = {"version": 0, "format": 1}  # of rows that do not say
+
 
 @dataclass
 class Trace:
@@ -54,8 +56,8 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     outside: list[Call] = field(default_factory=list)  # calls of predictors that are not the program's
     score: float | None = None
-    kept: bool = False
-    reason: str = ""  # why it was not kept: `error`, `unparsed`, `metric error` or `rejected`
+    kept: bool = False  # accepted by the metric
+    reason: str = ""  # why it was not accepted: `error`, `unparsed`, `metric error` or `rejected`
     error: str | None = None  # type, message and traceback
     metric: str = ""  # fingerprint of the metric that gave the score
     key: str = ""  # of the attempt: teacher, example and round
@@ -63,12 +65,13 @@ class Trace:
     cost: float | None = None  # US dollars, over the calls whose LM tells
     latency: float | None = None  # seconds in LM calls, summed
     version: int = RECORD  # of the way in which calls were written down
+    format: int = FORMATS["teacher"]  # of the key
 
     @classmethod
     def of(cls, row: dict) -> Trace:
         "The attempt in a row of the ledger."
         calls = {k: [Call(**c) for c in row.get(k, ())] for k in ("calls", "outside")}
-        return cls(**{"version": 0} | {k: v for k, v in row.items() if k in cls.__dataclass_fields__} | calls)
+        return cls(**_BEFORE | {k: v for k, v in row.items() if k in cls.__dataclass_fields__} | calls)
 
     def row(self) -> dict:
         "The attempt as a row of the ledger."
@@ -104,6 +107,15 @@ def key_number(row: dict) -> int | None:
         return None
 
 # %% ../../nbs/teacher/06_ledger.ipynb #ce10c0d3
+def lines_at(path: Path, offsets: Sequence[int]) -> Iterator[bytes]:
+    "The lines of a file that begin at `offsets`, in that order."
+    if offsets:
+        with open(path, "rb") as f:
+            for offset in offsets:
+                f.seek(offset)
+                yield f.readline()
+
+# %% ../../nbs/teacher/06_ledger.ipynb #fc051e92
 class Traces(Sequence):
     "Attempts in a ledger, read from the disk as they are looked at."
 
@@ -116,34 +128,55 @@ class Traces(Sequence):
         return len(self.offsets)
 
     def __getitem__(self, i):
-        if isinstance(i, slice):
-            return Traces(self.path, self.offsets[i], self.left_out, self.warnings)
-        return next(iter(Traces(self.path, [self.offsets[i]])))
+        found = self.offsets[i]
+        return Traces(self.path, found, self.left_out, self.warnings) if isinstance(i, slice) else next(iter(Traces(self.path, [found])))
 
     def __iter__(self) -> Iterator[Trace]:
-        yield from (Trace.of(json.loads(line)) for line in self._lines())
-
-    def _lines(self) -> Iterator[bytes]:
-        if self.offsets:
-            with open(self.path, "rb") as f:
-                for offset in self.offsets:
-                    f.seek(offset)
-                    yield f.readline()
+        yield from (Trace.of(json.loads(line)) for line in lines_at(self.path, self.offsets))
 
     def save(self, path: Path):
         "Write the attempts to the JSON-lines file `path`, in place of what is there."
         with replacing(path) as f:
-            f.writelines(self._lines())
+            f.writelines(lines_at(self.path, self.offsets))
 
     def __repr__(self) -> str:
-        return f"Traces({len(self)} attempts in {self.path.name})"
+        return f"Traces({len(self)} attempt{'s' * (len(self) != 1)} in {self.path.name})"
 
-
+# %% ../../nbs/teacher/06_ledger.ipynb #ec3836fc
 def load_traces(path: Path) -> Traces:
     "The attempts in a ledger or a run's `traces.jsonl`, each as it was scored last."
     rows = ((offset, row) for offset, row in scan_lines(path) if is_attempt(row)) if Path(path).exists() else ()
     last = {row.get("key") or f"at {offset}": offset for offset, row in rows}
     return Traces(path, last.values())
+
+# %% ../../nbs/teacher/06_ledger.ipynb #babff406
+class Index:
+    "Where attempts and LM calls are in their files, by key."
+
+    def __init__(self):
+        self.attempts: dict[int, int] = {}  # key → offset
+        self.calls = defaultdict(lambda: array("q"))  # key → offsets
+        self.others: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)  # attempts of another format: example and round → those by key
+        self.other_calls = 0  # LM calls of another format
+
+    def attempt(self, offset: int, row: dict) -> bool:
+        "Note an attempt; False where `row` is none."
+        key, whole = key_number(row), is_attempt(row)
+        if key is not None and whole:  # traces that were given have no key
+            self.attempts[key] = max(offset, self.attempts.get(key, 0))
+            if row.get("format", _BEFORE["format"]) != FORMATS["teacher"]:
+                self.others[row["example"], row["attempt"]][key] = self.attempts[key]
+        return whole
+
+    def call(self, offset: int, row: dict) -> bool:
+        "Note a completed LM call; False where `row` is none."
+        key = key_number(row)
+        if key is None or not is_call(row):
+            return False
+        if offset not in self.calls[key]:  # it may have been read back already
+            self.calls[key].append(offset)
+            self.other_calls += row.get("format", _BEFORE["format"]) != FORMATS["call"]
+        return True
 
 # %% ../../nbs/teacher/06_ledger.ipynb #9af80e3c
 class Ledger:
@@ -151,9 +184,15 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.attempts, self.calls = Lines(path), Lines(calls_path(path))
-        self._attempts, self._calls, self._lock = {}, defaultdict(lambda: array("q")), threading.Lock()
-        self._at_work = AtWork.of(path)
+        self.index, self._lock, self._at_work = Index(), threading.Lock(), AtWork.of(path)
         self.refresh()
+
+    def refresh(self):
+        "Read what other threads and processes have written since."
+        with self._lock:
+            known = [self.index.attempt(*line) for line in self.attempts.fresh()] + [self.index.call(*line) for line in self.calls.fresh()]
+        if n := known.count(False):
+            logger.warning("%s and %s: %d rows are no attempts or calls of this version; they are left out, and what they stood for is asked again", self.attempts.path, self.calls.path.name, n)
 
     @contextmanager
     def claim(
@@ -171,54 +210,34 @@ class Ledger:
         finally:
             self._at_work.give(int(key, 16))
 
-    def refresh(self):
-        "Read what other threads and processes have written since."
-        left_out = 0
-        with self._lock:
-            for offset, row in self.attempts.fresh():
-                key = key_number(row)
-                if key is not None and is_attempt(row):
-                    self._attempts[key] = max(offset, self._attempts.get(key, 0))
-                left_out += not is_attempt(row)  # traces that were given have no key
-            for offset, row in self.calls.fresh():
-                key = key_number(row)
-                if key is None or not is_call(row):
-                    left_out += 1
-                elif offset not in self._calls[key]:
-                    self._calls[key].append(offset)
-        if left_out:
-            logger.warning("%s and %s: %d rows are no attempts or calls of this version; they are left out, and what they stood for is asked again", self.attempts.path, self.calls.path.name, left_out)
-
-    def find(self, key: str) -> tuple[int, Trace] | None:
-        "Place and content of the attempt `key` as it was scored last."
-        offset = self._attempts.get(int(key, 16))
+    def find(self, *keys: str) -> tuple[int, Trace] | None:
+        "Place and content of an attempt as it was scored last, by the first of its `keys` that is there."
+        offset = next((self.index.attempts[int(k, 16)] for k in keys if int(k, 16) in self.index.attempts), None)
         return None if offset is None else (offset, Trace.of(self.attempts.at(offset)))
 
     def add(self, trace: Trace) -> int:
         "Write an attempt down; returns its place."
         offset = self.attempts.append(trace.row())
         with self._lock:
-            self._attempts[int(trace.key, 16)] = offset
+            self.index.attempts[int(trace.key, 16)] = offset
         return offset
 
     def calls_of(self, key: str) -> list[dict]:
         "The LM calls that were completed under `key`, in that order."
-        return [self.calls.at(offset) for offset in self._calls.get(int(key, 16), ())]
+        return [self.calls.at(offset) for offset in self.index.calls.get(int(key, 16), ())]
 
     def add_call(self, key: str, call: dict):
         "Write a completed LM call down under `key`."
-        offset = self.calls.append({"key": key, **call})
+        row = {"key": key, "format": FORMATS["call"], **call}
+        offset = self.calls.append(row)
         with self._lock:
-            if offset not in self._calls[int(key, 16)]:  # it may have been read back already
-                self._calls[int(key, 16)].append(offset)
+            self.index.call(offset, row)
 
     def close(self):
         "Close the files."
-        self.attempts.close()
-        self.calls.close()
-        self._at_work.close()
+        self.attempts.close(), self.calls.close(), self._at_work.close()
 
-
+# %% ../../nbs/teacher/06_ledger.ipynb #bcdc9645
 def calls_path(ledger: Path) -> Path:
     "The file beside `ledger` that has the answers of the LMs."
     return Path(ledger).with_suffix(".calls")

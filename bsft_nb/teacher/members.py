@@ -31,7 +31,7 @@ def inside(value: Any) -> dict[str, Any]:
     found = {r: getattr(value, r, None) for r in _ROLES} if isinstance(value, AROUND) else {}
     return {r: v for r, v in found.items() if v is not None}
 
-
+# %% ../../nbs/teacher/01_members.ipynb #855302d7
 def cells(f: types.FunctionType) -> dict[str, types.CellType]:
     "What a function closes over, by name; not names that are assigned later."
     return {n: c for n, c in zip(f.__code__.co_freevars, f.__closure__ or ()) if _filled(c)}
@@ -70,7 +70,7 @@ def imported(package: str | None, name: str, level: int, taken: tuple) -> list[t
             continue
     return found
 
-
+# %% ../../nbs/teacher/01_members.ipynb #6cee8a59
 def outside(f: types.FunctionType) -> Iterator[tuple[dict, str, Any]]:
     "What a function finds by name in its own module, and in modules of the user's that it names: where, name, value."
     names, home = named(f.__code__), f.__globals__
@@ -106,21 +106,24 @@ def defaults(f: types.FunctionType) -> dict[str, Any]:
     return dict(zip(names[len(names) - len(given) :], given)) | (f.__kwdefaults__ or {})
 
 # %% ../../nbs/teacher/01_members.ipynb #3ad9467e
+def _look(value: Any, name: str) -> Any:
+    if name == "__class__":
+        return type(value)
+    if isinstance(value, types.ModuleType):
+        return vars(value).get(name)
+    if isinstance(value, type):
+        return _in_class(value, name)
+    return attributes(value).get(name, _in_class(type(value), name))
+
+
+def _owners(value: Any) -> list:
+    "`value` and where its attributes may lie instead: a module's names, an object's classes."
+    if isinstance(value, types.ModuleType):
+        return [vars(value)]
+    return [value, *(value if isinstance(value, type) else type(value)).__mro__]
+
+# %% ../../nbs/teacher/01_members.ipynb #32e12dba
 HOLDS = (dict, types.MappingProxyType, set, frozenset, list, tuple, deque)
-
-
-def left_by_calls(called: list[tuple]) -> frozenset[tuple[int, str]]:
-    "What the functions that calls reach assign to or change in place, as (id of the owner, name)."
-    found, names, waiting, now = set(), set(), called, [()]
-    while now:
-        now = [c for c in waiting if c[3] or c[0] in names]
-        waiting = [c for c in waiting if not (c[3] or c[0] in names)]
-        for _, f, receiver, _ in now:
-            found |= set(_left(f, receiver))
-            if not is_library(f):
-                known = named(f.__code__)
-                names |= known["global"] | known["attribute"] | {f"{path[-1]}=" for path, _ in changes(f.__code__)}
-    return frozenset(found)
 
 
 def _left(f: types.FunctionType, receiver: Any) -> Iterator[tuple[int, str]]:
@@ -138,19 +141,18 @@ def _left(f: types.FunctionType, receiver: Any) -> Iterator[tuple[int, str]]:
         if not in_place or isinstance(value, HOLDS) or (is_library(type(value)) and not is_ours(type(value))):
             yield from ((id(o), name) for o in _owners(owner))
 
-
-def _look(value: Any, name: str) -> Any:
-    if name == "__class__":
-        return type(value)
-    if isinstance(value, types.ModuleType):
-        return vars(value).get(name)
-    if isinstance(value, type):
-        return _in_class(value, name)
-    return attributes(value).get(name, _in_class(type(value), name))
-
-
-def _owners(value: Any) -> list:
-    "`value` and where its attributes may lie instead: a module's names, an object's classes."
-    if isinstance(value, types.ModuleType):
-        return [vars(value)]
-    return [value, *(value if isinstance(value, type) else type(value)).__mro__]
+# %% ../../nbs/teacher/01_members.ipynb #19d7d2d0
+def left_by_calls(
+    called: list[tuple],  # functions that calls may reach: name, function, receiver, whether they do for certain
+) -> frozenset[tuple[int, str]]:
+    "What the functions that calls reach assign to or change in place, as (id of the owner, name)."
+    found, names, waiting, now = set(), set(), called, [()]
+    while now:
+        now = [c for c in waiting if c[3] or c[0] in names]
+        waiting = [c for c in waiting if not (c[3] or c[0] in names)]
+        for _, f, receiver, _ in now:
+            found |= set(_left(f, receiver))
+            if not is_library(f):
+                known = named(f.__code__)
+                names |= known["global"] | known["attribute"] | {f"{path[-1]}=" for path, _ in changes(f.__code__)}
+    return frozenset(found)

@@ -28,6 +28,18 @@ def is_async(program: dspy.Module) -> bool:
     return getattr(type(program), "forward", None) is None and hasattr(type(program), "aforward")
 
 
+def _to_the_end(program: dspy.Module, inputs: dict) -> Any:
+    def run():
+        return asyncio.run(program.acall(**inputs))
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    with ThreadPoolExecutor(1, thread_name_prefix="bsft-async") as pool:
+        return pool.submit(contextvars.copy_context().run, run).result()
+
+# %% ../../nbs/teacher/04_programs.ipynb #3bb03d6f
 class NoPrediction(TypeError):
     "A program gave something that is no `dspy.Prediction`: every call of it will."
 
@@ -39,15 +51,3 @@ def call_program(program: dspy.Module, inputs: dict) -> dspy.Prediction:
         name = entry(program).__name__ if entry(program) else "__call__"
         raise NoPrediction(f"{type(program).__name__}.{name} returned {made!r:.80} ({type(made).__name__}), not a dspy.Prediction. End it with: return dspy.Prediction(...), with the fields that the metric reads{' (it returns nothing: is a return missing?)' if made is None else ''}")
     return made
-
-
-def _to_the_end(program: dspy.Module, inputs: dict) -> Any:
-    def run():
-        return asyncio.run(program.acall(**inputs))
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return run()
-    with ThreadPoolExecutor(1, thread_name_prefix="bsft-async") as pool:
-        return pool.submit(contextvars.copy_context().run, run).result()

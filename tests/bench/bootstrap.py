@@ -28,7 +28,8 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
 import dspy  # noqa: E402
 
-from bsft_nb.teacher.bootstrap import TraceBootstrapper, count_traces  # noqa: E402
+from bsft_nb.data.funnel import count_traces  # noqa: E402
+from bsft_nb.teacher.bootstrap import TraceBootstrapper  # noqa: E402
 
 THREADS = 16
 

@@ -189,7 +189,7 @@ def test_no_rows_are_refused_with_the_funnel_and_what_to_do(llama):
     with pytest.raises(DataError, match="no rows to train model-reply on: .*multitask=True"):
         check_rows(one, {"model-route": ["route"], "model-reply": ["reply.predict"]})
     warnings = check_rows(one, {"model": ["route", "reply.predict"]})
-    assert "only 1 rows" in warnings[0] and "'reply.predict'" in warnings[1]
+    assert "only 1 row to" in warnings[0] and "'reply.predict'" in warnings[1]
     many = build(builder, [kept(str(i), route(f"ticket {i}"), reply(f"ticket {i}")) for i in range(25)])
     assert check_rows(many, {"model": ["route", "reply.predict"]}) == []
 
@@ -197,7 +197,7 @@ def test_no_rows_are_refused_with_the_funnel_and_what_to_do(llama):
 def test_funnel_shows_names_as_text_and_as_escaped_html():
     funnel = {"tried": {"all": 4}, "kept": {"all": 2, "<img src=x>": 2}, "metric_errors": {"all": 1}, "alike": {"all": 0}}
     text, page = funnel_text(funnel), funnel_html(funnel)
-    assert "passed" in text and text.endswith("metric errors 1")
+    assert "accepted" in text and text.endswith("metric errors 1")
     assert "<img" not in page and "&lt;img src=x&gt;" in page and "<script" not in page and "color:#" not in page
     assert funnel_html({}).startswith("<div") and funnel_text({}) == ""
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BloomConfig, LlamaConfig
 
 import bsft_nb.models.tokens
 from bsft_nb import BootstrapFinetune, load
-from bsft_nb.data.builder import check_lengths
+from bsft_nb.data.limits import check_lengths
 from bsft_nb.data.pairs import DataError, PairBuilder
 from bsft_nb.engine.lm import StudentEngine
 from bsft_nb.lessons import CHAT, save_llama, save_t5, teacher_lm

@@ -16,11 +16,13 @@ import pytest
 from dspy.dsp.utils.utils import dotdict
 from dspy.lm15 import Message, Request
 
+from bsft_nb.data.funnel import count_traces
 from bsft_nb.lessons import teacher_lm
 from bsft_nb.run.events import Stopped, StopSignal
 from bsft_nb.run.files import append_line, iter_lines
-from bsft_nb.teacher.bootstrap import TraceBootstrapper, count_traces, read_score
+from bsft_nb.teacher.bootstrap import TraceBootstrapper
 from bsft_nb.teacher.ledger import Ledger, Trace, Traces, calls_path, load_traces
+from bsft_nb.teacher.metric import read_score
 from bsft_nb.teacher.programs import NoPrediction
 
 

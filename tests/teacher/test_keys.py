@@ -17,8 +17,15 @@ from pathlib import Path
 import dspy
 import pytest
 
-from bsft_nb.lessons import teacher_lm
+from bsft_nb.lessons import SHOUTS, Shout, is_loud, shouting_teacher, teacher_lm
+from bsft_nb.run.files import iter_lines
+from bsft_nb.run.folder import fingerprint
+from bsft_nb.teacher import keys
+from bsft_nb.teacher.bootstrap import TraceBootstrapper
+from bsft_nb.teacher.code import library_name
+from bsft_nb.teacher.identity import content
 from bsft_nb.teacher.keys import code_key, program_key, teacher_key
+from bsft_nb.teacher.ledger import calls_path
 
 SEEN, COUNTS = set(), Counter()
 total = 0
@@ -425,3 +432,96 @@ def test_a_teacher_is_its_settings_too():
     with dspy.context(lm=answering(), adapter=dspy.ChatAdapter()):
         dspy.Predict("q -> a")(q="1")
     assert teacher_key(Base(), {"lm": dspy.LM("x/y", api_key="b"), "callbacks": [object()]}) == keys[0]
+
+
+# -- formats of keys -------------------------------------------------------------------------------------------------
+
+
+def test_keys_carry_their_format(monkeypatch):
+    assert set(keys.FORMATS) == {"teacher", "call", "run"}
+    for kind, now in keys.FORMATS.items():
+        assert keys.versioned(kind, ["x"], 1) == fingerprint(["x"]), "keys of before formats stay as they were"
+        with monkeypatch.context() as m:
+            m.setitem(keys.FORMATS, kind, now + 1)
+            later = keys.versioned(kind, ["x"])
+        assert later != keys.versioned(kind, ["x"])
+    all_formats = keys.teacher_keys(Base())
+    assert len(all_formats) == len(set(all_formats)) == keys.FORMATS["teacher"] and all_formats[0] == teacher_key(Base())
+
+
+def test_a_module_of_this_package_may_move():
+    from bsft_nb.models.student_adapter import StudentAdapter
+
+    before, home = code_key(StudentAdapter()), StudentAdapter.__module__
+    try:
+        StudentAdapter.__module__ = "bsft_nb.elsewhere.moved"
+        assert code_key(StudentAdapter()) == before and library_name(StudentAdapter) == "bsft_nb.StudentAdapter"
+    finally:
+        StudentAdapter.__module__ = home
+    assert library_name(fingerprint) == "bsft_nb.fingerprint" == content(fingerprint)[1][0]
+    assert library_name(dspy.Predict) == "dspy.predict.predict.Predict", "of a library the version says which modules there are"
+
+
+def written_before(path, new_key):
+    "Write the ledger as an earlier version did: rows without formats, attempts under the keys of then."
+    for file, name in ((path, "key"), (calls_path(path), "attempt")):
+        rows = [{k: v for k, v in row.items() if k != "format"} | {name: new_key(row[name])} for row in iter_lines(file)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def shouting(path):
+    lm = shouting_teacher()
+    boot = TraceBootstrapper(metric=is_loud, teacher_settings={"lm": lm}, max_rounds=1)
+    return lm, boot, lambda: boot.collect([Shout()], SHOUTS[:4], path, num_threads=2)
+
+
+def test_attempts_under_keys_that_can_still_be_made_are_found(tmp_path, caplog):
+    path = tmp_path / "l.jsonl"
+    lm, boot, collect = shouting(path)
+    first, said = [t.calls for t in collect()], keys.teacher_keys(Shout(), {"lm": lm})
+    as_then = {a: b for e in SHOUTS for a, b in [keys.attempt_keys(said, 0, keys.example_key(e), 0)]}
+    written_before(path, as_then.__getitem__)
+    size = path.stat().st_size
+    assert boot.known([Shout()], SHOUTS[:4], path) == 4
+    again = collect()
+    assert [t.calls for t in again] == first and lm.engine.calls == 4 and path.stat().st_size == size
+    assert not again.warnings and not caplog.records and {t.format for t in again} == {1}
+
+
+def test_attempts_under_keys_that_cannot_be_made_are_told_before_anything_is_paid(tmp_path, caplog):
+    path = tmp_path / "l.jsonl"
+    lm, boot, collect = shouting(path)
+    first, at = [t.calls for t in collect()], []
+    written_before(path, lambda key: fingerprint(["as it was", key]))
+    rows = list(iter_lines(calls_path(path)))
+    calls_path(path).write_text("".join(json.dumps(r) + "\n" for r in rows[1:]))  # one answer is lost
+    answer = lm.engine.answer
+    lm.engine.answer = lambda text: at.append(len(caplog.records)) or answer(text)
+    again = collect()
+    assert [t.calls for t in again] == first and lm.engine.calls == 5 and {t.format for t in again} == {keys.FORMATS["teacher"]}
+    assert at == [1], "the warning comes first"
+    assert again.warnings == [caplog.records[0].getMessage()] and again.warnings[0].startswith("4 attempts in the ledger have keys of another version")
+    assert "3 from recorded LM calls" in again.warnings[0] and "for 1 the teacher is asked again" in again.warnings[0]
+    caplog.clear()
+    assert not collect().warnings and not caplog.records and lm.engine.calls == 5, "once"
+
+
+def test_attempts_of_other_examples_and_failed_ones_are_no_warning(tmp_path):
+    path = tmp_path / "l.jsonl"
+    lm, boot, collect = shouting(path)
+    collect()
+    written_before(path, lambda key: fingerprint(["as it was", key]))
+    assert not boot.collect([Shout()], SHOUTS[4:], path).warnings
+    rows = [{**row, "reason": "error", "kept": False} for row in iter_lines(path)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not collect().warnings, "a failed attempt is made again whatever its key"
+
+
+def test_lm_calls_of_another_format_are_told(tmp_path, monkeypatch):
+    path = tmp_path / "l.jsonl"
+    lm, boot, collect = shouting(path)
+    collect()
+    monkeypatch.setitem(keys.FORMATS, "call", keys.FORMATS["call"] + 1)
+    monkeypatch.setitem(keys.FORMATS, "teacher", keys.FORMATS["teacher"] + 1)
+    again = collect()
+    assert lm.engine.calls == 4 and "4 recorded LM calls" in again.warnings[0], "the attempts are found by their earlier keys"

@@ -10,8 +10,9 @@ from bsft_nb.data.parity import asks_others
 from bsft_nb.lessons import teacher_lm
 from bsft_nb.optimizer.preflight import prompt_tokens
 from bsft_nb.results.evaluate import evaluate, reason_line
-from bsft_nb.teacher.bootstrap import TraceBootstrapper, check_metric
+from bsft_nb.teacher.bootstrap import TraceBootstrapper
 from bsft_nb.teacher.ledger import Ledger
+from bsft_nb.teacher.metric import check_metric
 from bsft_nb.teacher.programs import NoPrediction, call_program
 
 
@@ -153,7 +154,7 @@ def test_what_is_no_prediction_ends_all_after_the_first_attempt(value, base, tmp
         collected(Odd(), lm, tmp_path, n=9)
     assert lm.engine.calls == 1
     store = Ledger(tmp_path / "l.jsonl")
-    assert len(store._calls) == 1, "what was paid for is kept"
+    assert len(store.index.calls) == 1, "what was paid for is kept"
     store.close()
 
 

@@ -251,7 +251,7 @@ def test_an_older_ledger_without_answers_is_asked_again_and_that_is_told(ledger)
     assert len(capped) == 2 and capped.left_out == 1 and len(lm.engine.heard) == 9
     traces = boot.collect([program], examples(3), ledger)
     assert len(lm.engine.heard) == 12 and [t.calls for t in traces] == [t.calls for t in new]
-    assert "1 attempts" in traces.warnings[0] and "1 had to be asked again" in traces.warnings[0]
+    assert "1 attempt in" in traces.warnings[0] and "1 had to be asked again" in traces.warnings[0]
 
 
 # -- what user code may do to an example -----------------------------------------------------------------------------

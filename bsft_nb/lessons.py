@@ -66,7 +66,7 @@ def save_llama(
 
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tok.train_from_iterator([], trainers.BpeTrainer(special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tok.train_from_iterator([], trainers.BpeTrainer(show_progress=False, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="<|end|>", chat_template=template).save_pretrained(folder)
     torch.manual_seed(0)
     sizes = dict(hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512)
@@ -82,7 +82,7 @@ def _t5_tokenizer(texts: Iterable[str], sentinels: list[str]):
     tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     alphabet = [c for c in map(chr, range(33, 127)) if c not in "{}<>\\~^"]
     special = ["<pad>", "</s>", "<unk>", *sentinels]
-    tok.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=700, special_tokens=special, initial_alphabet=alphabet, unk_token="<unk>"))
+    tok.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=700, show_progress=False, special_tokens=special, initial_alphabet=alphabet, unk_token="<unk>"))
     tok.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", tok.token_to_id("</s>"))])
     return tok
 

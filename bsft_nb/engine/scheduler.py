@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..compat import attention_of
-from .attention import kv_shape
 from .decode import Batch, Generator
 from .fallback import generate
+from ..models.abilities import kv_shape
 from ..models.devices import release_omp_threads, has_bf16, pick_device
 from ..models.targets import load_weights
 from .sampling import Row

@@ -113,7 +113,7 @@ class Guide:
             row.choices = []
         if len(left) == 1 and left[0][-1] in self.codec.stop_ids and not row.numbers and row.logprobs is None:
             row.answer = [t for t in left[0] if t not in self.codec.stop_ids]
-            return row._finished()
+            return not row.finished()
         if left and row.numbers and row.answer[-1] not in self._digits(row):
             row.numbers = None
         if not left and row.numbers and row.numbers.ended(row.answer):

@@ -28,7 +28,7 @@ class Part:
         "Regular expression of the mark as a model may write it."
         return ("\n" if self.mark[:1] == "\n" else r"\s*") + r"\s*".join(map(re.escape, self.mark.split()))
 
-
+# %% ../../nbs/engine/01_constrained.ipynb #815c83a7
 @dataclass(frozen=True)
 class Ending:
     "Whole numbers that are followed by a mark, not by the end of the answer; beginning at a place within it."

@@ -27,6 +27,11 @@ def start_thread(worker: Worker) -> Scheduler:
     ending.atexit = False
     return thread
 
+
+def _threads() -> list[Scheduler]:
+    "All that run, also those whose worker is gone."
+    return [t for t in threading.enumerate() if isinstance(t, Scheduler)]
+
 # %% ../../nbs/engine/06_worker.ipynb #7a276436
 class Worker:
     "Starts the thread when it is needed, and ends it. Make one with `Worker.at(folder)`: it is shared."
@@ -83,11 +88,6 @@ class Worker:
             release_memory()
 
 # %% ../../nbs/engine/06_worker.ipynb #0c8f2518
-def _threads() -> list[Scheduler]:
-    "All that run, also those whose worker is gone."
-    return [t for t in threading.enumerate() if isinstance(t, Scheduler)]
-
-
 def _at_exit():
     for thread in _threads():
         thread.abandon = True

@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import itertools
 import threading
-import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..models.sharing import Unshared, check_arguments, differs, probe_ids, probing, unshared_because
+from ..models.abilities import check_arguments, kv_shape, probe_ids, why_not_shared
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['current', 'Prefill', 'Decode', 'shareable', 'apart_because', 'kv_shape', 'use_shared_attention']
+__all__ = ['current', 'SHARED', 'OWN', 'AttentionPart', 'attention_part', 'merged', 'span_mask', 'attend_span', 'Prefill',
+           'Decode', 'use_shared_attention', 'run_step', 'kv_buffer', 'why_not_in_parts']
 
 # %% ../../nbs/engine/02_attention.ipynb #17583c28
-class _Part(NamedTuple):
-    "Attention over some of the keys, not yet normalised: largest score, sum of exponentials, weighted sum of values."
-    top: torch.Tensor
-    total: torch.Tensor
-    out: torch.Tensor
+class AttentionPart(NamedTuple):
+    "Attention over some of the keys, not yet normalised."
+    top: torch.Tensor  # largest score of each query, (…, queries, 1)
+    total: torch.Tensor  # sum of the exponentials of the scores less `top`, (…, queries, 1)
+    out: torch.Tensor  # values, weighted with these exponentials, (…, queries, size)
 
 
-def _part(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor | None = None) -> _Part:
-    "q (…, queries, size), k and v (…, keys, size); `hidden` is True where a query must not see a key."
+def attention_part(
+    q: torch.Tensor,  # (…, queries, size), scaled
+    k: torch.Tensor,  # (…, keys, size)
+    v: torch.Tensor,  # (…, keys, size)
+    hidden: torch.Tensor | None = None,  # True where a query must not see a key, (…, queries, keys)
+) -> AttentionPart:
+    "What the keys `k` contribute."
     import torch
 
     scores = (q @ k.transpose(-1, -2)).float()
@@ -37,10 +42,11 @@ def _part(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tenso
         scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
     top = scores.amax(-1, keepdim=True)
     scores.sub_(top).exp_()  # in place: these are the largest tensors of the step
-    return _Part(top, scores.sum(-1, keepdim=True), scores.to(v.dtype) @ v)
+    return AttentionPart(top, scores.sum(-1, keepdim=True), scores.to(v.dtype) @ v)
 
-
-def _merged(a: _Part, b: _Part | None) -> torch.Tensor:
+# %% ../../nbs/engine/02_attention.ipynb #792ed3d7
+def merged(a: AttentionPart, b: AttentionPart | None) -> torch.Tensor:
+    "Attention over the keys of both parts, (…, queries, size). Source: Dao et al. 2022, 'FlashAttention', arXiv:2205.14135, section 3.1."
     import torch
 
     if b is None:
@@ -49,46 +55,52 @@ def _merged(a: _Part, b: _Part | None) -> torch.Tensor:
     x, y = (a.top - top).exp_(), (b.top - top).exp_()
     return (a.out * x + b.out * y) / (a.total * x + b.total * y)
 
+# %% ../../nbs/engine/02_attention.ipynb #ecfecf43
+def span_mask(n: int, known: int, like: torch.Tensor) -> torch.Tensor | None:
+    "What is added to the scores of `n` queries, whose tokens stand behind `known` tokens: 0, or -inf where a key is not seen, (n, known + n). `None` where plain causal attention is all."
+    import torch
+
+    return torch.full((n, known + n), -torch.inf, dtype=like.dtype, device=like.device).triu(known + 1) if known else None
+
+# %% ../../nbs/engine/02_attention.ipynb #ebde100b
+def attend_span(q: torch.Tensor, known: list[torch.Tensor], mask: torch.Tensor | None, scale: float) -> torch.Tensor:
+    "Attention of queries (1, heads, tokens, size) over `known` keys and values (2, kv heads, tokens, size), one behind another."
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    keys, values = (torch.cat(known, -2) if len(known) > 1 else known[0])[:, None]
+    if q.device.type != "cpu":  # there, grouped heads with a mask have no fused kernel
+        keys, values = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (keys, values))
+    return scaled_dot_product_attention(q, keys, values, mask, is_causal=mask is None, scale=scale, enable_gqa=True)
+
 # %% ../../nbs/engine/02_attention.ipynb #6e67f666
-current = threading.local()  # .step: the `Prefill` or `Decode` under way
-
-
 @dataclass
 class Prefill:
-    "Prompts one behind another; `made` receives their keys and values (layers, 2, heads, tokens, size)."
+    "Prompts one behind another; `made` receives their keys and values."
     prefix: torch.Tensor | None  # keys and values of the shared beginning, (layers, 2, heads, tokens, size)
     spans: list[tuple[int, int, torch.Tensor | None]]  # begin, end, and remembered keys and values before it
-    made: torch.Tensor
+    made: torch.Tensor  # (layers, 2, heads, tokens of all spans, size)
 
     def __post_init__(self):
-        import torch
-
-        self.masks = []  # per span, added to the scores of beginning, remembered and own tokens: 0, or -inf where they are not seen; None: all own ones before
-        for begin, end, before in self.spans:
-            n, known = end - begin, sum(x.shape[-2] for x in (self.prefix, before) if x is not None)
-            self.masks.append(torch.full((n, known + n), -torch.inf, dtype=self.made.dtype, device=self.made.device).triu(known + 1) if known else None)
+        self.known = [[x for x in (self.prefix, before) if x is not None] for _, _, before in self.spans]
+        self.masks = [span_mask(end - begin, sum(x.shape[-2] for x in known), self.made) for (begin, end, _), known in zip(self.spans, self.known)]
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
         "q (1, heads, tokens, size), k and v (1, kv heads, tokens, size) → as q."
         import torch
-        from torch.nn.functional import scaled_dot_product_attention
 
-        self.made[layer, 0], self.made[layer, 1] = k[0], v[0]
-        parts, known = [], [] if self.prefix is None else [self.prefix[layer]]
-        for (begin, end, before), mask in zip(self.spans, self.masks):
-            own = [*known, *([] if before is None else [before[layer]]), self.made[layer, :, :, begin:end]]
-            keys, values = (torch.cat(own, -2) if len(own) > 1 else own[0])[:, None]
-            if q.device.type != "cpu":  # there, grouped heads with a mask have no fused kernel
-                keys, values = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (keys, values))
-            parts.append(scaled_dot_product_attention(q[:, :, begin:end], keys, values, mask, is_causal=mask is None, scale=scale, enable_gqa=True))
+        made, parts = self.made[layer], []
+        made[0], made[1] = k[0], v[0]
+        for (begin, end, _), known, mask in zip(self.spans, self.known, self.masks):
+            parts.append(attend_span(q[:, :, begin:end], [*(x[layer] for x in known), made[:, :, begin:end]], mask, scale))
         return torch.cat(parts, 2)
 
 # %% ../../nbs/engine/02_attention.ipynb #f003ffe2
 @dataclass
 class Decode:
-    "One token for each row, behind what `buffer` (layers, 2, rows, heads, tokens, size) holds of it."
-    prefix: torch.Tensor | None
-    buffer: torch.Tensor
+    "One token for each row, behind what the buffer holds of it."
+    prefix: torch.Tensor | None  # as in `Prefill`
+    buffer: torch.Tensor  # keys and values of the rows, (layers, 2, rows, heads, tokens, size)
     lengths: torch.Tensor  # tokens of each row in the buffer, before this one
 
     def __post_init__(self):
@@ -103,113 +115,112 @@ class Decode:
         "q (rows, heads, 1, size), k and v (rows, kv heads, 1, size) → as q."
         keys, values = self.buffer[layer]
         keys[self.rows, :, self.lengths], values[self.rows, :, self.lengths] = k[:, :, 0], v[:, :, 0]
-        n, begin = len(self.rows), None
-        q = (q * scale).unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # (rows, kv heads, groups, size)
-        if self.prefix is not None:
-            part = _part(q.transpose(0, 1).flatten(1, 2), *self.prefix[layer])
-            begin = _Part(*(x.unflatten(1, (n, -1)).transpose(0, 1) for x in part))
-        own = _part(q, keys[:n, :, : self.width], values[:n, :, : self.width], self.hidden)
-        return _merged(own, begin).to(v.dtype).flatten(1, 2)[:, :, None]
+        n, q = len(self.rows), (q * scale).unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # (rows, kv heads, groups, size)
+        own = attention_part(q, keys[:n, :, : self.width], values[:n, :, : self.width], self.hidden)
+        begin = None if self.prefix is None else _of_all_rows(q, *self.prefix[layer])
+        return merged(own, begin).to(v.dtype).flatten(1, 2)[:, :, None]
+
+# %% ../../nbs/engine/02_attention.ipynb #5dca9a3a
+def _of_all_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> AttentionPart:
+    "What the shared beginning, k and v (kv heads, keys, size), contributes to the queries of all rows, (rows, kv heads, groups, size): one matrix product a head."
+    part = attention_part(q.transpose(0, 1).flatten(1, 2), k, v)
+    return AttentionPart(*(x.unflatten(1, (len(q), -1)).transpose(0, 1) for x in part))
 
 # %% ../../nbs/engine/02_attention.ipynb #970b6a81
+current = threading.local()  # .step: the `Prefill` or `Decode` under way
+
+
 def _attend(module, query, key, value, attention_mask=None, scaling=None, **kwargs):
     "For transformers' attention interface: query (rows, heads, tokens, size) → (rows, tokens, heads, size)."
     check_arguments(module, attention_mask, kwargs)
     out = current.step.attend(module.layer_idx, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return out.transpose(1, 2).contiguous(), None
 
-# %% ../../nbs/engine/02_attention.ipynb #0f01b440
-def shareable(model: PreTrainedModel) -> bool:
-    "Can `model` attend in parts?"
-    return apart_because(model) is None
-
-
-def apart_because(model: PreTrainedModel) -> str | None:
-    "Why `model` cannot attend in parts, or `None`: beside what `unshared_because` says, a probe of prompts that share a beginning, and of a token after each."
-    import torch
-
-    why = unshared_because(model)
-    if why:
-        return why
-    ids = probe_ids(model, 30)
-    rows = [ids[:9] + ids[a:b] for a, b in ((9, 13), (15, 24), (28, 30))]
-    with probing(model, model):
-        alone = torch.cat([model(input_ids=torch.tensor([r], device=model.device), use_cache=False).logits[0, -2:] for r in rows])
-        try:
-            use_shared_attention(model)
-            found = torch.cat([x for two in zip(*_read_and_step(model, rows, 9)) for x in two])
-        except Unshared as e:
-            return str(e)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as e:  # whatever a model's own code makes of it
-            return f"{type(model).__name__} does not attend in parts ({type(e).__name__}: {e!s:.150})"
-        finally:
-            current.step = None
-    return differs(model, found, alone)
-
-
-def _read_and_step(model: PreTrainedModel, rows: list[list[int]], n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    "Logits (rows, 1, vocabulary) of each row's last token but one, read behind the first `n`, and of its last, as a step of its own."
-    import torch
-
-    def run(step, ids, positions, keep):
-        current.step = step
-        args = {k: torch.tensor(v, device=model.device) for k, v in (("input_ids", ids), ("position_ids", positions))}
-        return model(**args, use_cache=False, logits_to_keep=keep).logits
-
-    layers, heads, size = kv_shape(model)
-    like = next(model.parameters())
-    own, lengths = [r[n:-1] for r in rows], [len(r) - n - 1 for r in rows]
-    first = Prefill(None, [(0, n, None)], like.new_zeros(layers, 2, heads, n, size))
-    run(first, [rows[0][:n]], [list(range(n))], 1)
-    ends = list(itertools.accumulate(lengths))
-    read = Prefill(first.made, [(e - m, e, None) for e, m in zip(ends, lengths)], like.new_zeros(layers, 2, heads, ends[-1], size))
-    logits = run(read, [sum(own, [])], [[n + i for m in lengths for i in range(m)]], torch.tensor(ends, device=model.device) - 1)
-    buffer = like.new_zeros(layers, 2, len(rows), heads, max(lengths) + 1, size)
-    for i, (begin, end, _) in enumerate(read.spans):
-        buffer[:, :, i, :, : lengths[i]] = read.made[..., begin:end, :]
-    step = Decode(first.made, buffer, torch.tensor(lengths, device=model.device))
-    return logits.transpose(0, 1), run(step, [[r[-1]] for r in rows], [[n + m] for m in lengths], 1)
-
-
-@dataclass
-class _Seen:
-    "Plain causal attention that notes the shapes of keys and values."
-    shapes: dict[int, tuple] = field(default_factory=dict)  # of each layer, (heads, size) of keys and of values
-
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-        from torch.nn.functional import scaled_dot_product_attention
-
-        self.shapes[layer] = (k.shape[1], k.shape[3]), (v.shape[1], v.shape[3])
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
-
-
-_shapes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # model → what `kv_shape` found
-
-
-def kv_shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    "Layers, heads and size of the keys and values that `model`, which attends through `_attend`, hands to its attention. Raises `Unshared` where they differ: one buffer cannot hold them."
-    import torch
-
-    if model not in _shapes:
-        current.step = seen = _Seen()
-        try:
-            with torch.no_grad():
-                model(input_ids=torch.tensor([probe_ids(model, 2)], device=model.device), use_cache=False)
-        finally:
-            current.step = None
-        found = {shape for both in seen.shapes.values() for shape in both}
-        if len(found) != 1 or set(seen.shapes) != set(range(len(seen.shapes))):
-            raise Unshared(f"{type(model).__name__} has keys and values of several sizes ({', '.join(map(str, sorted(found))) or 'none'})")
-        _shapes[model] = len(seen.shapes), *found.pop()
-    return _shapes[model]
-
 
 def use_shared_attention(model: PreTrainedModel):
-    "Let `model` attend through `_attend`. No mask is made: which token sees which is settled there."
+    "Let `model` attend as `current.step` says. It answers through `run_step` only from then on."
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register("bsft_shared", _attend)
     AttentionMaskInterface.register("bsft_shared", lambda *args, **kwargs: None)
     model.set_attn_implementation("bsft_shared")
+
+# %% ../../nbs/engine/02_attention.ipynb #fd127b66
+def run_step(model: PreTrainedModel, step: Prefill | Decode, ids: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | int) -> torch.Tensor:
+    "Logits of a pass with the tokens `ids` at `positions`, both (rows, tokens): of those at the indices `keep`, or of so many last ones."
+    import torch
+
+    current.step = step
+    try:
+        with torch.inference_mode():
+            return model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
+    finally:
+        current.step = None
+
+# %% ../../nbs/engine/02_attention.ipynb #ecde442e
+def kv_buffer(
+    model: PreTrainedModel,
+    tokens: int,
+    rows: int | None = None,  # None: the buffer has no such dimension
+) -> torch.Tensor:
+    "Room for keys and values, (layers, 2, rows, heads, tokens, size). Raises `Unshared` as `kv_shape` does."
+    import torch
+
+    like, (layers, heads, size) = next(model.parameters()), kv_shape(model)
+    shape = [layers, 2, *([rows] if rows else []), heads, tokens, size]
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)  # masked scores still meet the values: they must be numbers
+
+# %% ../../nbs/engine/02_attention.ipynb #0f01b440
+SHARED, OWN = 9, ((9, 13), (15, 24), (28, 30))  # the probe: its prompts have so many tokens in common, and of 30 tokens these for themselves
+
+
+def why_not_in_parts(model: PreTrainedModel) -> str | None:
+    "Why `model` cannot attend in parts, so that transformers' own `generate` has to answer; `None` where it can."
+    import torch
+
+    ids = probe_ids(model, 30)
+    rows = [ids[:SHARED] + ids[a:b] for a, b in OWN]
+
+    def alone():
+        return torch.cat([model(input_ids=torch.tensor([r], device=model.device), use_cache=False).logits[0, -2:] for r in rows])
+
+    return why_not_shared(model, alone, lambda: _probe(model, rows))
+
+# %% ../../nbs/engine/02_attention.ipynb #4e37ce9e
+def _probe(model: PreTrainedModel, rows: list[list[int]]) -> torch.Tensor:
+    "Logits of the last two tokens of each row: the last but one comes with the prompt, the last by decode."
+    import torch
+
+    use_shared_attention(model)
+    begin = Prefill(None, [(0, SHARED, None)], kv_buffer(model, SHARED))
+    _run(model, begin, [rows[0][:SHARED]], [range(SHARED)], 1)
+    read, logits = _read(model, begin.made, [r[SHARED:-1] for r in rows])
+    last = _step(model, begin.made, read, [r[-1] for r in rows])
+    return torch.stack([logits[0], last[:, 0]], 1).flatten(0, 1)
+
+
+def _run(model: PreTrainedModel, step: Prefill | Decode, ids: list, positions: list, keep) -> torch.Tensor:
+    import torch
+
+    ids, positions = (torch.tensor([list(row) for row in x], device=model.device) for x in (ids, positions))
+    return run_step(model, step, ids, positions, keep)
+
+# %% ../../nbs/engine/02_attention.ipynb #781d8204
+def _read(model: PreTrainedModel, prefix: torch.Tensor, own: list[list[int]]) -> tuple[Prefill, torch.Tensor]:
+    import torch
+
+    ends = list(itertools.accumulate(map(len, own)))
+    read = Prefill(prefix, [(end - len(o), end, None) for o, end in zip(own, ends)], kv_buffer(model, ends[-1]))
+    positions = [SHARED + i for o in own for i in range(len(o))]
+    return read, _run(model, read, [sum(own, [])], [positions], torch.tensor(ends, device=model.device) - 1)
+
+
+def _step(model: PreTrainedModel, prefix: torch.Tensor, read: Prefill, ids: list[int]) -> torch.Tensor:
+    import torch
+
+    lengths = [end - begin for begin, end, _ in read.spans]
+    buffer = kv_buffer(model, max(lengths) + 1, len(ids))
+    for i, (begin, end, _) in enumerate(read.spans):
+        buffer[:, :, i, :, : lengths[i]] = read.made[..., begin:end, :]
+    step = Decode(prefix, buffer, torch.tensor(lengths, device=model.device))
+    return _run(model, step, [[i] for i in ids], [[SHARED + n] for n in lengths], 1)

@@ -28,7 +28,7 @@ class Part:
         "Regular expression of the mark as a model may write it."
         return ("\n" if self.mark[:1] == "\n" else r"\s*") + r"\s*".join(map(re.escape, self.mark.split()))
 
-
+# %% ../../nbs/engine/01_constrained.ipynb #815c83a7
 @dataclass(frozen=True)
 class Ending:
     "Whole numbers that are followed by a mark, not by the end of the answer; beginning at a place within it."
@@ -113,7 +113,7 @@ class Guide:
             row.choices = []
         if len(left) == 1 and left[0][-1] in self.codec.stop_ids and not row.numbers and row.logprobs is None:
             row.answer = [t for t in left[0] if t not in self.codec.stop_ids]
-            return row._finished()
+            return not row.finished()
         if left and row.numbers and row.answer[-1] not in self._digits(row):
             row.numbers = None
         if not left and row.numbers and row.numbers.ended(row.answer):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .attention import Decode, Prefill, apart_because, current, kv_shape, use_shared_attention
+from .attention import Decode, Prefill, kv_buffer, run_step, use_shared_attention, why_not_in_parts
 from .fallback import generate
-from ..models.loading import load_adapter
 from .sampling import Row
+from ..models.loading import load_adapter
 from ..models.tokens import Codec
 
 if TYPE_CHECKING:
@@ -21,7 +22,117 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['Generator', 'Batch']
+__all__ = ['prefill', 'in_passes', 'PrefixCache', 'PromptKey', 'PromptCache', 'Generator', 'switch_adapter', 'draw_tokens',
+           'with_room', 'Batch', 'decode']
+
+# %% ../../nbs/engine/04_decode.ipynb #87ff52e1
+def prefill(
+    model: PreTrainedModel,  # attends in parts
+    prompts: Sequence[Sequence[int]],  # whole, in token ids
+    begun: list[torch.Tensor | None],  # of each, keys and values that are known after the first `n` tokens
+    n: int,  # tokens of the shared beginning
+    prefix: torch.Tensor | None,  # its keys and values
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    "For each prompt its keys and values after the first `n` tokens, (layers, 2, heads, tokens, size), and the logits of what comes next."
+    import torch
+
+    ids, positions, spans = [], [], []
+    for p, before in zip(prompts, begun):
+        first = n + (0 if before is None else before.shape[-2])
+        spans.append((len(ids), len(ids) + len(p) - first, before))
+        ids += p[first:]
+        positions += range(first, len(p))
+    step = Prefill(prefix, spans, kv_buffer(model, len(ids)))
+    last, ids, positions = (torch.tensor(x, device=model.device) for x in ([end - 1 for _, end, _ in spans], [ids], [positions]))
+    logits = run_step(model, step, ids, positions, last)[0]
+    own = [step.made[..., begin:end, :] for begin, end, _ in spans]
+    return [(kv if before is None else torch.cat([before, kv], -2), x) for (_, _, before), kv, x in zip(spans, own, logits)]
+
+# %% ../../nbs/engine/04_decode.ipynb #272330da
+def in_passes(sizes: list[int], most: int) -> list[list[int]]:
+    "The indices of `sizes`, in order, in passes of at most `most` tokens; a larger prompt has a pass of its own."
+    passes, room = [], 0
+    for i, size in enumerate(sizes):
+        if size > room or not passes:
+            passes.append([])
+            room = most
+        passes[-1].append(i)
+        room -= size
+    return passes
+
+# %% ../../nbs/engine/04_decode.ipynb #d22b53b8
+class PrefixCache:
+    "Of each group, the beginning that all its prompts had so far, with keys and values; the groups asked for last."
+
+    def __init__(self, most: int = 16):  # groups
+        self.most, self.known = most, OrderedDict()  # (LoRA adapter, group) → (token ids, keys and values; None where there are no ids)
+
+    def shared(self, key: tuple, prompts: list[list[int]]) -> tuple[list[int], torch.Tensor | None]:
+        "The longest beginning of `prompts` and of all before in the group, at least one token of each prompt left over; and its keys and values, where they are known."
+        ids, kv = self.known.get(key, (None, None))
+        prefix = os.path.commonprefix(prompts if ids is None else [*prompts, ids])[: min(map(len, prompts)) - 1]
+        return prefix, kv[..., : len(prefix), :].contiguous() if kv is not None and prefix else None
+
+    def begun(self, adapter: Path | None, prefix: list[int]) -> torch.Tensor | None:
+        "Keys and values of the longest beginning that `prefix` has in common with any group's, without its last token."
+        found, most = None, 0
+        for (theirs, _), (ids, kv) in self.known.items():
+            n = min(len(os.path.commonprefix([prefix, ids])), len(prefix) - 1) if theirs == adapter else 0
+            if n > most:
+                found, most = kv[..., :n, :], n
+        return found
+
+    def keep(self, key: tuple, prefix: list[int], kv: torch.Tensor | None):
+        "Remember it; the group that was not asked for longest is forgotten."
+        self.known[key] = prefix, kv
+        self.known.move_to_end(key)
+        while len(self.known) > self.most:
+            self.known.popitem(last=False)
+
+# %% ../../nbs/engine/04_decode.ipynb #ac7448cc
+class PromptKey(NamedTuple):
+    "Which prompt it is."
+    adapter: Path | None  # the LoRA adapter that read it
+    shared: int  # tokens of the shared beginning, whose keys and values are kept elsewhere
+    ids: tuple[int, ...]  # the whole prompt
+
+    @property
+    def start(self) -> tuple:
+        "Prompts with the same one have more than the shared beginning in common."
+        return self.adapter, self.shared, self.ids[: self.shared + 8]
+
+# %% ../../nbs/engine/04_decode.ipynb #4c9d925d
+class PromptCache:
+    "Keys and values of sampled prompts after the shared beginning, and the logits of what comes next."
+
+    def __init__(self, limit: int):  # bytes of keys and values
+        self.limit, self.held, self.known = limit, 0, OrderedDict()  # `PromptKey` → (keys and values, logits)
+        self.starts: dict[tuple, PromptKey] = {}  # `PromptKey.start` → the prompt remembered last that has it
+
+    def get(self, key: PromptKey) -> tuple[torch.Tensor, torch.Tensor] | None:
+        "What is remembered of the prompt."
+        if key in self.known:
+            self.known.move_to_end(key)
+        return self.known.get(key)
+
+    def begun(self, key: PromptKey) -> torch.Tensor | None:
+        "Keys and values of what a remembered prompt has in common with this one after the shared beginning."
+        near = self.starts.get(key.start)
+        if near is None:
+            return None
+        n = min(len(os.path.commonprefix([key.ids, near.ids])), len(key.ids) - 1) - key.shared
+        return self.known[near][0][..., :n, :] if n > 0 else None
+
+    def keep(self, key: PromptKey, kv: torch.Tensor, logits: torch.Tensor):
+        "Remember a copy; the prompts that were not asked for longest are forgotten."
+        if key not in self.known:
+            self.known[key], self.starts[key.start] = (kv.clone(), logits.clone()), key
+            self.held += kv.nbytes
+        while self.held > self.limit and self.known:
+            old, (kv, _) = self.known.popitem(last=False)
+            self.held -= kv.nbytes
+            if self.starts.get(old.start) == old:
+                del self.starts[old.start]
 
 # %% ../../nbs/engine/04_decode.ipynb #a682944b
 class Generator:
@@ -32,16 +143,14 @@ class Generator:
         model: PreTrainedModel,
         codec: Codec,
         keep_bytes: int = 1 << 30,  # of keys and values of sampled prompts, in bytes
-        pack: int | None = None,  # tokens a pass that reads prompts; None: 512 on a processor (more leave its cache between two layers), else 4096, a guess
+        pack: int | None = None,  # tokens of a prefill pass; None: 512 on a processor, else 4096, a guess
     ):
-        self.model, self.codec, self.keep_bytes = model, codec, keep_bytes
+        self.model, self.codec = model, codec
         self.pack = pack or (512 if model.device.type == "cpu" else 4096)
-        self.apart_because = apart_because(model)  # why prompts share nothing and transformers' `generate` answers; None: they share
-        self.shared = self.apart_because is None
-        self._prefixes: OrderedDict[object, tuple[list[int], torch.Tensor | None]] = OrderedDict()
-        self._prompts: OrderedDict[tuple, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
-        self._begins: dict[tuple, tuple] = {}  # first tokens of a remembered prompt → its key
-        self._adapter: Path | None = None  # the LoRA adapter in use
+        self.why_not_shared = why_not_in_parts(model)  # then transformers' `generate` answers; None: prompts share their beginning
+        self.shared = self.why_not_shared is None
+        self.prefixes, self.prompts = PrefixCache(), PromptCache(keep_bytes)
+        self.adapter: Path | None = None  # the LoRA adapter in use
         if self.shared:
             use_shared_attention(model)
 
@@ -56,112 +165,71 @@ class Generator:
 
     def use(self, adapter: Path | None):
         "Answer with the LoRA adapter in the folder `adapter`, or with the base alone."
-        if adapter == self._adapter:
-            return
-        known = getattr(self.model, "peft_config", {})
-        if adapter is None:
-            self.model.disable_adapters()
-        else:
-            name = str(adapter).replace(".", "_")  # a module's name must not have dots
-            if name not in known:
-                load_adapter(self.model, adapter, name)
-            self.model.set_adapter(name)
-            self.model.enable_adapters()
-        self._adapter = adapter
+        if adapter != self.adapter:
+            switch_adapter(self.model, adapter)
+            self.adapter = adapter
 
     def prefix(self, prompts: list[list[int]], group: object) -> tuple[list[int], torch.Tensor | None]:
         "The longest beginning that all prompts of the group had so far, with its keys and values."
-        group = self._adapter, group
-        known = self._prefixes.pop(group, None)
-        prefix = os.path.commonprefix([*prompts, known[0]] if known else prompts)[: min(map(len, prompts)) - 1]
-        kv = known[1][..., : len(prefix), :].contiguous() if known and prefix else None
+        key = self.adapter, group
+        prefix, kv = self.prefixes.shared(key, prompts)
         if prefix and kv is None:
-            kv = self._read([prefix], [self._begun(prefix)], 0, None)[0][0]
-        self._prefixes[group] = prefix, kv
-        while len(self._prefixes) > 16:
-            self._prefixes.popitem(last=False)
+            kv = prefill(self.model, [prefix], [self.prefixes.begun(self.adapter, prefix)], 0, None)[0][0]
+        self.prefixes.keep(key, prefix, kv)
         return prefix, kv
 
-    def _begun(self, prefix: list[int]) -> torch.Tensor | None:
-        "Keys and values of what `prefix` has in common with another group's beginning, but its last token: of several, those of the longest. Two prompts of which one lacks a demo begin so."
-        found, most = None, 0
-        for (adapter, _), (other, kv) in self._prefixes.items():
-            n = min(len(os.path.commonprefix([prefix, other])), len(prefix) - 1) if adapter == self._adapter else 0
-            if n > most:
-                found, most = kv[..., :n, :], n
-        return found
-
     def read(self, prompts: list[list[int]], n: int, prefix: torch.Tensor | None, keep: list[bool]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        "For each prompt: keys and values after the first `n` tokens, and the scores of what comes next. Those to `keep` are remembered."
-        keys = [(self._adapter, n, *p) for p in prompts]
-        known = {k: self._prompts[k] for k in keys if k in self._prompts}
-        for k in known:
-            self._prompts.move_to_end(k)
-        new = [list(k[2:]) for k in dict.fromkeys(keys) if k not in known]
-        while new:
-            seeds, size, some = [], 0, []
-            while new and (not some or size + len(new[0]) - n <= self.pack):
-                some.append(new.pop(0))
-                seeds.append(self._seed(some[-1], n))
-                size += len(some[-1]) - n - (0 if seeds[-1] is None else seeds[-1].shape[-2])
-            for p, made in zip(some, self._read(some, seeds, n, prefix)):
-                known[self._adapter, n, *p] = made
-        self._keep({k: tuple(x.clone() for x in known[k]) for k, wanted in zip(keys, keep) if wanted and k not in self._prompts})
+        "For each prompt what `prefill` gives, of as few tokens as possible. Those to `keep` are remembered."
+        keys = [PromptKey(self.adapter, n, tuple(p)) for p in prompts]
+        known = {k: made for k in keys if (made := self.prompts.get(k)) is not None}
+        new = [(k, self.prompts.begun(k)) for k in dict.fromkeys(keys) if k not in known]
+        for indices in in_passes([len(k.ids) - n - (0 if kv is None else kv.shape[-2]) for k, kv in new], self.pack):
+            some, begun = zip(*(new[i] for i in indices))
+            known.update(zip(some, prefill(self.model, [k.ids for k in some], begun, n, prefix)))
+        for key, wanted in zip(keys, keep):
+            if wanted:
+                self.prompts.keep(key, *known[key])
         return [known[k] for k in keys]
 
-    def _read(self, prompts: list[list[int]], seeds: list, n: int, prefix: torch.Tensor | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        import torch
+# %% ../../nbs/engine/04_decode.ipynb #5d705253
+def switch_adapter(model: PreTrainedModel, adapter: Path | None):
+    "Let `model` compute with the LoRA adapter in the folder `adapter`, loaded once, or without any."
+    if adapter is None:
+        return model.disable_adapters()
+    name = str(adapter).replace(".", "_")  # a module's name must not have dots
+    if name not in getattr(model, "peft_config", {}):
+        load_adapter(model, adapter, name)
+    model.set_adapter(name)
+    model.enable_adapters()
 
-        ids, positions, spans = [], [], []
-        for p, before in zip(prompts, seeds):
-            begin = n + (0 if before is None else before.shape[-2])
-            spans.append((len(ids), len(ids) + len(p) - begin, before))
-            ids += p[begin:]
-            positions += range(begin, len(p))
-        device = self.model.device
-        step = Prefill(prefix, spans, self.buffer(None, len(ids)))
-        ends = torch.tensor([end - 1 for _, end, _ in spans], device=device)
-        logits = self._pass(step, torch.tensor([ids], device=device), torch.tensor([positions], device=device), ends)[0]
-        own = [step.made[..., begin:end, :] for begin, end, _ in spans]
-        return [(kv if before is None else torch.cat([before, kv], -2), x) for (_, _, before), kv, x in zip(spans, own, logits)]
-
-    def _pass(self, step, ids: torch.Tensor, positions: torch.Tensor, keep) -> torch.Tensor:
-        import torch
-
-        current.step = step
+# %% ../../nbs/engine/04_decode.ipynb #4d927d9d
+def draw_tokens(rows: list[Row], logits: torch.Tensor, codec: Codec) -> tuple[list[int], list[int]]:
+    "A token for each row, from `logits` (rows, vocabulary), added to its answer; and the indices of the rows that are finished, failed or given up."
+    greedy = logits.argmax(-1).tolist() if any(r.free for r in rows) else []
+    tokens, ended = [], []
+    for i, row in enumerate(rows):
+        token, goes_on = 0, False
         try:
-            with torch.inference_mode():
-                return self.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=keep).logits
-        finally:
-            current.step = None
+            token = greedy[i] if row.free else row.draw(logits[i])
+            goes_on = not row.cancelled() and row.take(token, codec)
+        except Exception as e:  # whoever asked for the row is told
+            row.error = e
+        tokens.append(token)
+        if not goes_on:
+            ended.append(i)
+    return tokens, ended
 
-    def buffer(self, rows: int | None, tokens: int) -> torch.Tensor:
-        "Room for keys and values: (layers, 2, rows, heads, tokens, size), without `rows` where it is `None`."
-        import torch
-
-        like, (layers, heads, size) = next(self.model.parameters()), kv_shape(self.model)
-        shape = [layers, 2, *([rows] if rows else []), heads, tokens, size]
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)  # masked scores still meet the values: they must be numbers
-
-    def _seed(self, prompt: list[int], n: int) -> torch.Tensor | None:
-        "Keys and values of what a remembered prompt has in common with `prompt` after the first `n` tokens."
-        near = self._begins.get((self._adapter, n, *prompt[: n + 8]))
-        if near not in self._prompts:
-            return None
-        common = min(len(os.path.commonprefix([prompt, list(near[2:])])), len(prompt) - 1) - n
-        return self._prompts[near][0][..., :common, :] if common > 0 else None
-
-    def _keep(self, prompts: dict):
-        "Remember sampled prompts; those not asked for longest are forgotten first."
-        for key, value in prompts.items():
-            self._prompts[key] = value
-            self._begins[key[: key[1] + 10]] = key
-        held = sum(kv.nbytes for kv, _ in self._prompts.values())
-        while held > self.keep_bytes and self._prompts:
-            key, (kv, _) = self._prompts.popitem(last=False)
-            held -= kv.nbytes
-            if self._begins.get(key[: key[1] + 10]) == key:
-                del self._begins[key[: key[1] + 10]]
+# %% ../../nbs/engine/04_decode.ipynb #54d4dfe4
+def with_room(buffer: torch.Tensor | None, model: PreTrainedModel, rows: int, tokens: int) -> torch.Tensor:
+    "`buffer`, or a larger one with its contents, which has room for `rows` rows of `tokens` tokens."
+    held, filled = (0, 0) if buffer is None else (buffer.shape[2], buffer.shape[4])
+    if rows <= held and tokens <= filled:
+        return buffer
+    made = kv_buffer(model, tokens + max(32, tokens // 2), max(rows, held))
+    if buffer is not None:
+        n, m = min(rows, held), min(tokens, filled)
+        made[:, :, :n, :, :m] = buffer[:, :, :n, :, :m]
+    return made
 
 # %% ../../nbs/engine/04_decode.ipynb #c0fc6db7
 class Batch:
@@ -191,38 +259,17 @@ class Batch:
         "Read the prompts of `rows`; they draw with the others from now on. Only before `draw`, or after `advance`."
         import torch
 
-        n = len(self.prefix)
-        read = self.generator.read([r.prompt + r.answer for r in rows], n, self.kv, [bool(r.temperature) for r in rows])
+        read = self.generator.read([r.prompt + r.answer for r in rows], len(self.prefix), self.kv, [bool(r.temperature) for r in rows])
         logits = torch.stack([x for _, x in read])
         self.logits = torch.cat([self.logits, logits]) if self.rows else logits
         self.rows += rows
         self.lengths += [kv.shape[-2] for kv, _ in read]
         self.fresh += [kv for kv, _ in read]
 
-    def _make_room(self):
-        old, rows, tokens = self.buffer, len(self.rows), max(self.lengths) + 1
-        if old is None or rows > old.shape[2] or tokens > old.shape[4]:
-            self.buffer = self.generator.buffer(max(rows, 0 if old is None else old.shape[2]), tokens + max(32, tokens // 2))
-            if old is not None:
-                n, filled = min(rows, old.shape[2]), min(tokens, old.shape[4])
-                self.buffer[:, :, :n, :, :filled] = old[:, :, :n, :, :filled]
-        for i, kv in enumerate(self.fresh):
-            if kv is not None:
-                self.buffer[:, :, i, :, : kv.shape[-2]], self.fresh[i] = kv, None
-
     def draw(self) -> list[Row]:
         "Draw a token for each row; returns the rows that are finished, failed or given up, which have left."
-        greedy, self.tokens = self.logits.argmax(-1).tolist() if any(r.free for r in self.rows) else [], []
-        going = []
-        for i, row in enumerate(self.rows):
-            try:
-                token = greedy[i] if row.free else row.draw(self.logits[i])
-                going.append(not row.cancelled() and row.take(token, self.generator.codec))
-            except Exception as e:  # a row's fault is its own: whoever asked for it is told
-                token, row.error = 0, e
-                going.append(False)
-            self.tokens.append(token)
-        return self.leave([i for i, on in enumerate(going) if not on])
+        self.tokens, ended = draw_tokens(self.rows, self.logits, self.generator.codec)
+        return self.leave(ended)
 
     def leave(self, places: list[int]) -> list[Row]:
         "Take the rows at `places` out; the last rows move into their places."
@@ -238,13 +285,24 @@ class Batch:
 
     def advance(self):
         "Run the model for the drawn tokens."
-        import torch
+        if self.rows:
+            self.buffer = with_room(self.buffer, self.generator.model, len(self.rows), max(self.lengths) + 1)
+            _put(self.fresh, self.buffer)
+            self.logits = decode(self.generator.model, self.kv, len(self.prefix), self.buffer, self.lengths, self.tokens)
+            self.lengths = [n + 1 for n in self.lengths]
 
-        if not self.rows:
-            return
-        self._make_room()
-        lengths = torch.tensor(self.lengths, device=self.buffer.device)
-        ids = torch.tensor(self.tokens, device=lengths.device)[:, None]
-        step = Decode(self.kv, self.buffer, lengths)
-        self.logits = self.generator._pass(step, ids, (lengths + len(self.prefix))[:, None], 1)[:, -1]
-        self.lengths = [n + 1 for n in self.lengths]
+# %% ../../nbs/engine/04_decode.ipynb #015da6e5
+def _put(fresh: list[torch.Tensor | None], buffer: torch.Tensor):
+    "Write what is `fresh` into its rows of `buffer`; then it is fresh no more."
+    for i, kv in enumerate(fresh):
+        if kv is not None:
+            buffer[:, :, i, :, : kv.shape[-2]], fresh[i] = kv, None
+
+
+def decode(model: PreTrainedModel, prefix: torch.Tensor | None, n: int, buffer: torch.Tensor, lengths: list[int], tokens: list[int]) -> torch.Tensor:
+    "Logits (rows, vocabulary) behind the drawn `tokens`, whose rows have the shared beginning of `n` tokens and `lengths` tokens in the buffer."
+    import torch
+
+    held = torch.tensor(lengths, device=buffer.device)
+    ids = torch.tensor(tokens, device=buffer.device)[:, None]
+    return run_step(model, Decode(prefix, buffer, held), ids, (held + n)[:, None], 1)[:, -1]

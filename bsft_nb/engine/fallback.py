@@ -5,74 +5,94 @@
 # %% ../../nbs/engine/03_fallback.ipynb #1e5dddec
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..models.targets import decoder_start
 from .sampling import Row
-from ..models.sharing import company
+from ..models.abilities import batch_mates
+from ..models.targets import decoder_start
 from ..models.tokens import Codec
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['generate']
+__all__ = ['padded_inputs', 'forcing', 'generate']
+
+# %% ../../nbs/engine/03_fallback.ipynb #be87eba0
+def padded_inputs(
+    model: PreTrainedModel,
+    codec: Codec,
+    rows: list[Row],
+    begun: list[int],  # token ids with which all their answers have begun
+) -> dict[str, torch.Tensor]:
+    "What `generate` takes: ids and mask, (rows, longest prompt), and where the decoder begins."
+    import torch
+
+    width = max(len(r.prompt) for r in rows)
+    gaps = [width - len(r.prompt) for r in rows]
+    if codec.encoder_decoder:
+        made = {"input_ids": [r.prompt + [codec.pad_id] * n for r, n in zip(rows, gaps)], "attention_mask": [[1] * len(r.prompt) + [0] * n for r, n in zip(rows, gaps)]}
+        if begun:
+            made["decoder_input_ids"] = [[decoder_start(model.config, model.generation_config), *begun]] * len(rows)
+    else:
+        made = {"input_ids": [[codec.pad_id] * n + r.prompt + begun for r, n in zip(rows, gaps)], "attention_mask": [[0] * n + [1] * len(r.prompt + begun) for r, n in zip(rows, gaps)]}
+    return {k: torch.tensor(v, device=model.device) for k, v in made.items()}
+
+# %% ../../nbs/engine/03_fallback.ipynb #79101fb1
+def _draw(row: Row, scores: torch.Tensor, codec: Codec) -> int | None:
+    "The token that the row draws and takes; `None` where it is finished, at fault or given up."
+    try:
+        token = row.draw(scores)
+        return token if not row.cancelled() and row.take(token, codec) else None
+    except Exception as e:  # a row's fault is its own: whoever asked for it is told
+        row.error = e
+        return None
+
+# %% ../../nbs/engine/03_fallback.ipynb #47836b9c
+def forcing(
+    rows: list[Row],
+    codec: Codec,
+    each: Callable[[], None] | None,  # called at every token
+) -> Callable:
+    "A logits processor that leaves no token but the one that each row draws."
+    going, stop = dict(enumerate(rows)), min(codec.stop_ids)
+
+    def drawn(_, scores):
+        forced = scores.new_full(scores.shape, -math.inf)
+        for i in range(len(rows)):
+            token = _draw(going[i], scores[i], codec) if i in going else None
+            forced[i, stop if token is None else token] = 0
+            if token is None:
+                going.pop(i, None)
+        if each is not None:
+            each()
+        return forced
+
+    return drawn
 
 # %% ../../nbs/engine/03_fallback.ipynb #80a6490c
 def generate(
     model: PreTrainedModel,
     codec: Codec,
     rows: list[Row],  # with an answer that may have begun
-    each: Callable[[], None] = bool,  # called at every token
+    each: Callable[[], None] | None = None,  # called at every token
 ):
     "Fill in `answer` and `finish` of each row, all of them to the end."
-    alike, fits = defaultdict(list), company(model) if len(rows) > 1 else "any"
+    alike, mates = defaultdict(list), batch_mates(model) if len(rows) > 1 else "any"
     for i, r in enumerate(rows):
-        alike[tuple(r.answer), {"any": 0, "same length": len(r.prompt), "none": i}[fits]].append(r)
+        alike[tuple(r.answer), {"any": 0, "same length": len(r.prompt), "none": i}[mates]].append(r)
     for (begun, _), some in alike.items():
         _generate(model, codec, some, list(begun), each)
 
 
-def _generate(model: PreTrainedModel, codec: Codec, rows: list[Row], begun: list[int], each: Callable[[], None]):
+def _generate(model: PreTrainedModel, codec: Codec, rows: list[Row], begun: list[int], each: Callable[[], None] | None):
     import torch
     from transformers import LogitsProcessorList
 
-    right, width = codec.encoder_decoder, max(len(r.prompt) for r in rows)
-    pads = [[codec.pad_id] * (width - len(r.prompt)) for r in rows]
-    ids = [r.prompt + p if right else p + r.prompt for r, p in zip(rows, pads)]
-    masks = [[1] * len(r.prompt) + [0] * len(p) if right else [0] * len(p) + [1] * len(r.prompt) for r, p in zip(rows, pads)]
-    start = {}
-    if right and begun:
-        start["decoder_input_ids"] = torch.tensor([[decoder_start(model.config, model.generation_config), *begun]] * len(rows))
-    elif begun:
-        ids, masks = [i + begun for i in ids], [m + [1] * len(begun) for m in masks]
-    going, stop = [True] * len(rows), min(codec.stop_ids)
-
-    def drawn(_, scores):
-        forced = torch.full_like(scores, -torch.inf)
-        for i, row in enumerate(rows):
-            token = stop
-            if going[i]:
-                try:
-                    token = row.draw(scores[i])
-                    going[i] = not row.cancelled() and row.take(token, codec)
-                except Exception as e:  # a row's fault is its own: whoever asked for it is told
-                    row.error, going[i] = e, False
-            forced[i, token if going[i] else stop] = 0
-        each()
-        return forced
-
+    settings = dict(max_new_tokens=max(r.max_tokens for r in rows), num_beams=1, do_sample=False, pad_token_id=codec.pad_id, eos_token_id=sorted(codec.stop_ids))
     with torch.inference_mode():
-        model.generate(
-            input_ids=torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(masks, device=model.device),
-            max_new_tokens=max(r.max_tokens for r in rows),
-            num_beams=1,
-            do_sample=False,
-            pad_token_id=codec.pad_id,
-            eos_token_id=sorted(codec.stop_ids),
-            logits_processor=LogitsProcessorList([drawn]),
-            **{k: v.to(model.device) for k, v in start.items()},
-        )
+        model.generate(**padded_inputs(model, codec, rows, begun), logits_processor=LogitsProcessorList([forcing(rows, codec, each)]), **settings)

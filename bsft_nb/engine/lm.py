@@ -10,13 +10,14 @@ import os
 import queue
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dspy
 from dspy.lm15 import InvalidRequestError, Request, Response, StreamStartEvent
 
 from ..models.student_adapter import TEACHERS, load_adapter
-from ..models.targets import check_folder, resolve_target
+from ..models.targets import Target, check_folder, resolve_target
 from .predict import StudentPredict, keep_format
 from .requests import TextStream, end_event, to_messages, to_response, to_row
 from ..run.folder import home
@@ -28,7 +29,73 @@ from .worker import Worker
 _all_ = ["StudentPredict", "keep_format"]
 
 # %% auto #0
-__all__ = ['StudentEngine', 'AsyncStudentEngine', 'student_lm', 'in_dtype', 'local_lm', 'StudentPredict', 'keep_format']
+__all__ = ['check_dtype', 'saved_path', 'read_meta', 'submit', 'complete', 'stream', 'StudentEngine', 'AsyncStudentEngine',
+           'student_lm', 'in_dtype', 'local_lm', 'StudentPredict', 'keep_format']
+
+# %% ../../nbs/engine/10_lm.ipynb #419e8659
+def check_dtype(
+    dtype: str | None,
+    target: Target,
+    name: str,  # of the model, for the message
+):
+    "Raises `ValueError` where the weights of `target` cannot be of type `dtype`."
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: choose one of {', '.join(DTYPES)}, or leave it out")
+    if dtype == "int8" and target.base:
+        raise ValueError(f"dtype='int8': {name} is a LoRA adapter, whose base cannot be rounded. Merge the adapter into its base (bsft_nb.training.trainer.merge), or leave dtype out")
+
+# %% ../../nbs/engine/10_lm.ipynb #506206e6
+def saved_path(state: dict) -> Path:
+    "The folder that the state of an engine names: absolute, or within the run that the state names, under `home()`."
+    path = Path(state["path"])
+    return path if path.is_absolute() else home() / "runs" / state.get("run", "") / path
+
+# %% ../../nbs/engine/10_lm.ipynb #ed43b437
+def read_meta(path: Path) -> tuple[dict, dspy.Adapter | None, dspy.Adapter | None]:
+    "What the bsft.json in the folder `path` says: all of it, the student's format, and what the teacher's modules wrote inputs with (see `teachers_format`)."
+    meta = read_json(path / "bsft.json", {})
+    told = meta.get("teachers_format")
+    return meta, load_adapter(meta["adapter"]) if "adapter" in meta else None, load_adapter(told, TEACHERS) if told else None
+
+# %% ../../nbs/engine/10_lm.ipynb #2412d67e
+def submit(engine: StudentEngine, request: Request, tick: Callable[[], None] | None = None) -> Pending:
+    "Queue `request` with the worker of `engine`. Raises `dspy.lm15` errors."
+    messages = to_messages(request)
+    try:
+        prompt = engine.codec.prompt(messages)
+    except ValueError as e:
+        raise InvalidRequestError(str(e)) from e
+    templates = engine.meta.get("templates", {}) if engine.templates else {}
+    row = to_row(request, prompt, engine.codec, engine.meta.get("max_tokens", 1024), templates)
+    pending = Pending(row, (engine.path if engine.target.base else None, str(messages[:-1])), tick)
+    engine._worker.submit(pending, id(engine))
+    return pending
+
+
+def complete(engine: StudentEngine, request: Request) -> Response:
+    "Answer `request`; an interrupted caller gives the answer up."
+    pending = engine.submit(request)
+    try:
+        return to_response(request, pending.future.result(), engine.codec)
+    finally:
+        pending.future.cancel()
+
+# %% ../../nbs/engine/10_lm.ipynb #4b2523fd
+def stream(engine: StudentEngine, request: Request) -> Iterator:
+    "The answer to `request` as events; whoever stops listening gives the rest up."
+    ticks: queue.SimpleQueue = queue.SimpleQueue()
+    pending = engine.submit(request, lambda: ticks.put(None))
+    text = TextStream(pending.row, engine.codec)
+    try:
+        yield StreamStartEvent(model=request.model)
+        while not pending.future.done():
+            ticks.get()
+            yield from text.more()
+        response = to_response(request, pending.future.result(), engine.codec)
+        yield from text.more(last=True)
+        yield end_event(response)
+    finally:
+        pending.future.cancel()
 
 # %% ../../nbs/engine/10_lm.ipynb #0550e5a2
 class StudentEngine:
@@ -36,46 +103,32 @@ class StudentEngine:
 
     __module__ = "bsft_nb.engine"  # the path that saved programs name
     takes_choices = True  # an `enum` or `integer` as response format restricts decoding; see `StudentAdapter`
-    _engines: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
-    _engines_lock = threading.Lock()
 
     def __init__(
         self,
         path: str | Path,  # model folder: whole weights, or a LoRA adapter beside a bsft.json that names its base
         templates: bool = True,  # use the response templates of bsft.json
-        dtype: str | None = None,  # of the weights: `float32`, `bfloat16`, `float16`, or `int8` (linear layers of 8 bits, see `int8`); None: bfloat16 where the device computes in it, else float32
+        dtype: str | None = None,  # of the weights, one of `DTYPES` (see `load_for_inference`)
         moment: str | None = None,  # date and time for an untuned model's chat template that asks for it, see `Codec`
     ):
         self.path, self.templates, self.dtype, self.moment = Path(path).absolute(), templates, dtype, moment
         self.target = check_folder(self.path, str(path))
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"dtype={dtype!r}: choose one of {', '.join(DTYPES)}, or leave it out")
-        if dtype == "int8" and self.target.base:
-            raise ValueError(f"dtype='int8': {path} is a LoRA adapter, whose base cannot be rounded. Merge the adapter into its base (bsft_nb.training.trainer.merge), or leave dtype out")
-        self.meta = read_json(self.path / "bsft.json", {})
-        self.adapter = load_adapter(self.meta["adapter"]) if "adapter" in self.meta else None
-        told = self.meta.get("teachers_format")
-        self.teachers_format = load_adapter(told, TEACHERS) if told else None  # what modules wrote inputs with, see `teachers_format`
+        check_dtype(dtype, self.target, str(path))
+        self.meta, self.adapter, self.teachers_format = read_meta(self.path)
         base = self.target.base
-        self._worker = Worker.at(base.path, base.fingerprint, dtype) if base else Worker.at(self.path, self.target.fingerprint, dtype)
-        self._codec: Codec | None = None
-        self._loading = threading.Lock()
+        self._worker = Worker.at(base.path if base else self.path, (base or self.target).fingerprint, dtype)
+        self._codec, self._loading = None, threading.Lock()
 
     @classmethod
     def at(cls, path: str | Path, templates: bool = True, dtype: str | None = None, moment: str | None = None) -> StudentEngine:
         "The engine of the folder `path`: the same object for all who ask."
-        key = (str(Path(path).absolute()), templates, dtype, None if (Path(path) / "bsft.json").exists() else moment)  # a student's template has its date
-        with cls._engines_lock:
-            engine = cls._engines.get(key)
-            if engine is None or engine.target.fingerprint != check_folder(Path(path), key[0]).fingerprint:
-                engine = cls._engines[key] = cls(*key)
-            return engine
+        return _shared(cls, Path(path), templates, dtype, moment)
 
     def __deepcopy__(self, memo) -> StudentEngine:
-        return self  # a copied program asks the same model
+        return self
 
     def __reduce__(self):
-        return type(self).load_state, (self.dump_state(),)  # pickled is where the weights are, not what serves them
+        return type(self).load_state, (self.dump_state(),)
 
     def dump_state(self) -> dict:
         "Where the weights are, and which: what `load_state` needs."
@@ -83,74 +136,72 @@ class StudentEngine:
 
     @classmethod
     def load_state(cls, state: dict) -> StudentEngine:
-        "The engine that `dump_state` described. Raises `ValueError` where the weights are others by now. A relative path is one of the run that the state names, under `home()`."
-        path = Path(state["path"]) if Path(state["path"]).is_absolute() else home() / "runs" / state.get("run", "") / state["path"]
-        engine = cls.at(path, state.get("templates", True), state.get("dtype"), state.get("moment"))
-        if engine.target.fingerprint != state["fingerprint"]:
-            raise ValueError(f"the weights in {path} are not those the program was saved with (fingerprint {engine.target.fingerprint}, saved {state['fingerprint']}): compile again, or restore the folder")
-        return engine
+        "The engine that `dump_state` described. Raises `ValueError` where the weights are others by now."
+        return _from_state(cls, state)
 
     @property
     def codec(self) -> Codec:
         "Messages to tokens and back."
-        with self._loading:  # of many first callers, one loads it
-            if self._codec is None:
-                self._codec = load_codec(self.path, moment=self.moment)
-        return self._codec
+        return _codec_of(self)
 
-    def submit(self, request: Request, tick=None) -> Pending:
-        "Queue one request. The job's future gives its row; cancel it and the row leaves its batch."
-        messages = to_messages(request)
-        templates = self.meta.get("templates", {}) if self.templates else {}
-        try:
-            prompt = self.codec.prompt(messages)
-        except ValueError as e:
-            raise InvalidRequestError(str(e)) from e
-        row = to_row(request, prompt, self.codec, self.meta.get("max_tokens", 1024), templates)
-        job = Pending(row, (self.path if self.target.base else None, str(messages[:-1])), tick)
-        self._worker.submit(job, id(self))
-        return job
+    def submit(self, request: Request, tick: Callable[[], None] | None = None) -> Pending:
+        "Queue one request; `tick` is called whenever the answer has grown. Cancel the future and the row leaves its batch."
+        return submit(self, request, tick)
 
     def complete(self, request: Request) -> Response:
         "Answer one request; waits for it. Raises `dspy.lm15` errors."
-        job = self.submit(request)
-        try:
-            return to_response(request, job.future.result(), self.codec)
-        finally:
-            job.future.cancel()  # an interrupted caller gives the answer up
+        return complete(self, request)
 
-    def stream(self, request: Request):
+    def stream(self, request: Request) -> Iterator:
         "The answer as a stream of events, as its tokens come. Whoever stops listening gives the rest up."
-        ticks: queue.SimpleQueue = queue.SimpleQueue()
-        job = self.submit(request, lambda: ticks.put(None))
-        teller = TextStream(job.row, self.codec)
-        try:
-            yield StreamStartEvent(model=request.model)
-            while not job.future.done():
-                ticks.get()
-                yield from teller.more()
-            response = to_response(request, job.future.result(), self.codec)
-            yield from teller.more(last=True)
-            yield end_event(response)
-        finally:
-            job.future.cancel()
+        return stream(self, request)
 
     def close(self):
         "What waits is answered; then, unless another engine uses the weights too, they are freed. The next request loads them again."
         self._worker.close(id(self))
 
+# %% ../../nbs/engine/10_lm.ipynb #27687e92
+_engines: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # what was asked for → the engine
+_engines_lock = threading.Lock()
 
+
+def _shared(kind: type, path: Path, templates: bool, dtype: str | None, moment: str | None) -> StudentEngine:
+    "The engine that all share, made anew where the weights have changed."
+    key = (str(path.absolute()), templates, dtype, None if (path / "bsft.json").exists() else moment)  # a student's template has its date
+    with _engines_lock:
+        engine = _engines.get(key)
+        if engine is None or engine.target.fingerprint != check_folder(path, key[0]).fingerprint:
+            engine = _engines[key] = kind(*key)
+        return engine
+
+# %% ../../nbs/engine/10_lm.ipynb #a0fa03c6
+def _from_state(kind: type, state: dict) -> StudentEngine:
+    path = saved_path(state)
+    engine = kind.at(path, state.get("templates", True), state.get("dtype"), state.get("moment"))
+    if engine.target.fingerprint != state["fingerprint"]:
+        raise ValueError(f"the weights in {path} are not those the program was saved with (fingerprint {engine.target.fingerprint}, saved {state['fingerprint']}): compile again, or restore the folder")
+    return engine
+
+
+def _codec_of(engine: StudentEngine) -> Codec:
+    with engine._loading:  # of many first callers, one loads it
+        if engine._codec is None:
+            engine._codec = load_codec(engine.path, moment=engine.moment)
+    return engine._codec
+
+# %% ../../nbs/engine/10_lm.ipynb #81591c5c
 def _after_fork_in_child():
     "A tokenizer may have been in use by a thread that the child does not have."
-    StudentEngine._engines_lock = threading.Lock()
-    for engine in list(StudentEngine._engines.values()):
+    global _engines_lock
+    _engines_lock = threading.Lock()
+    for engine in list(_engines.values()):
         engine._codec, engine._loading = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
-
+# %% ../../nbs/engine/10_lm.ipynb #192aac9a
 class AsyncStudentEngine:
     "The same engine for `await`: its requests join the same batches."
 
@@ -164,10 +215,10 @@ class AsyncStudentEngine:
 
     async def complete(self, request: Request) -> Response:
         "Answer one request. Cancelled or timed out, it leaves its batch."
-        job = await self._submit(request)
-        return to_response(request, await asyncio.wrap_future(job.future), self.engine.codec)
+        pending = await self._submit(request)
+        return to_response(request, await asyncio.wrap_future(pending.future), self.engine.codec)
 
-    async def _submit(self, request: Request, tick=None) -> Pending:
+    async def _submit(self, request: Request, tick: Callable[[], None] | None = None) -> Pending:
         "Tokenise and queue in a thread; one who is cancelled meanwhile gives the answer up."
         task = asyncio.ensure_future(asyncio.to_thread(self.engine.submit, request, tick))
         try:
@@ -179,21 +230,21 @@ class AsyncStudentEngine:
     async def stream(self, request: Request):
         "The answer as a stream of events, as its tokens come."
         loop, ticks = asyncio.get_running_loop(), asyncio.Event()
-        job = await self._submit(request, lambda: loop.call_soon_threadsafe(ticks.set))
-        teller = TextStream(job.row, self.engine.codec)
+        pending = await self._submit(request, lambda: loop.call_soon_threadsafe(ticks.set))
+        text = TextStream(pending.row, self.engine.codec)
         try:
             yield StreamStartEvent(model=request.model)
-            while not job.future.done():
+            while not pending.future.done():
                 await ticks.wait()
                 ticks.clear()
-                for event in teller.more():
+                for event in text.more():
                     yield event
-            response = to_response(request, job.future.result(), self.engine.codec)
-            for event in teller.more(last=True):
+            response = to_response(request, pending.future.result(), self.engine.codec)
+            for event in text.more(last=True):
                 yield event
             yield end_event(response)
         finally:
-            job.future.cancel()
+            pending.future.cancel()
 
     async def aclose(self):
         "As `StudentEngine.close`."
@@ -223,7 +274,7 @@ def student_lm(
     kwargs.setdefault("max_tokens", engine.meta.get("max_tokens", 1024))
     return dspy.LM(_model_string(name or engine.path.name, engine), engine=engine, async_engine=AsyncStudentEngine(engine), **kwargs)
 
-
+# %% ../../nbs/engine/10_lm.ipynb #061b1010
 def in_dtype(lm: dspy.LM, dtype: str | None) -> dspy.LM:
     "A copy of the student's `lm` that computes in `dtype`. Raises `ValueError` as `StudentEngine` does."
     engine = StudentEngine.at(lm.engine.path, lm.engine.templates, dtype, lm.engine.moment)

@@ -64,7 +64,7 @@ class StudentPredict(dspy.Predict):
     def __reduce_ex__(self, protocol):
         return _reduced(self)
 
-
+# %% ../../nbs/engine/09_predict.ipynb #28f0cb7d
 @functools.lru_cache(1024)
 def _type_adapter(annotation: Any) -> TypeAdapter:
     return TypeAdapter(annotation)
@@ -98,7 +98,7 @@ def reads_adapter(module: dspy.Module) -> bool:
             todo += [function.__globals__[n] for n in names if n in function.__globals__]
     return False
 
-
+# %% ../../nbs/engine/09_predict.ipynb #64cf9650
 def _names(function: Any) -> set[str]:
     "Names and texts in the code of `function`, and of functions within it."
     codes, names = [function.__code__], set()
@@ -129,7 +129,7 @@ def _around(module: dspy.Module) -> dict:
     users = dspy.settings.users_adapter if "users_adapter" in dspy.settings else dspy.settings.adapter
     return {"adapter": module.teachers_format, "users_adapter": users} if asks else {}
 
-
+# %% ../../nbs/engine/09_predict.ipynb #d82738db
 def teachers_format(
     program: dspy.Module,
     adapter: dspy.Adapter | None,  # that the teacher worked with; None: DSPy's default
@@ -156,8 +156,9 @@ def keep_format(
             module.teachers_format = teachers_format
     return program
 
-
+# %% ../../nbs/engine/09_predict.ipynb #b5588bd9
 def _put_before(first: type, obj: dspy.Module):
+    "Let `first` come before the class of `obj`, in place."
     if not isinstance(obj, first):
         obj.__class__ = first if type(obj) is dspy.Predict else _made_of(first, type(obj))
 

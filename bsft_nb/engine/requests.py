@@ -24,7 +24,8 @@ from .sampling import Numbers, Row, find_template
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['to_messages', 'to_row', 'to_response', 'TextStream', 'end_event']
+__all__ = ['to_messages', 'check_request', 'closed_texts', 'answer_parts', 'numbers_of', 'answer_room', 'to_row', 'to_response',
+           'answer_text', 'answer_logprobs', 'TextStream', 'end_event']
 
 # %% ../../nbs/engine/07_requests.ipynb #11c9a7d4
 def to_messages(request: Request) -> list[dict]:
@@ -38,9 +39,9 @@ def to_messages(request: Request) -> list[dict]:
     return messages
 
 
-def to_row(request: Request, prompt: list[int], codec: Codec, max_tokens: int, templates: dict[str, dict]) -> Row:
-    "The row that asks for what `request` asks, at most `max_tokens` tokens where it does not say. Raises `InvalidRequestError` and `ContextLengthError`."
-    c, limit = request.config, codec.max_length or 1 << 30
+def check_request(request: Request, prompt: list[int], limit: int):
+    "Raises `InvalidRequestError` for what a local model cannot do, and `ContextLengthError` for a prompt of `limit` tokens or more."
+    c = request.config
     refused = [k for k in ("frequency_penalty", "presence_penalty") if getattr(c, k)] + (["tools"] if request.tools else [])
     if refused:
         raise InvalidRequestError(f"a local student does not take {', '.join(refused)}: leave it out")
@@ -50,59 +51,71 @@ def to_row(request: Request, prompt: list[int], codec: Codec, max_tokens: int, t
         raise ContextLengthError(f"the prompt has {len(prompt)} tokens, the model's limit is {limit}")
     if c.logprobs is not None and c.logprobs > 20:
         raise InvalidRequestError(f"logprobs={c.logprobs}: at most 20 alternatives a token are given")
-    n = c.max_tokens or max_tokens
-    n = min(n, codec.max_answer or n) if codec.encoder_decoder else min(n, limit - len(prompt))
-    parts, (texts, number) = _parts(c.response_format), _closed((c.response_format or {}).get("schema", {}))
-    choices = [codec.completion(text) for text in texts]
-    n = n if number else min(n, max(map(len, choices), default=n))
-    row = Row(prompt, n, c.temperature or 0.0, 1.0 if c.top_p is None else c.top_p, c.top_k or 0, c.seed, c.stop, choices, number and _numbers(codec), logprobs=c.logprobs)
-    if parts:
-        row.guide = Guide(parts, codec, lambda: _numbers(codec))
-        row.guide.enter(row, 0)
-    template = find_template(templates, prompt) if not (parts or choices or number or c.stop or c.logprobs is not None) else None
-    if template and n > len(template["begin"]):
-        row.answer, row.end, row.sign = list(template["begin"]), tuple(template["end"]), template["sign"]
-    return row
+
+# %% ../../nbs/engine/07_requests.ipynb #8a083b54
+def closed_texts(schema: dict) -> tuple[tuple[str, ...], bool]:
+    "The texts that a schema restricts an output to, and whether whole numbers are allowed too."
+    parts = schema.get("anyOf", [schema])
+    texts = tuple(text for p in parts if p.get("type") == "string" for text in p.get("enum", []))
+    number = any(p == {"type": "integer"} for p in parts)
+    return (texts, number) if all(p == {"type": "integer"} or "enum" in p for p in parts) else ((), False)
 
 
-def _numbers(codec: Codec) -> Numbers:
-    "The vocabulary's, made once."
+def answer_parts(schema: dict) -> list[Part]:
+    "The parts of an answer that has several; none for other schemas."
+    items = schema.get("prefixItems", [])
+    return [Part(mark["const"], *closed_texts(part)) for mark, part in zip(items[::2], items[1::2])]
+
+
+def numbers_of(codec: Codec) -> Numbers:
+    "The vocabulary's, which take a while: made once, and kept with the codec."
     if not hasattr(codec, "numbers"):
         codec.numbers = Numbers(codec)
     return codec.numbers
 
-
-def _parts(response_format: dict | None) -> list[Part]:
-    "The parts of an answer that has several; none for other response formats."
-    items = (response_format or {}).get("schema", {}).get("prefixItems", [])
-    return [Part(mark["const"], *map(lambda x: tuple(x) if isinstance(x, list) else bool(x), _closed(part))) for mark, part in zip(items[::2], items[1::2])]
-
-
-def _closed(schema: dict) -> tuple[list[str], bool | None]:
-    "The texts that a schema restricts a text to, and whether whole numbers are allowed too."
-    parts = schema.get("anyOf", [schema])
-    texts = [text for p in parts if p.get("type") == "string" for text in p.get("enum", [])]
-    number = any(p == {"type": "integer"} for p in parts)
-    return (texts, number or None) if all(p == {"type": "integer"} or "enum" in p for p in parts) else ([], None)
+# %% ../../nbs/engine/07_requests.ipynb #4b605746
+def answer_room(request: Request, prompt: list[int], codec: Codec, otherwise: int) -> int:
+    "Most tokens of the answer; `otherwise` where the request does not say."
+    n = request.config.max_tokens or otherwise
+    return min(n, codec.max_answer or n) if codec.encoder_decoder else min(n, (codec.max_length or 1 << 30) - len(prompt))
 
 
+def to_row(request: Request, prompt: list[int], codec: Codec, max_tokens: int, templates: dict[str, dict]) -> Row:
+    "The row that asks for what `request` asks, at most `max_tokens` tokens where it does not say. Raises what `check_request` raises."
+    check_request(request, prompt, codec.max_length or 1 << 30)
+    c, schema = request.config, (request.config.response_format or {}).get("schema", {})
+    parts, (texts, number), n = answer_parts(schema), closed_texts(schema), answer_room(request, prompt, codec, max_tokens)
+    choices = [codec.completion(text) for text in texts]
+    row = Row(prompt, n if number else min(n, max(map(len, choices), default=n)), c.temperature or 0.0, 1.0 if c.top_p is None else c.top_p, c.top_k or 0, c.seed, c.stop, choices, logprobs=c.logprobs)
+    if number:
+        row.numbers = numbers_of(codec)
+    if parts:
+        row.guide = Guide(parts, codec, lambda: numbers_of(codec))
+        row.guide.enter(row, 0)
+    template = None if parts or choices or number or c.stop or c.logprobs is not None else find_template(templates, prompt)
+    if template and n > len(template["begin"]):
+        row.answer, row.end, row.sign = list(template["begin"]), tuple(template["end"]), template["sign"]
+    return row
+
+# %% ../../nbs/engine/07_requests.ipynb #45637f9f
 def to_response(request: Request, row: Row, codec: Codec) -> Response:
     "What an answered row says, with token counts, and log-probabilities where they were asked for."
-    text = _text(row, codec)
+    text = answer_text(row, codec)
     usage = Usage(input_tokens=len(row.prompt), output_tokens=len(row.answer))
     whole = text == codec.text(row.answer)
-    return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason=row.finish, usage=usage, logprobs=_logprobs(row, codec), logprobs_complete=whole)
+    return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason=row.finish, usage=usage, logprobs=answer_logprobs(row, codec), logprobs_complete=whole)
 
 
-def _text(row: Row, codec: Codec) -> str:
+def answer_text(row: Row, codec: Codec) -> str:
+    "The answer so far, up to the first stop text."
     text = codec.text(row.answer)
     for s in row.stop:
         text = text.partition(s)[0]
     return text
 
-
-def _logprobs(row: Row, codec: Codec) -> tuple[TokenLogprob, ...] | None:
-    "Of the answer's tokens, by the model's own distribution (before temperature and restrictions)."
+# %% ../../nbs/engine/07_requests.ipynb #c9a41ba1
+def answer_logprobs(row: Row, codec: Codec) -> tuple[TokenLogprob, ...] | None:
+    "Of the answer's tokens, with alternatives; `None` where they were not asked for."
     if row.logprobs is None:
         return None
 
@@ -121,12 +134,12 @@ class TextStream:
 
     def more(self, last: bool = False) -> list[StreamDeltaEvent]:
         "What is new since the last call; at the `last`, all the rest."
-        text = _text(self.row, self.codec)
+        text = answer_text(self.row, self.codec)
         if not last:
             held = [n for s in self.row.stop for n in range(1, len(s)) if text.endswith(s[:n])]
             text = text[: len(text) - max(held, default=0)].rstrip("\ufffd")
         new, self.told = text[self.told :], max(self.told, len(text))
-        logprobs = (_logprobs(self.row, self.codec) or ()) if last else ()
+        logprobs = (answer_logprobs(self.row, self.codec) or ()) if last else ()
         return [StreamDeltaEvent(TextDelta(new, logprobs=logprobs))] if new or logprobs else []
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['Numbers', 'Row', 'learn_templates', 'find_template']
+__all__ = ['Numbers', 'trimmed', 'pick', 'seeded', 'token_logprob', 'goes_on', 'stopped', 'never', 'Row', 'common_end', 'sign_of',
+           'learn_templates', 'find_template']
 
 # %% ../../nbs/engine/00_sampling.ipynb #a3542264
 class Numbers:
@@ -48,6 +49,71 @@ class Numbers:
 
         self.following = following  # (answer so far, is it the last token?, may a space come before?) → ids
 
+# %% ../../nbs/engine/00_sampling.ipynb #c2c29309
+def trimmed(p: torch.Tensor, top_p: float, top_k: int) -> torch.Tensor:
+    "Probabilities (1-d) without the tail that `top_p` and `top_k` (0: all) exclude; `p` is changed."
+    if top_p < 1 or 0 < top_k < len(p):
+        top, order = p.sort(descending=True)
+        drop = top.cumsum(-1) - top > top_p
+        if top_k:
+            drop[top_k:] = True
+        p[order[drop]] = 0
+    return p
+
+
+def pick(logits: torch.Tensor, row: Row) -> int:
+    "An index of `logits` (1-d), as the settings of `row` say. Raises `ValueError` where they are not numbers."
+    import torch
+
+    if not torch.isfinite(logits).any() or logits.isnan().any():
+        raise ValueError("the model's scores are not numbers: its weights are damaged, or training diverged")
+    if not row.temperature:
+        return int(logits.argmax())
+    p = trimmed((logits / row.temperature).softmax(-1), row.top_p, row.top_k)
+    return int(torch.multinomial(p, 1, generator=seeded(row)))
+
+# %% ../../nbs/engine/00_sampling.ipynb #8310ee62
+def seeded(row: Row) -> torch.Generator | None:
+    "The row's own generator of random numbers; `None`, torch's, where it has no seed."
+    import torch
+
+    if row.seed is not None and row.generator is None:
+        digest = hashlib.sha256(repr((row.seed, row.prompt)).encode()).digest()
+        row.generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+    return row.generator
+
+
+def token_logprob(logits: torch.Tensor, token: int, n: int) -> tuple[int, float, list[tuple[int, float]]]:
+    "The `token`, its log-probability, and the `n` most probable ones, (id, log-probability) each."
+    p = logits.log_softmax(-1)
+    best = p.topk(n)
+    return token, float(p[token]), list(zip(best.indices.tolist(), best.values.tolist()))
+
+# %% ../../nbs/engine/00_sampling.ipynb #56f21350
+def goes_on(row: Row, codec: Codec) -> bool:
+    "A token was added to the answer. Is there more to come? What is known of the rest is added."
+    if row.guide is not None:
+        return row.guide.took(row) and not (stopped(row, codec) and row.finished())
+    left = [c for c in row.choices if c[: len(row.answer)] == row.answer]
+    if len(left) == 1 and not row.numbers and row.logprobs is None:
+        row.answer = [t for t in left[0] if t not in codec.stop_ids]
+        return not row.finished()
+    if row.sign and row.answer[-row.sign :] == list(row.end[: row.sign]):
+        whole = row.answer + [t for t in row.end[row.sign :] if t not in codec.stop_ids]
+        row.answer = whole[: row.max_tokens]
+        return not row.finished() if len(whole) < row.max_tokens else False
+    return not (stopped(row, codec) and row.finished()) and len(row.answer) < row.max_tokens
+
+
+def stopped(row: Row, codec: Codec) -> bool:
+    "Is a stop text in the answer?"
+    return bool(row.stop) and any(s in codec.text(row.answer) for s in row.stop)
+
+
+def never() -> bool:
+    "Of a row that nobody gives up."
+    return False
+
 # %% ../../nbs/engine/00_sampling.ipynb #9087cc38
 @dataclass
 class Row:
@@ -61,16 +127,16 @@ class Row:
     stop: tuple[str, ...] = ()
     choices: list[list[int]] = field(default_factory=list)  # the answer is one of these, in token ids …
     numbers: Numbers | None = None  # … or a whole number; where both are empty, anything
-    guide: Any = None  # for an answer of several parts, see `closed.Guide`: it sets `choices` and `numbers` from one part to the next
+    guide: Any = None  # for an answer of several parts, see `constrained.Guide`: it sets `choices` and `numbers` from one part to the next
     end: tuple[int, ...] = ()  # with what every answer ends, the stop token included
     sign: int = 0  # so many tokens of `end` show that the end has come
     logprobs: int | None = None  # not None: keep those of the drawn tokens, and of so many alternatives
     answer: list[int] = field(default_factory=list)  # token ids, without the one that ends it
-    scores: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)  # id, logprob, alternatives
+    scores: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)  # see `token_logprob`
     finish: str = "length"  # or `stop`
     error: Exception | None = None
-    cancelled: Callable[[], bool] = bool  # does nobody wait for the answer any more?
-    generator: torch.Generator | None = None
+    cancelled: Callable[[], bool] = never  # does nobody wait for the answer any more?
+    generator: torch.Generator | None = None  # see `seeded`
 
     @property
     def free(self) -> bool:
@@ -84,31 +150,12 @@ class Row:
         if self.guide is not None and self.guide.forces(self, token):
             token = self._pick(whole)
         if self.logprobs is not None:
-            p = whole.log_softmax(-1)
-            best = p.topk(self.logprobs)
-            self.scores.append((token, float(p[token]), list(zip(best.indices.tolist(), best.values.tolist()))))
+            self.scores.append(token_logprob(whole, token, self.logprobs))
         return token
 
     def _pick(self, whole: torch.Tensor) -> int:
-        import torch
-
         ids = self.allowed()
-        logits = whole if ids is None else whole[ids]
-        if not torch.isfinite(logits).any() or logits.isnan().any():
-            raise ValueError("the model's scores are not numbers: its weights are damaged, or training diverged")
-        pick = logits.argmax()
-        if self.temperature:
-            p = _trimmed((logits / self.temperature).softmax(-1), self.top_p, self.top_k)
-            pick = torch.multinomial(p, 1, generator=self._seeded())
-        return int(pick) if ids is None else ids[int(pick)]
-
-    def _seeded(self) -> torch.Generator | None:
-        import torch
-
-        if self.seed is not None and self.generator is None:
-            digest = hashlib.sha256(repr((self.seed, self.prompt)).encode()).digest()
-            self.generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
-        return self.generator
+        return pick(whole, self) if ids is None else ids[pick(whole[ids], self)]
 
     def allowed(self) -> list[int] | None:
         "The token ids that may come next, or `None` for all."
@@ -116,43 +163,32 @@ class Row:
             return None
         n = len(self.answer)
         ids = {c[n] for c in self.choices if c[:n] == self.answer and len(c) > n}
-        if self.numbers:
-            ids |= set(self.numbers.following(tuple(self.answer), n + 1 >= self.max_tokens))
-        return sorted(ids)
+        return sorted(ids | set(self.numbers.following(tuple(self.answer), n + 1 >= self.max_tokens) if self.numbers else ()))
 
     def take(self, token: int, codec: Codec) -> bool:
         "Add `token` to the answer. Is the answer still going on?"
         if token in codec.stop_ids:
-            return self._finished()
+            return not self.finished()
         self.answer.append(token)
-        if self.guide is not None:
-            return self.guide.took(self) and (not self.stop or not any(s in codec.text(self.answer) for s in self.stop) or self._finished())
-        left = [c for c in self.choices if c[: len(self.answer)] == self.answer]
-        if len(left) == 1 and not self.numbers and self.logprobs is None:  # the rest is known: no step of the model is spent on it
-            self.answer = [t for t in left[0] if t not in codec.stop_ids]
-            return self._finished()
-        if self.sign and self.answer[-self.sign :] == list(self.end[: self.sign]):
-            whole = self.answer + [t for t in self.end[self.sign :] if t not in codec.stop_ids]
-            self.answer = whole[: self.max_tokens]
-            return self._finished() if len(whole) < self.max_tokens else False
-        if self.stop and any(s in codec.text(self.answer) for s in self.stop):
-            return self._finished()
-        return len(self.answer) < self.max_tokens
+        return goes_on(self, codec)
 
-    def _finished(self) -> bool:
+    def finished(self) -> bool:
+        "The answer is whole: note it, and say so."
         self.finish = "stop"
-        return False
+        return True
+
+# %% ../../nbs/engine/00_sampling.ipynb #331286e7
+def common_end(rows: list[tuple]) -> tuple:
+    "The longest end that all `rows` have."
+    return os.path.commonprefix([r[::-1] for r in rows])[::-1]
 
 
-def _trimmed(p: torch.Tensor, top_p: float, top_k: int) -> torch.Tensor:
-    "Probabilities without the tail that `top_p` and `top_k` exclude."
-    if top_p < 1 or 0 < top_k < len(p):
-        top, order = p.sort(descending=True)
-        drop = top.cumsum(-1) - top > top_p
-        if top_k:
-            drop[top_k:] = True
-        p[order[drop]] = 0
-    return p
+def sign_of(end: tuple, bodies: list[tuple]) -> int:
+    "The fewest first tokens of `end` that show it has come: they stand nowhere in a body, nor across where it meets the end. 0: none do."
+    def within(part, whole):
+        return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
+
+    return next((n for n in range(1, len(end)) if not any(within(end[:n], b + end[: n - 1]) for b in bodies)), 0)
 
 # %% ../../nbs/engine/00_sampling.ipynb #fde01b64
 def learn_templates(
@@ -167,16 +203,15 @@ def learn_templates(
         prompts, completions = ([r[i] for r in some] for i in (0, 1))
         begin = os.path.commonprefix([c[:-1] for c in completions])
         rests = [c[len(begin) :] for c in completions]
-        end = _common_end(rests)
-        bodies = [r[: len(r) - len(end)] for r in rests]
-        sign = next((n for n in range(1, len(end)) if not any(_within(end[:n], b + end[: n - 1]) for b in bodies)), 0)
+        end = common_end(rests)
+        sign = sign_of(end, [r[: len(r) - len(end)] for r in rests])
         if len(some) >= least and (begin or sign):
             head = os.path.commonprefix(prompts)
-            tail = _common_end([p[len(head) :] for p in prompts])
+            tail = common_end([p[len(head) :] for p in prompts])
             made[name] = {"prompt": [list(head), list(tail)], "begin": list(begin), "end": list(end), "sign": sign}
     return made
 
-
+# %% ../../nbs/engine/00_sampling.ipynb #c04a6690
 def find_template(templates: dict[str, dict], prompt: list[int]) -> dict | None:
     "The template of the predictor that `prompt` belongs to; `None` where no or several templates fit."
     found = []
@@ -185,11 +220,3 @@ def find_template(templates: dict[str, dict], prompt: list[int]) -> dict | None:
         if len(prompt) >= len(head) + len(tail) and prompt[: len(head)] == head and prompt[len(prompt) - len(tail) :] == tail:
             found.append(t)
     return found[0] if len(found) == 1 else None
-
-
-def _common_end(rows: list[tuple]) -> tuple:
-    return os.path.commonprefix([r[::-1] for r in rows])[::-1]
-
-
-def _within(part: tuple, whole: tuple) -> bool:
-    return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))

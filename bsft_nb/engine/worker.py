@@ -12,11 +12,25 @@ import weakref
 from concurrent.futures import Future
 from pathlib import Path
 
-from ..models.devices import release_memory
 from .scheduler import Pending, Scheduler
+from ..models.devices import release_memory
 
 # %% auto #0
-__all__ = ['Worker']
+__all__ = ['start_thread', 'Worker']
+
+# %% ../../nbs/engine/06_worker.ipynb #95d59a76
+def start_thread(worker: Worker) -> Scheduler:
+    "A running thread for `worker`, which is told to end when the worker is collected."
+    thread = Scheduler(worker.path, worker.dtype, worker.most_rows, f"bsft-worker-{worker.path.name}")
+    thread.start()
+    ending = weakref.finalize(worker, thread.inbox.put, None)
+    ending.atexit = False
+    return thread
+
+
+def _threads() -> list[Scheduler]:
+    "All that run, also those whose worker is gone."
+    return [t for t in threading.enumerate() if isinstance(t, Scheduler)]
 
 # %% ../../nbs/engine/06_worker.ipynb #7a276436
 class Worker:
@@ -30,7 +44,7 @@ class Worker:
         path: Path,  # folder with a base model
         dtype: str | None = None,  # one of `DTYPES`; see `load_for_inference`
         most_rows: int = 64,  # in a batch
-        waiting: int = 4096,  # jobs at a time; more wait in `submit`
+        waiting: int = 4096,  # rows at a time; more wait in `submit`
     ):
         self.path, self.dtype, self.most_rows, self.waiting = path, dtype, most_rows, waiting
         self._users: set[int] = set()
@@ -49,22 +63,20 @@ class Worker:
                 worker = cls._workers[key] = cls(path, dtype)
             return worker
 
-    def submit(self, job: Pending, user: int = 0) -> Future:
-        "Queue a job; waits while the queue is full. `user` says who will `close`."
+    def submit(self, pending: Pending, user: int = 0) -> Future:
+        "Queue a row; waits while the queue is full. `user` says who will `close`."
         self._places.acquire()
         places = self._places
-        job.future.add_done_callback(lambda _: places.release())
+        pending.future.add_done_callback(lambda _: places.release())
         with self._lock:
             self._users.add(user)
             if self._thread is None or not self._thread.is_alive():
-                self._thread = Scheduler(self.path, self.dtype, self.most_rows, f"bsft-worker-{self.path.name}")
-                self._thread.start()
-                weakref.finalize(self, self._thread.inbox.put, None).atexit = False
-            self._thread.inbox.put(job)
-        return job.future
+                self._thread = start_thread(self)
+            self._thread.inbox.put(pending)
+        return pending.future
 
     def close(self, user: int = 0):
-        "`user` needs it no more. After the last one: answer what waits, end the thread, free the weights. The next job starts anew."
+        "`user` needs it no more. After the last one: answer what waits, end the thread, free the weights. The next row starts anew."
         with self._lock:
             self._users.discard(user)
             thread = self._thread if not self._users else None
@@ -75,25 +87,21 @@ class Worker:
             thread.join()
             release_memory()
 
-
-def _threads() -> list[Scheduler]:
-    "All that run, also those whose worker is gone."
-    return [t for t in threading.enumerate() if isinstance(t, Scheduler)]
-
-
+# %% ../../nbs/engine/06_worker.ipynb #0c8f2518
 def _at_exit():
-    "No thread may be inside the model when the interpreter goes."
     for thread in _threads():
         thread.abandon = True
         thread.inbox.put(None)
         thread.join(10)
 
 
-_held: list[Scheduler] = []
+atexit.register(_at_exit)
+
+# %% ../../nbs/engine/06_worker.ipynb #8279861c
+_held: list[Scheduler] = []  # threads that wait while the process is copied
 
 
 def _before_fork():
-    "No thread may be inside the model while the process is copied: the child could never enter it."
     _held[:] = _threads()
     for thread in _held:
         thread.busy.acquire()
@@ -112,6 +120,5 @@ def _after_fork_in_child():
         worker._reset()
 
 
-atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_here, after_in_child=_after_fork_in_child)

@@ -21,8 +21,9 @@ from dspy.utils.exceptions import AdapterParseError
 from pydantic import TypeAdapter, ValidationError
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'TEACHERS', 'write_value', 'validated', 'read_value', 'StudentAdapter', 'fitting', 'roundtrip',
-           'adapter_state', 'load_adapter']
+__all__ = ['ADAPTERS', 'TEACHERS', 'write_value', 'validated', 'read_value', 'joint', 'mark_pattern', 'protect', 'restore',
+           'certain', 'pieces', 'closed_schema', 'answers_schema', 'parsed', 'settled', 'StudentAdapter', 'fitting',
+           'roundtrip', 'adapter_state', 'load_adapter']
 
 # %% ../../nbs/models/13_student_adapter.ipynb #29116eb8
 def _is_union(annotation: Any) -> bool:
@@ -41,7 +42,7 @@ def _json(text: str) -> tuple[bool, Any]:
     except ValueError:
         return False, None
 
-
+# %% ../../nbs/models/13_student_adapter.ipynb #90557ce4
 def write_value(value: Any, annotation: Any) -> str:
     "`value`, of the type `annotation`, as the text of a completion."
     if isinstance(value, (str, Reasoning)) and annotation in (str, Reasoning):
@@ -58,7 +59,7 @@ def write_value(value: Any, annotation: Any) -> str:
         data = sorted(data, key=lambda v: json.dumps(v, sort_keys=True))
     return json.dumps(data, ensure_ascii=False)
 
-
+# %% ../../nbs/models/13_student_adapter.ipynb #549762d2
 def validated(value: Any, annotation: Any) -> Any:
     "`value`, or its JSON form, as the type `annotation`; a model's fields by their names (as we write them) or their aliases. Raises `ValueError`."
     return TypeAdapter(annotation).validate_python(value, by_alias=True, by_name=True)
@@ -82,6 +83,109 @@ def read_value(text: str, annotation: Any) -> Any:
         except ValidationError:  # a Python literal, or JSON that needs repair
             pass
     return parse_value(text, annotation)
+
+# %% ../../nbs/models/13_student_adapter.ipynb #4e21a5d3
+def joint(separator: str) -> str:
+    "What is written before an output's name."
+    return "\n" if separator == "\n" else f" {separator} "
+
+
+def mark_pattern(names: list[str], separator: str) -> str:
+    "Regular expression of the mark of one of the outputs `names`, with the name as its group."
+    before = "\n" if separator == "\n" else rf"\s*{re.escape(separator)}\s*"
+    return rf"{before}({_either(names)}):"
+
+
+def _either(names: list[str]) -> str:
+    return "|".join(map(re.escape, names))
+
+# %% ../../nbs/models/13_student_adapter.ipynb #d848c6df
+def protect(text: str, names: list[str], separator: str, escape: str) -> str:
+    "A value's text, so that nothing in it reads as a mark of the outputs `names`, and no character of `escape` is left."
+    if separator == "\n":
+        return re.sub(rf"(?m)^(\\*(?:{_either(names)}):)", r"\\\1", text) if len(names) > 1 else text
+    text = "".join(_percent(c) if c in escape else c for c in text)
+    return re.sub(r" (?= )|^ | $", "%20", text)
+
+
+def restore(text: str, names: list[str], separator: str) -> str:
+    "The value's text again."
+    if separator == "\n":
+        return re.sub(rf"(?m)^\\(\\*(?:{_either(names)}):)", r"\1", text.strip()) if len(names) > 1 else text
+    return unquote(text.strip())
+
+
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode())
+
+# %% ../../nbs/models/13_student_adapter.ipynb #dc57745d
+def certain(completion: str, names: list[str], separator: str) -> str:
+    "`completion` without an end that may become a mark, or the rest of an escape."
+    if separator == "\n":
+        head, line = completion.rpartition("\n")[::2]
+        return head if any(f"{n}:".startswith(line.lstrip("\\")) for n in names) else completion
+    begun = max(n for n in range(len(separator)) if completion.endswith(separator[:n]))
+    text = re.sub(r"(%[0-9A-Fa-f]{0,2})+$", "", completion[: len(completion) - begun])
+    head, found, rest = text.rpartition(separator)
+    return head if found and not re.match(rf"\s*({_either(names)}):", rest) else text
+
+
+def pieces(completion: str, names: list[str], separator: str) -> list[tuple[str, str]]:
+    "The outputs in the order in which they are written: name and text as it stands there."
+    parts = re.split(mark_pattern(names[1:], separator), completion) if len(names) > 1 else [completion]
+    return list(zip([names[0], *parts[1::2]], parts[::2]))
+
+# %% ../../nbs/models/13_student_adapter.ipynb #2a5ec68a
+def closed_schema(
+    annotation: Any,
+    protected: Callable[[str], str],  # what a value's text becomes in a completion
+) -> dict | None:
+    "JSON schema of an output's texts, where its type is closed or a whole number; else `None`."
+    texts, number = [], False
+    for kind in get_args(annotation) if _is_union(annotation) else (annotation,):
+        if kind is int:
+            number = True
+        elif kind in (bool, type(None)) or isinstance(kind, enum.EnumMeta) or get_origin(kind) is Literal:
+            values = [True, False] if kind is bool else [None] if kind is type(None) else get_args(kind) or list(kind)
+            texts += [protected(write_value(v, annotation)) for v in values]
+        else:
+            return None
+    parts = [{"type": "string", "enum": texts}] * bool(texts) + [{"type": "integer"}] * number
+    return parts[0] if len(parts) == 1 else {"anyOf": parts}
+
+
+def answers_schema(marks: list[str], parts: list[dict | None]) -> dict | None:
+    "JSON schema of whole answers: one text or number, or, of several outputs, their `marks` and values in turn. `None` where no output is closed."
+    if len(parts) < 2 or not any(parts):
+        return parts[0] if len(parts) == 1 else None
+    return {"type": "array", "prefixItems": [x for mark, part in zip(marks, parts) for x in ({"const": mark}, part or {"type": "string"})]}
+
+# %% ../../nbs/models/13_student_adapter.ipynb #2d4ed5bf
+def parsed(adapter: StudentAdapter, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+    "The outputs that `completion` spells. Raises `AdapterParseError` where it spells none."
+    names, values = list(signature.output_fields), {}
+    for name, text in pieces(completion, names, adapter.separator):
+        try:
+            values.setdefault(name, read_value(restore(text, names, adapter.separator), signature.output_fields[name].annotation))
+        except ValueError as e:
+            raise AdapterParseError(type(adapter).__name__, signature, completion, message=f"output {name!r}: {e}") from e
+    values = apply_output_field_defaults(signature, values)
+    if values.keys() != signature.output_fields.keys():
+        raise AdapterParseError(type(adapter).__name__, signature, completion, parsed_result=values)
+    return values
+
+# %% ../../nbs/models/13_student_adapter.ipynb #06055c39
+def settled(adapter: StudentAdapter, signature: type[dspy.Signature], completion: str, last: bool) -> dict[str, tuple[str, bool]]:
+    "Each output's text as far as it is certain, and whether that is all."
+    names, found = list(signature.output_fields), {}
+    parts = pieces(completion if last else certain(completion, names, adapter.separator), names, adapter.separator)
+    for i, (name, piece) in enumerate(parts):
+        done = last or i < len(parts) - 1
+        said = restore(piece, names, adapter.separator).strip()
+        if said[:1] == '"' and signature.output_fields[name].annotation in (str, Reasoning):
+            said = str(read_value(said, str)) if done else ""
+        found.setdefault(name, (said, done))
+    return found
 
 # %% ../../nbs/models/13_student_adapter.ipynb #79b4f766
 class StudentAdapter(dspy.Adapter):
@@ -115,13 +219,20 @@ class StudentAdapter(dspy.Adapter):
 
     def format_assistant_message_content(self, signature, outputs, missing_field_message=None) -> str:
         "The completion: the outputs' values, all but the first with their names."
-        names = list(signature.output_fields)
-        parts = []
-        for name, field in signature.output_fields.items():
-            missing = name not in outputs and missing_field_message is not None
-            text = missing_field_message if missing else write_value(outputs[name], field.annotation)
-            parts.append((f"{self._joint}{name}: " if parts else "") + self._protect(text, names))
-        return "".join(parts)
+        texts = {n: missing_field_message if n not in outputs and missing_field_message is not None else write_value(outputs[n], f.annotation) for n, f in signature.output_fields.items()}
+        return "".join(mark + self._protect(signature)(text) for mark, text in zip(self._marks(signature), texts.values()))
+
+    def schema(self, signature: type[dspy.Signature]) -> dict | None:
+        "JSON schema of all completions that there can be, see `answers_schema`."
+        return answers_schema(self._marks(signature), [closed_schema(f.annotation, self._protect(signature)) for f in signature.output_fields.values()])
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        "The outputs that `completion` spells. Raises `AdapterParseError` where it spells none."
+        return parsed(self, signature, completion)
+
+    def settled(self, signature: type[dspy.Signature], completion: str, last: bool = False) -> dict[str, tuple[str, bool]]:
+        "Of a `completion` that still grows, unless this is the `last` of it: the text that each output has for sure, and whether that is all."
+        return settled(self, signature, completion, last)
 
     def _call_preprocess(self, lm, lm_kwargs, signature, inputs):
         signature = super()._call_preprocess(lm, lm_kwargs, signature, inputs)
@@ -130,100 +241,13 @@ class StudentAdapter(dspy.Adapter):
             lm_kwargs["response_format"] = {"type": "json_schema", "json_schema": {"name": "choices", "schema": schema}}
         return signature
 
-    def schema(self, signature: type[dspy.Signature]) -> dict | None:
-        "JSON schema of all completions there can be: one text or number, or, of several outputs, their marks and values in turn. None where no output is of a closed type or a whole number."
-        names = list(signature.output_fields)
-        parts = [self._closed(f.annotation, names) for f in signature.output_fields.values()]
-        if len(parts) < 2 or not any(parts):
-            return parts[0] if len(parts) == 1 else None
-        marks = [{"const": f"{self._joint}{n}: " if i else ""} for i, n in enumerate(names)]
-        return {"type": "array", "prefixItems": [x for mark, part in zip(marks, parts) for x in (mark, part or {"type": "string"})]}
+    def _marks(self, signature: type[dspy.Signature]) -> list[str]:
+        return [f"{joint(self.separator)}{n}: " if i else "" for i, n in enumerate(signature.output_fields)]
 
-    def _closed(self, annotation: Any, names: list[str]) -> dict | None:
-        "JSON schema of an output's texts, where its type is closed."
-        texts, number = [], False
-        for kind in get_args(annotation) if _is_union(annotation) else (annotation,):
-            if kind is int:
-                number = True
-            elif kind in (bool, type(None)) or isinstance(kind, enum.EnumMeta) or get_origin(kind) is Literal:
-                values = [True, False] if kind is bool else [None] if kind is type(None) else get_args(kind) or list(kind)
-                texts += [self._protect(write_value(v, annotation), names) for v in values]
-            else:
-                return None
-        parts = [{"type": "string", "enum": texts}] * bool(texts) + [{"type": "integer"}] * number
-        return parts[0] if len(parts) == 1 else {"anyOf": parts}
+    def _protect(self, signature: type[dspy.Signature]) -> Callable[[str], str]:
+        return lambda text: protect(text, list(signature.output_fields), self.separator, self.escape)
 
-    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        "The outputs that `completion` spells. Raises `AdapterParseError` where it spells none."
-        names = list(signature.output_fields)
-        pieces = [completion]
-        if len(names) > 1:
-            pieces = re.split(rf"{self._mark}({_either(names[1:])}):", completion)
-        values = {}
-        for name, text in zip([names[0], *pieces[1::2]], pieces[::2]):
-            try:
-                values.setdefault(name, read_value(self._restore(text, names), signature.output_fields[name].annotation))
-            except ValueError as e:
-                raise AdapterParseError(type(self).__name__, signature, completion, message=f"output {name!r}: {e}") from e
-        values = apply_output_field_defaults(signature, values)
-        if values.keys() != signature.output_fields.keys():
-            raise AdapterParseError(type(self).__name__, signature, completion, parsed_result=values)
-        return values
-
-    def settled(self, signature: type[dspy.Signature], completion: str, last: bool = False) -> dict[str, tuple[str, bool]]:
-        "Of a `completion` that still grows, unless this is the `last` of it: the text that each output has for sure, and whether that is all."
-        names = list(signature.output_fields)
-        text = completion if last else self._sure(completion, names)
-        pieces = re.split(rf"{self._mark}({_either(names[1:])}):", text) if len(names) > 1 else [text]
-        found = {}
-        for i, (name, piece) in enumerate(zip([names[0], *pieces[1::2]], pieces[::2])):
-            done = last or 2 * i < len(pieces) - 1
-            said = self._restore(piece, names).strip()
-            if said[:1] == '"' and signature.output_fields[name].annotation in (str, Reasoning):  # a text in quotes is one when it is whole
-                said = str(read_value(said, str)) if done else ""
-            found.setdefault(name, (said, done))
-        return found
-
-    def _sure(self, completion: str, names: list[str]) -> str:
-        "`completion` without an end that may become a mark, or the rest of an escape."
-        if self.separator == "\n":
-            head, line = completion.rpartition("\n")[::2]
-            return head if any(f"{n}:".startswith(line.lstrip("\\")) for n in names) else completion
-        begun = max(n for n in range(len(self.separator)) if completion.endswith(self.separator[:n]))
-        text = re.sub(r"(%[0-9A-Fa-f]{0,2})+$", "", completion[: len(completion) - begun])
-        head, separator, rest = text.rpartition(self.separator)
-        return head if separator and not re.match(rf"\s*({_either(names)}):", rest) else text
-
-    @property
-    def _joint(self) -> str:
-        "What is written before an output's name."
-        return "\n" if self.separator == "\n" else f" {self.separator} "
-
-    @property
-    def _mark(self) -> str:
-        "Regular expression of what stands before an output's name."
-        return "\n" if self.separator == "\n" else rf"\s*{re.escape(self.separator)}\s*"
-
-    def _protect(self, text: str, names: list[str]) -> str:
-        if self.separator == "\n":
-            return re.sub(rf"(?m)^(\\*(?:{_either(names)}):)", r"\\\1", text) if len(names) > 1 else text
-        text = "".join(_percent(c) if c in self.escape else c for c in text)
-        return re.sub(r" (?= )|^ | $", "%20", text)
-
-    def _restore(self, text: str, names: list[str]) -> str:
-        if self.separator == "\n":
-            return re.sub(rf"(?m)^\\(\\*(?:{_either(names)}):)", r"\1", text.strip()) if len(names) > 1 else text
-        return unquote(text.strip())
-
-
-def _percent(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode())
-
-
-def _either(names: list[str]) -> str:
-    return "|".join(map(re.escape, names))
-
-
+# %% ../../nbs/models/13_student_adapter.ipynb #07dbca83
 def _show(value: Any) -> str:
     "An input as text."
     value = serialize_for_json(value) if not isinstance(value, (str, Reasoning)) else str(value)
@@ -247,7 +271,7 @@ def fitting(
     lost |= {c for c in asked if c.isalnum() and not survives(f"a{c}a")}
     return StudentAdapter(separator, "".join(sorted(lost | set("%<\n\t\r"))), full_instructions)
 
-
+# %% ../../nbs/models/13_student_adapter.ipynb #8ad890f4
 def roundtrip(
     adapter: dspy.Adapter,
     signature: type[dspy.Signature],

@@ -29,7 +29,7 @@ def made_up(annotation: Any) -> Any:
         return UNKNOWN
     return dspy.History(messages=[]) if isinstance(value, dspy.History) else value  # what its messages hold is the signature's to say
 
-
+# %% ../../nbs/models/12_synthetic.ipynb #e54c62af
 FORMATS = {"date-time": "2024-05-06T07:08:09Z", "date": "2024-05-06", "time": "07:08:09", "duration": "P1D", "uuid": "12345678-1234-4678-9234-567812345678", "uri": "https://a.bc/d", "email": "a@b.cd", "ipv4": "10.0.0.1"}
 
 

@@ -77,7 +77,7 @@ def _funnel(state: State) -> str:
         share = 100 * count["all"] / most if most and isinstance(count.get("all"), int) else 0
         bar = f'<div style="background:#4c8eda;height:8px;width:{max(0, min(share, 100)):.0f}%"></div>'
         parts = ", ".join(f"{safe(k, 40)} {_figure(v)}" for k, v in list(count.items())[:8] if k != "all")
-        rows.append([STAGES[stage][0], _figure(count.get("all")), f'<div style="width:160px">{bar}</div>', parts])
+        rows.append([STAGES[stage].label, _figure(count.get("all")), f'<div style="width:160px">{bar}</div>', parts])
     reasons = ", ".join(f"{_figure(n)} {safe(r, 60)}" for r, n in list(state.reasons.items())[:8])
     notes = [f"besides: {', '.join(beside)}"] * bool(beside) + [f"dropped: {reasons}"] * bool(reasons)
     return (_table(["stage", "count", "", "by predictor"], rows) if rows else "") + "".join(f'<div style="{QUIET}">{n}</div>' for n in notes)

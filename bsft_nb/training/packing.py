@@ -18,7 +18,7 @@ from ..compat import others_keep_tensors
 from ..data.pairs import Pair
 from ..models.weights import TargetError
 from ..models.targets import decoder_start
-from ..models.sharing import Unshared, check_arguments, differs, probe_ids, probing, sees_ahead, unshared_because
+from ..models.abilities import check_arguments, differs, probe_ids, probing, sees_ahead, why_not_shared
 from ..models.tokens import Codec
 
 if TYPE_CHECKING:
@@ -205,25 +205,13 @@ def _base(model) -> PreTrainedModel:
 # %% ../../nbs/training/01_packing.ipynb #704bf9c5
 def can_share(model: PreTrainedModel) -> str | None:
     "`None` where rows of a batch can share the beginning of their prompts in `model`, else why not."
-    return unshared_because(_base(model)) or _probe(model, _base(model))
+    base = _base(model)
 
+    def packed():
+        use_packed_attention(base)
+        return _collated_logits(model, base, shared=True)
 
-def _probe(model, base) -> str | None:
-    "Why a small packed batch cannot stand for its rows alone under the attention that `model` has; `None` where the logits are the same."
-    import torch
-
-    try:
-        with probing(base, model):
-            alone = _alone(base)
-            use_packed_attention(base)
-            packed = _collated_logits(model, base, shared=True)
-    except Unshared as e:
-        return str(e)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as e:  # whatever a model's own code makes of such a batch
-        return f"{type(base).__name__} does not take a batch with a shared beginning ({type(e).__name__}: {e!s:.150})"
-    return differs(base, packed, alone)
+    return why_not_shared(base, lambda: _alone(base), packed, whole=model)
 
 
 def pads_right(model: PreTrainedModel) -> bool:

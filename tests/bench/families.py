@@ -285,7 +285,7 @@ def tried(family: str, folder: Path, quick: bool) -> dict:
     except Exception as e:
         return found | {"why": f"transformers' own generate fails: {type(e).__name__}: {e!s:.200}"}
     generator, right, of = answers(folder, ends)
-    found |= {"path": "shared" if generator.shared else "plain", "why": generator.apart_because, "tokens_equal": f"{right}/{of}"}
+    found |= {"path": "shared" if generator.shared else "plain", "why": generator.why_not_shared, "tokens_equal": f"{right}/{of}"}
     try:
         found["loss"] = float(f"{loss_difference(folder, ends):.1e}")
     except TargetError as e:

@@ -11,7 +11,7 @@ from bsft_nb.engine.lm import student_lm
 from bsft_nb.engine.predict import keep_format
 from bsft_nb.engine.requests import to_row
 from bsft_nb.lessons import CHAT, save_llama
-from bsft_nb.models.student_adapter import StudentAdapter, adapter_state, fitting
+from bsft_nb.models.student_adapter import StudentAdapter, adapter_state, fitting, joint
 from bsft_nb.models.tokens import load_codec
 
 
@@ -118,7 +118,7 @@ def test_what_was_learned_is_written_token_for_token(folder, name):
 def test_whatever_is_wished_the_answer_is_read(folder, wish):
     codec = load_codec(folder)
     adapter, sig = adapter_for(codec), SIGNATURES["closed last"]
-    text = wish.replace("\n", adapter._joint)
+    text = wish.replace("\n", joint(adapter.separator))
     row = row_for(codec, adapter, sig, 60)
     answer = adapter.parse(sig, written(codec, row, codec.completion(text)))
     assert answer["label"] in ("yes", "no", "not sure") and row.finish == "stop"

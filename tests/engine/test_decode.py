@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bsft_nb.engine.attention import kv_buffer
 from bsft_nb.engine.decode import Batch, Generator
 from bsft_nb.engine.sampling import Numbers, Row, find_template, learn_templates
 from bsft_nb.models.loading import load_weights
@@ -126,7 +127,7 @@ def test_a_sampled_prompt_that_comes_again_is_not_read_again_and_the_longest_unu
     a, b, c = [codec.prompt([{"role": "user", "content": x * 9}]) for x in "abc"]
     generator, read = Generator(load_weights(llama), codec), []
     n = len(Batch(generator, [Row(p, 4) for p in (a, b, c)], "g").prefix)
-    generator.keep_bytes = int(2.5 * generator.buffer(None, len(a) - n).nbytes)
+    generator.prompts.limit = int(2.5 * kv_buffer(generator.model, len(a) - n).nbytes)
     generator.model.register_forward_pre_hook(lambda model, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
 
     def tokens_read(prompt):
@@ -153,7 +154,7 @@ def test_groups_that_begin_alike_read_what_differs(llama):
         answers += [r.answer for r in rows]
         begun.append(read[at])
     assert answers == [by_generate(load_weights(llama), codec, p) for p in shown]
-    first, second = (len(p) for p, _ in generator._prefixes.values())
+    first, second = (len(p) for p, _ in generator.prefixes.known.values())
     same = next(i for i, (a, b) in enumerate(zip(shown[0], shown[2])) if a != b)
     assert 0 < same < second and begun == [first, second - same], "the second beginning is read from where it differs"
 

@@ -231,9 +231,9 @@ def test_a_slow_listener_blocks_nobody_and_one_who_leaves_frees_the_place(llama)
     slow.close()
     engine.complete(ask("x", max_tokens=2))
     deadline = time.monotonic() + 10
-    while engine._worker._thread._jobs and time.monotonic() < deadline:
+    while engine._worker._thread.batches.pending and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not engine._worker._thread._jobs
+    assert not engine._worker._thread.batches.pending
 
 
 def test_a_long_answer_holds_up_nobody(llama):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_losses import BATCHES, CODEC, labelled, made
 
-from bsft_nb.engine.attention import apart_because
+from bsft_nb.engine.attention import why_not_in_parts
 from bsft_nb.engine.decode import Generator
 from bsft_nb.engine.sampling import Row
 from bsft_nb.models.loading import load_weights
@@ -89,7 +89,7 @@ DROPPED = {"s_aux": torch.zeros(4), "softcap": 30.0, "sliding_window": 4096, "po
 
 
 @pytest.mark.parametrize("name", DROPPED)
-@pytest.mark.parametrize("why", [can_share, apart_because])
+@pytest.mark.parametrize("why", [can_share, why_not_in_parts])
 def test_an_argument_that_a_fast_path_does_not_know_refuses_it(why, name, monkeypatch):
     "Also one whose value changes nothing yet, as a cap far above the scores of a model that has learned nothing."
     from transformers.models.llama import modeling_llama
@@ -100,7 +100,7 @@ def test_an_argument_that_a_fast_path_does_not_know_refuses_it(why, name, monkey
     monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", lambda self, *a, **k: forward(self, *a, **{**k, **({name: DROPPED[name]} if self.config._attn_implementation.startswith("bsft") else {})}))
     assert "does not know" in why(model) and model.config._attn_implementation == "sdpa" and model.training
     generator = Generator(model.eval(), load_codec_of_nothing())
-    assert not generator.shared and "does not know" in generator.apart_because
+    assert not generator.shared and "does not know" in generator.why_not_shared
 
 
 def load_codec_of_nothing():
@@ -115,7 +115,7 @@ def test_the_probe_asks_the_attention_that_the_model_was_loaded_with(monkeypatch
     model.set_attn_implementation("eager")
     eager = modeling_llama.eager_attention_forward
     monkeypatch.setattr(modeling_llama, "eager_attention_forward", lambda m, q, *a, **k: eager(m, -q, *a, **k))
-    for why in (can_share, apart_because):
+    for why in (can_share, why_not_in_parts):
         assert "a probe's logits" in why(model)
     assert model.config._attn_implementation == "eager"
 

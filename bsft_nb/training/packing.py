@@ -145,7 +145,7 @@ def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from bsft_nb.training.tied import add_looked_up_rows
+    from bsft_nb.training.tied import sparse_lookups
 
     class CompletionLoss(torch.nn.Module):
         def __init__(self):
@@ -155,7 +155,7 @@ def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
             self.model, self.config = model, model.config
             self.takes = set(inspect.signature(_base(model).forward).parameters)
             self.plain_because = can_share(model)
-            add_looked_up_rows(_base(model))
+            sparse_lookups(_base(model))
             if self.plain_because is None:
                 use_packed_attention(_base(model))
 

@@ -29,14 +29,8 @@ from transformers import (
 )
 
 from bsft_nb.data.pairs import Pair
-from bsft_nb.training.packing import (
-    BatchOrder,
-    can_share,
-    collate,
-    completion_loss,
-    shared_prefix,
-    use_packed_attention,
-)
+from bsft_nb.training.objective import can_share, completion_loss
+from bsft_nb.training.packing import BatchOrder, collate, shared_prefix, use_packed_attention
 
 CODEC = SimpleNamespace(encoder_decoder=False, pad_id=0)
 SMALL = dict(vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.2)

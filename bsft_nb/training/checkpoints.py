@@ -21,7 +21,17 @@ logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'MARK', 'STATE', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'damaged', 'newest', 'progress', 'note',
-           'scores', 'record_score', 'ranked', 'stale_epochs', 'tidy', 'install', 'installed', 'keep_only']
+           'scores', 'record_score', 'ranked', 'stale_epochs', 'tidy', 'keep_only', 'install', 'installed']
+
+# %% ../../nbs/training/04_checkpoints.ipynb #27aa6a50
+def _tell(sentence: str):
+    "Say it once: checkpoints are looked at many times a minute."
+    if sentence not in _TOLD:
+        _TOLD.add(sentence)
+        logger.warning(sentence)
+
+
+_TOLD: set[str] = set()
 
 # %% ../../nbs/training/04_checkpoints.ipynb #0ec9a9d9
 MARK = "checkpoint.json"
@@ -76,16 +86,6 @@ class Checkpoint:
             return None
         return about if fine else None
 
-
-def _tell(sentence: str):
-    "Say it once: checkpoints are looked at many times a minute."
-    if sentence not in _TOLD:
-        _TOLD.add(sentence)
-        logger.warning(sentence)
-
-
-_TOLD: set[str] = set()
-
 # %% ../../nbs/training/04_checkpoints.ipynb #76999743
 def write_checkpoint(
     folder: Path,  # of all checkpoints of this training
@@ -112,7 +112,7 @@ def write_checkpoint(
         shutil.rmtree(made, ignore_errors=True)
     return about
 
-
+# %% ../../nbs/training/04_checkpoints.ipynb #46d40b10
 def checkpoints(folder: Path) -> list[Checkpoint]:
     "Checkpoints in `folder` whose weights are whole, by step."
     found = (Checkpoint.at(path) for path in Path(folder).glob("step-*") if ".tmp" not in path.name and not path.is_symlink())
@@ -148,7 +148,7 @@ def note(folder: Path, **what):
     "Add to what `progress` tells."
     write_json(Path(folder) / "training.json", {**progress(folder), **what})
 
-# %% ../../nbs/training/04_checkpoints.ipynb #5b61f81e
+# %% ../../nbs/training/04_checkpoints.ipynb #dfb28d21
 def scores(folder: Path) -> dict[int, float | None]:
     "Step → metric of the checkpoints that were scored; `None` where scoring failed."
     known = _known(Path(folder) / "scores.json", "the checkpoints that are there are scored again")
@@ -159,7 +159,7 @@ def record_score(folder: Path, step: int, score: float | None):
     "Note the metric of the checkpoint at `step`."
     write_json(Path(folder) / "scores.json", {**scores(folder), step: score})
 
-
+# %% ../../nbs/training/04_checkpoints.ipynb #5b61f81e
 def ranked(found: list[Checkpoint], known: dict[int, float | None]) -> list[Checkpoint]:
     "Checkpoints at the ends of epochs, best first."
     ends = [c for c in found if c.ends_epoch] or found[-1:]
@@ -180,11 +180,17 @@ def stale_epochs(folder: Path) -> int:
     return round(judged[-1].epoch - ranked(judged, known)[0].epoch) if judged else 0
 
 # %% ../../nbs/training/04_checkpoints.ipynb #c9bae08f
+def _drop_state(path: Path):
+    for name in STATE:
+        if name != "trainer_state.json":  # small, and the record of all losses
+            (path / name).unlink(missing_ok=True)
+
+
 def tidy(
     folder: Path,
     wait_for_scores: bool,  # somebody scores: those without a score may still win
 ):
-    "Remove what training and choosing need no more: half-written folders, old optimizer state, checkpoints that cannot win."
+    "Remove what training and choosing do not need any more: half-written folders, old optimizer state, checkpoints that cannot win."
     for path in (*Path(folder).glob("step-*.tmp*"), *Path(folder).glob(".step-*.tmp")):
         shutil.rmtree(path)
     found, known = checkpoints(folder), scores(folder)
@@ -198,11 +204,20 @@ def tidy(
         elif not last or c.step != last.step:
             _drop_state(c.path)
 
+# %% ../../nbs/training/04_checkpoints.ipynb #721109d3
+def keep_only(chosen: Checkpoint):
+    "Remove the other checkpoints, and what only training needs of this one."
+    for c in checkpoints(chosen.path.parent):
+        if c.step != chosen.step:
+            shutil.rmtree(c.path)
+    _drop_state(chosen.path)
 
-def _drop_state(path: Path):
-    for name in STATE:
-        if name != "trainer_state.json":  # small, and the record of all losses
-            (path / name).unlink(missing_ok=True)
+# %% ../../nbs/training/04_checkpoints.ipynb #a8c31005
+def _link(source: Path, target: Path):
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
 
 
 def install(chosen: Checkpoint, student: Path):
@@ -222,24 +237,9 @@ def install(chosen: Checkpoint, student: Path):
         for path in (made, old):
             shutil.rmtree(path, ignore_errors=True)
 
-
+# %% ../../nbs/training/04_checkpoints.ipynb #d4815594
 def installed(chosen: Checkpoint, student: Path) -> bool:
     "Is `student` what `chosen` is, file for file?"
     names = [n for n in chosen.files if n not in STATE]
     wrong = faults(student, {n: chosen.digests[n] for n in names if n in chosen.digests})
     return not wrong and all((student / n).is_file() and (student / n).stat().st_size == chosen.files[n] for n in names)
-
-
-def keep_only(chosen: Checkpoint):
-    "Remove the other checkpoints, and what only training needs of this one."
-    for c in checkpoints(chosen.path.parent):
-        if c.step != chosen.step:
-            shutil.rmtree(c.path)
-    _drop_state(chosen.path)
-
-
-def _link(source: Path, target: Path):
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)

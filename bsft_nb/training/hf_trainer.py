@@ -88,7 +88,7 @@ def within_memory(loop: Loop, work: Callable):
                 raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {loop.job.model} with one row at a time ({str(e):.200}). Choose a smaller target, a smaller max_length=, gradient_checkpointing=True, or peft=True. {kept(loop.job)}") from e
         _halve(loop)
 
-
+# %% ../../nbs/training/05_hf_trainer.ipynb #648ad02e
 def _halve(loop: Loop):
     loop.micro //= 2
     loop.model.zero_grad()
@@ -123,7 +123,7 @@ def accumulate(
         total = total + loss.detach()
     return total
 
-
+# %% ../../nbs/training/05_hf_trainer.ipynb #163c178e
 @torch.no_grad()
 def mean_loss(loop: Loop, model: torch.nn.Module, pairs: list[Pair]) -> float:
     "Mean loss of an item of `pairs`."

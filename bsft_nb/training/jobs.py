@@ -27,12 +27,96 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'LORA', 'TrainConfig', 'lora_settings', 'add_lora', 'Job']
+__all__ = ['SCHEDULES', 'LORA', 'check_numbers', 'check_choices', 'check_lora', 'lora_settings', 'TrainConfig', 'add_lora', 'Job']
 
-# %% ../../nbs/training/03_jobs.ipynb #fe811a8b
+# %% ../../nbs/training/03_jobs.ipynb #2cdabb86
+def _whole(name: str, value: Any, least: int, other: str = ""):
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r}: it must be a whole number of at least {least}{other}")
+
+
+def _number(name: str, value: Any, least: float, below: float, why: str, open_below: bool = False):
+    fine = not isinstance(value, bool) and isinstance(value, (int, float)) and least <= value < below
+    if not fine or (open_below and value == least):
+        raise ValueError(f"{name}={value!r}: {why}")
+
+# %% ../../nbs/training/03_jobs.ipynb #63172d97
+def check_numbers(config: TrainConfig):
+    "Raise `ValueError` that names a number which is out of its range."
+    for name, least in (("bsize", 1), ("accumsteps", 1), ("epochs", 1), ("seed", 0)):
+        _whole(name, getattr(config, name), least)
+    for name, least in (("max_length", 2), ("eval_steps", 1), ("save_steps", 1), ("patience", 1)):
+        if getattr(config, name) is not None:
+            _whole(name, getattr(config, name), least, ", or None")
+    _number("lr", config.lr, 0, math.inf, "the learning rate must be a finite number above 0, such as 5e-5", open_below=True)
+    _number("warmup", config.warmup, 0, 1, "it is the share of the steps in which the learning rate rises: from 0 to below 1, such as 0.1")
+    _number("weight_decay", config.weight_decay, 0, math.inf, "it must be a finite number of at least 0")
+    _number("max_grad_norm", config.max_grad_norm, 0, math.inf, "it must be a finite number above 0, such as 1.0", open_below=True)
+    _number("frozen", config.frozen, 0, 1, "it is the share of the layers that are not trained: from 0 to below 1, such as 0.3")
+    if config.save_minutes is not None:
+        _number("save_minutes", config.save_minutes, 0, math.inf, "it must be a finite number of minutes above 0, or None", open_below=True)
+
+# %% ../../nbs/training/03_jobs.ipynb #682d768c
 SCHEDULES = ("linear", "cosine", "constant")
 
 
+def check_choices(config: TrainConfig):
+    "Raise `ValueError` that names a choice which cannot be, the reason and the fix."
+    for name in ("bf16", "int8", "gradient_checkpointing", "shared_prefix"):
+        if not isinstance(getattr(config, name), bool):
+            raise ValueError(f"{name}={getattr(config, name)!r}: it must be True or False")
+    if config.schedule not in SCHEDULES:
+        raise ValueError(f"schedule={config.schedule!r}: it must be one of {', '.join(map(repr, SCHEDULES))}")
+    if config.bf16 and not has_bf16(pick_device()):
+        raise ValueError(f"bf16=True: this device ({pick_device().type}) has no bfloat16 instructions and would emulate them, several times slower. Leave bf16=False")
+    if config.int8:
+        raise ValueError("int8=True: weights in 8 bits cannot be trained here. Use peft=True, which trains a small adapter and keeps no optimizer state for the other weights, or a smaller bsize with more accumsteps")
+    if config.frozen and config.peft:
+        raise ValueError(f"frozen={config.frozen!r}: with peft= all of the model's own weights stay as they are. Say which layers get adapters with peft=dict(layers_to_transform=[…]), or leave frozen=0")
+
+# %% ../../nbs/training/03_jobs.ipynb #4df19a22
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return {k: _jsonable(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def check_lora(peft: dict):
+    "Raise `ValueError` where `peft` is not a dict of arguments that `peft.LoraConfig` takes."
+    from peft import LoraConfig
+
+    if str(_jsonable(peft.get("peft_type", "LORA"))) != "LORA":
+        raise ValueError(f"peft={peft!r:.80}: only LoRA adapters are trained here, not {_jsonable(peft['peft_type'])}. Give a peft.LoraConfig")
+    unknown = set(peft) - set(LoraConfig.__dataclass_fields__) - {"peft_type"}
+    if unknown:
+        raise ValueError(f"peft={peft!r:.80}: {', '.join(sorted(unknown))} is no argument of peft.LoraConfig. It takes r, lora_alpha, lora_dropout, target_modules and others")
+
+# %% ../../nbs/training/03_jobs.ipynb #20ecff1c
+def lora_settings(peft: Any) -> bool | dict:
+    "`peft=` as JSON: False, True, or the arguments of a `peft.LoraConfig`. Raises `ValueError` where it is neither, or peft is missing."
+    if peft is False or peft is None:
+        return False
+    if importlib.util.find_spec("peft") is None:
+        raise ValueError(f"peft={peft!r:.80}: the package peft is not installed. Install it with `pip install peft`, or leave peft=False to train all weights")
+    from peft import LoraConfig
+
+    if peft is True:
+        return True
+    if isinstance(peft, LoraConfig):
+        peft = peft.to_dict()
+    if not isinstance(peft, dict):
+        raise ValueError(f"peft={peft!r:.80}: it must be True, False, a peft.LoraConfig, or a dict of its arguments, such as dict(r=16, lora_alpha=32)")
+    check_lora(peft)
+    known = {k: _jsonable(v) for k, v in peft.items() if k in LoraConfig.__dataclass_fields__ and v is not None}
+    try:
+        LoraConfig(**known)
+    except Exception as e:  # its own checks raise several kinds
+        raise ValueError(f"peft={peft!r:.80}: peft.LoraConfig refuses it: {' '.join(str(e).split()):.200}") from e
+    return known
+
+# %% ../../nbs/training/03_jobs.ipynb #fe811a8b
 @dataclass(frozen=True)
 class TrainConfig:
     "How to train. Raises `ValueError` that names a bad value, the reason and the fix."
@@ -58,76 +142,39 @@ class TrainConfig:
     frozen: float = 0.0  # share of the layers (of an encoder-decoder: of the encoder's) that stay as they are, the lowest first; above 0 the embedding stays too, and an output layer with its weights
 
     def __post_init__(self):
-        for name, least in (("bsize", 1), ("accumsteps", 1), ("epochs", 1), ("seed", 0)):
-            _whole(name, getattr(self, name), least)
-        for name, least in (("max_length", 2), ("eval_steps", 1), ("save_steps", 1), ("patience", 1)):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), least, ", or None")
-        _number("lr", self.lr, 0, math.inf, "the learning rate must be a finite number above 0, such as 5e-5", open_below=True)
-        _number("warmup", self.warmup, 0, 1, "it is the share of the steps in which the learning rate rises: from 0 to below 1, such as 0.1")
-        _number("weight_decay", self.weight_decay, 0, math.inf, "it must be a finite number of at least 0")
-        _number("max_grad_norm", self.max_grad_norm, 0, math.inf, "it must be a finite number above 0, such as 1.0", open_below=True)
-        _number("frozen", self.frozen, 0, 1, "it is the share of the layers that are not trained: from 0 to below 1, such as 0.3")
-        if self.frozen and self.peft:
-            raise ValueError(f"frozen={self.frozen!r}: with peft= all of the model's own weights stay as they are. Say which layers get adapters with peft=dict(layers_to_transform=[…]), or leave frozen=0")
-        if self.save_minutes is not None:
-            _number("save_minutes", self.save_minutes, 0, math.inf, "it must be a finite number of minutes above 0, or None", open_below=True)
-        for name in ("bf16", "int8", "gradient_checkpointing", "shared_prefix"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r}: it must be True or False")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule={self.schedule!r}: it must be one of {', '.join(map(repr, SCHEDULES))}")
-        if self.bf16 and not has_bf16(pick_device()):
-            raise ValueError(f"bf16=True: this device ({pick_device().type}) has no bfloat16 instructions and would emulate them, several times slower. Leave bf16=False")
-        if self.int8:
-            raise ValueError("int8=True: weights in 8 bits cannot be trained here. Use peft=True, which trains a small adapter and keeps no optimizer state for the other weights, or a smaller bsize with more accumsteps")
-        object.__setattr__(self, "peft", lora_settings(self.peft))
+        check_numbers(self)
+        check_choices(self)
+        object.__setattr__(self, "peft", lora_settings(self.peft))  # the class is frozen
 
-# %% ../../nbs/training/03_jobs.ipynb #2cdabb86
-def _whole(name: str, value: Any, least: int, other: str = ""):
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value!r}: it must be a whole number of at least {least}{other}")
+# %% ../../nbs/training/03_jobs.ipynb #55ff8e18
+def _lora_takers(model: PreTrainedModel) -> str:
+    "A sentence on the modules that a LoRA adapter can be put on."
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
 
+    ends = dict.fromkeys(n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, (Linear, Conv1D)))
+    layers = {int(n) for name, _ in model.named_modules() for n in name.split(".") if n.isdigit()}
+    if not ends:
+        return f"{type(model).__name__} has no linear layers: leave peft=False to train all weights"
+    return f"target_modules can be 'all-linear' or some of {', '.join(ends)}" + (f"; layers_to_transform counts from 0 to {max(layers)}" if layers else "")
 
-def _number(name: str, value: Any, least: float, below: float, why: str, open_below: bool = False):
-    fine = not isinstance(value, bool) and isinstance(value, (int, float)) and least <= value < below
-    if not fine or (open_below and value == least):
-        raise ValueError(f"{name}={value!r}: {why}")
+# %% ../../nbs/training/03_jobs.ipynb #de52c422
+def _lora_left_out(asked: dict, targeted: list[str], names: list[str]) -> str | None:
+    "What of `asked` matches no module, though other parts do."
+    def ends(name, among):
+        return any(n == name or n.endswith(f".{name}") for n in among)
 
-# %% ../../nbs/training/03_jobs.ipynb #20ecff1c
-def lora_settings(peft: Any) -> bool | dict:
-    "`peft=` as JSON: False, True, or the arguments of a `peft.LoraConfig`. Raises `ValueError` where it is neither, or peft is missing."
-    if peft is False or peft is None:
-        return False
-    if importlib.util.find_spec("peft") is None:
-        raise ValueError(f"peft={peft!r:.80}: the package peft is not installed. Install it with `pip install peft`, or leave peft=False to train all weights")
-    from peft import LoraConfig
-
-    if peft is True:
-        return True
-    if isinstance(peft, LoraConfig):
-        peft = peft.to_dict()
-    if not isinstance(peft, dict):
-        raise ValueError(f"peft={peft!r:.80}: it must be True, False, a peft.LoraConfig, or a dict of its arguments, such as dict(r=16, lora_alpha=32)")
-    if str(_jsonable(peft.get("peft_type", "LORA"))) != "LORA":
-        raise ValueError(f"peft={peft!r:.80}: only LoRA adapters are trained here, not {_jsonable(peft['peft_type'])}. Give a peft.LoraConfig")
-    known = set(LoraConfig.__dataclass_fields__)
-    if set(peft) - known - {"peft_type"}:
-        raise ValueError(f"peft={peft!r:.80}: {', '.join(sorted(set(peft) - known))} is no argument of peft.LoraConfig. It takes r, lora_alpha, lora_dropout, target_modules and others")
-    kept = {k: _jsonable(v) for k, v in peft.items() if k in known and v is not None}
-    try:
-        LoraConfig(**kept)
-    except Exception as e:  # its own checks raise several kinds
-        raise ValueError(f"peft={peft!r:.80}: peft.LoraConfig refuses it: {' '.join(str(e).split()):.200}") from e
-    return kept
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    return {k: _jsonable(v) for k, v in value.items()} if isinstance(value, dict) else value
+    modules, layers = asked.get("target_modules"), asked.get("layers_to_transform")
+    for module in modules if isinstance(modules, (list, tuple)) else ():
+        if not ends(module, targeted):
+            return f"target_modules: no module {module!r} gets an adapter"
+    for layer in [layers] if isinstance(layers, int) else layers or ():
+        if not any(re.search(rf"\.{layer}\.", n) for n in targeted):
+            return f"layers_to_transform: layer {layer!r} gets no adapter"
+    for module in asked.get("modules_to_save") or ():
+        if not ends(module, names):
+            return f"modules_to_save: there is no module {module!r}"
+    return None
 
 # %% ../../nbs/training/03_jobs.ipynb #c02ff0cb
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}  # for peft=True
@@ -153,36 +200,6 @@ def add_lora(
     if why:
         raise TargetError(f"peft={settings!r:.200}: this does not fit {type(model).__name__}: {why:.300}. {there}")
     return made
-
-# %% ../../nbs/training/03_jobs.ipynb #55ff8e18
-def _lora_takers(model: PreTrainedModel) -> str:
-    "A sentence on the modules that an adapter can be put on."
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
-
-    ends = dict.fromkeys(n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, (Linear, Conv1D)))
-    layers = {int(n) for name, _ in model.named_modules() for n in name.split(".") if n.isdigit()}
-    if not ends:
-        return f"{type(model).__name__} has no linear layers: leave peft=False to train all weights"
-    return f"target_modules can be 'all-linear' or some of {', '.join(ends)}" + (f"; layers_to_transform counts from 0 to {max(layers)}" if layers else "")
-
-
-def _lora_left_out(asked: dict, targeted: list[str], names: list[str]) -> str | None:
-    "What of `asked` matches no module, though other parts do."
-    def ends(name, among):
-        return any(n == name or n.endswith(f".{name}") for n in among)
-
-    modules, layers = asked.get("target_modules"), asked.get("layers_to_transform")
-    for module in modules if isinstance(modules, (list, tuple)) else ():
-        if not ends(module, targeted):
-            return f"target_modules: no module {module!r} gets an adapter"
-    for layer in [layers] if isinstance(layers, int) else layers or ():
-        if not any(re.search(rf"\.{layer}\.", n) for n in targeted):
-            return f"layers_to_transform: layer {layer!r} gets no adapter"
-    for module in asked.get("modules_to_save") or ():
-        if not ends(module, names):
-            return f"modules_to_save: there is no module {module!r}"
-    return None
 
 # %% ../../nbs/training/03_jobs.ipynb #7229b3c1
 @dataclass(frozen=True)

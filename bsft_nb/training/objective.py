@@ -100,7 +100,7 @@ def probe_pairs(base: PreTrainedModel) -> list[Pair]:
     ids = probe_ids(base, 39)
     return [Pair("", "", "", "", None, ids[:9] + ids[a:b], ids[b:c]) for a, b, c in PROBE]
 
-
+# %% ../../nbs/training/02_objective.ipynb #8e92a8e0
 def logits_alone(base: PreTrainedModel) -> torch.Tensor:
     "Logits of the probe's completions, each row run by itself: (tokens, vocabulary)."
     import torch

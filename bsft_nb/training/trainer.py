@@ -121,7 +121,7 @@ def begin(job: Job, key: str, log: EventLog):
     except OSError as e:
         raise OSError(e.errno, f"checkpoints cannot be written to {job.checkpoints} ({e.strerror}): permit writing there, make room, or give run_dir= elsewhere") from e
 
-
+# %% ../../nbs/training/06_trainer.ipynb #b7879f1c
 def finished(job: Job, key: str, log: EventLog) -> list[Checkpoint]:
     "The checkpoints of this training where it came to its end and they are whole; else none, and the folder is ready for it."
     if progress(job.checkpoints).get("key") != key:
@@ -155,7 +155,7 @@ def unreadable_state(c: Checkpoint) -> str | None:
         return type(e).__name__
     return None
 
-
+# %% ../../nbs/training/06_trainer.ipynb #72a61392
 def resumable(job: Job, log: EventLog) -> Checkpoint | None:
     "The newest checkpoint that training can go on from. Damaged ones are removed, damaged states are left out, and both are said."
     for path in damaged(job.checkpoints):
@@ -196,7 +196,7 @@ def run_loop(loop: Loop, last: Checkpoint | None):
         raise Stopped(f"stopped on request after step {step} of {loop.state.max_steps} of {loop.job.model}. {kept(loop.job)}{_best_so_far(loop.job)}")
     note(loop.job.checkpoints, trained=step)
 
-
+# %% ../../nbs/training/06_trainer.ipynb #4017aa4d
 def _best_so_far(job: Job) -> str:
     found, known = checkpoints(job.checkpoints), scores(job.checkpoints)
     if not any(c.ends_epoch for c in found):

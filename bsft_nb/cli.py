@@ -18,28 +18,10 @@ from .optimizer.run import Run
 from .run.folder import find_run, list_runs
 
 # %% auto #0
-__all__ = ['WARNINGS', 'WIDTH', 'status_lines', 'show_runs', 'show_status', 'follow', 'stop', 'main']
+__all__ = ['WIDTH', 'WARNINGS', 'status_lines', 'show_runs', 'show_status', 'follow', 'stop', 'parser', 'main']
 
-# %% ../nbs/cli.ipynb #62d79cbe
-WARNINGS, WIDTH = 3, 200  # warnings that are shown, characters of a line
-
-
-def status_lines(run: Run, now: float) -> list[str]:
-    "The screen, line by line. `now` (seconds since the epoch) only says how long a run that works has been silent."
-    state, info = reduce_all(run.events), run.info
-    lines = [f"{run.id}  {run.status}"]
-    if run.status == "running" and state.stages:
-        lines[0] += f", last event {show_seconds(max(0.0, now - max(last for _, last in state.stages.values())))} ago"
-    lines.append(_line("what", f"{info.get('program') or '?'} to {info.get('target') or '?'}, begun {info.get('created') or '?'}"))
-    lines += [_line("stage", _stage(state, name, *span)) for name, span in state.stages.items() if name.startswith(("bootstrap", "data", "train", "score"))]
-    scores = [f"{which} {v['score']:.3f}" + (f" (n = {v['n']})" if v.get("n") else "") for which, v in state.scores.items()]
-    lines += [_line("scores", ", ".join(scores))] * bool(scores)
-    lines += [_line("warning", w) for w in state.warnings[-WARNINGS:]]
-    if len(state.warnings) > WARNINGS:
-        lines.append(_line("", f"and earlier warnings: bsft follow {run.id}"))
-    error = info.get("error") if run.status in ("failed", "died", "stopped") else None
-    lines += [_line("error", str(error))] * bool(error)
-    return [*lines, _line("lies in", str(run.path)), _line("next", _next(run))]
+# %% ../nbs/cli.ipynb #cd7b8673
+WIDTH = 200  # characters of a line
 
 
 def _line(name: str, text: str) -> str:
@@ -57,7 +39,7 @@ def _stage(state: State, name: str, first: float, last: float) -> str:
         return f"data  {trained:,} pairs to train on, {held:,} held out, {took}"
     return f"{name}  {took}"
 
-
+# %% ../nbs/cli.ipynb #19c0f241
 def _next(run: Run) -> str:
     "What can be done with a run that stands like this."
     if run.status == "running":
@@ -67,7 +49,30 @@ def _next(run: Run) -> str:
         return f"in Python, bsft_nb.load({run.id!r}, program) gives the compiled program{report}"
     return "compile again with the same arguments: calls and checkpoints are kept, and it goes on from there"
 
-# %% ../nbs/cli.ipynb #f2550291
+# %% ../nbs/cli.ipynb #62d79cbe
+WARNINGS = 3  # that are shown
+
+
+def status_lines(run: Run, now: float) -> list[str]:
+    "The screen, line by line. `now` (seconds since the epoch) is compared with the last event of a run that is under way."
+    state, info = reduce_all(run.events), run.info
+    lines = [f"{run.id}  {run.status}"]
+    if run.status == "running" and state.stages:
+        lines[0] += f", last event {show_seconds(max(0.0, now - max(last for _, last in state.stages.values())))} ago"
+    lines.append(_line("what", f"{info.get('program') or '?'} to {info.get('target') or '?'}, begun {info.get('created') or '?'}"))
+    lines += [_line("stage", _stage(state, name, *span)) for name, span in state.stages.items() if name.startswith(("bootstrap", "data", "train", "score"))]
+    scores = [f"{which} {v['score']:.3f}" + (f" (n = {v['n']})" if v.get("n") else "") for which, v in state.scores.items()]
+    if scores:
+        lines.append(_line("scores", ", ".join(scores)))
+    lines += [_line("warning", w) for w in state.warnings[-WARNINGS:]]
+    if len(state.warnings) > WARNINGS:
+        lines.append(_line("", f"and earlier warnings: bsft follow {run.id}"))
+    error = info.get("error") if run.status in ("failed", "died", "stopped") else None
+    if error:
+        lines.append(_line("error", str(error)))
+    return [*lines, _line("lies in", str(run.path)), _line("next", _next(run))]
+
+# %% ../nbs/cli.ipynb #e2d3600c
 def _newest_or(name: str | None) -> Run:
     rows = list_runs()
     if name is None and not rows:
@@ -85,7 +90,7 @@ def show_status(args: argparse.Namespace):
     "How a run stands, on one screen: stages with the time they took, scores, warnings, and what to do next."
     print("\n".join(status_lines(_newest_or(args.run), time.time())))
 
-
+# %% ../nbs/cli.ipynb #f2550291
 def follow(args: argparse.Namespace):
     "Print how a run goes, until it ends."
     run, said, seen = _newest_or(args.run), TextProgress(every=args.every), 0
@@ -108,9 +113,9 @@ def stop(args: argparse.Namespace):
     run.stop()
     print(f"asked {run.id} to stop")
 
-# %% ../nbs/cli.ipynb #6a9d44ae
-def main(argv: list[str] | None = None) -> int:
-    "The command `bsft`. Returns the exit code: 0, or 2 for a mistake in what was asked."
+# %% ../nbs/cli.ipynb #ab0b47b7
+def parser() -> argparse.ArgumentParser:
+    "The subcommands and their arguments."
     ask = argparse.ArgumentParser("bsft", description="Look at bsft_nb's runs, follow them, stop them.")
     commands = ask.add_subparsers(required=True, metavar="command")
     for name, call in {"runs": show_runs, "status": show_status, "follow": follow, "stop": stop}.items():
@@ -120,7 +125,12 @@ def main(argv: list[str] | None = None) -> int:
             sub.add_argument("run", nargs="?", help="id or folder; the newest run by default")
         if call is follow:
             sub.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
-    args = ask.parse_args(argv)
+    return ask
+
+# %% ../nbs/cli.ipynb #6a9d44ae
+def main(argv: list[str] | None = None) -> int:
+    "The command `bsft`. Returns the exit code: 0, or 2 for a mistake in what was asked."
+    args = parser().parse_args(argv)
     with contextlib.suppress(AttributeError, ValueError):  # a stream of one's own
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a text shows the rest
     try:

@@ -21,9 +21,10 @@ from ..engine.scheduler import DTYPES
 from ..optimizer.teleprompter import BootstrapFinetune
 
 # %% auto #0
-__all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'few_shot', 'right_share', 'side_by_side', 'main']
+__all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'few_shot', 'right_share', 'side_by_side', 'parser',
+           'rows_used', 'main']
 
-# %% ../../nbs/demo/tickets.ipynb #824c319b
+# %% ../../nbs/demo/tickets.ipynb #b23bb353
 class Route(dspy.Signature):
     """Pick the support team that should handle the ticket.
 
@@ -49,7 +50,7 @@ class Prioritise(dspy.Signature):
     team: str = dspy.InputField()
     urgency: Literal["low", "normal", "high"] = dspy.OutputField()
 
-
+# %% ../../nbs/demo/tickets.ipynb #824c319b
 class Triage(dspy.Module):
     "A ticket's team and urgency."
 
@@ -74,7 +75,7 @@ def tickets(split: str) -> list[dspy.Example]:
     lines = (files("bsft_nb.demo") / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
     return [dspy.Example(**json.loads(line)).with_inputs("ticket") for line in lines]
 
-# %% ../../nbs/demo/tickets.ipynb #c12a765f
+# %% ../../nbs/demo/tickets.ipynb #4778fb63
 SHOWN = (  # the teacher's demos, in this order: chosen by trial, so that it names every team now and then
     ("billing", "normal"),
     ("shipping", "high"),
@@ -90,7 +91,7 @@ def few_shot(trainset: list[dspy.Example]) -> dspy.Module:
     demos = [next(e for e in trainset if (e.team, e.urgency) == label) for label in SHOWN]
     return dspy.LabeledFewShot(k=len(demos)).compile(Triage(), trainset=demos, sample=False)
 
-
+# %% ../../nbs/demo/tickets.ipynb #5e296fa4
 def right_share(program: dspy.Module, testset: list[dspy.Example], lm: dspy.LM | None = None) -> tuple[float, list]:
     "Share of `testset` that `program` gets right, and its predictions (`None` where it failed)."
     evaluate = dspy.Evaluate(devset=testset, metric=both_right, num_threads=32, display_progress=False, max_errors=10**6, provide_traceback=False)
@@ -107,15 +108,26 @@ def side_by_side(testset: list[dspy.Example], columns: dict[str, list], rows: in
         lines.append("  ".join(f"{s:<18}" for s in said) + testset[i].ticket[:60])
     return "\n".join(lines)
 
-
-def main(argv: list[str] | None = None) -> dict:
-    "Run the demo; prints each stage, a table, and as the last line the figures as JSON."
-    ask = argparse.ArgumentParser(description=main.__doc__)
+# %% ../../nbs/demo/tickets.ipynb #e3b52d0f
+def parser() -> argparse.ArgumentParser:
+    "The demo's options."
+    ask = argparse.ArgumentParser(description="Run the demo; prints each stage, a table, and as the last line the figures as JSON.")
     ask.add_argument("--target", default="smollm2-135m")
     ask.add_argument("--rounds", type=int, default=20, help="attempts of the teacher at an example")
     ask.add_argument("--epochs", type=int, default=3)
     ask.add_argument("--dtype", choices=DTYPES, default="int8" if gains_from_int8() else None, help="that the untuned model and the teacher answer in; int8 by default where the processor gains from it")
-    args = ask.parse_args(argv)
+    return ask
+
+# %% ../../nbs/demo/tickets.ipynb #5143a4c5
+def rows_used(funnel: dict) -> dict:
+    "How many traces were tried and accepted, and how many rows were trained on."
+    names = {"traces_tried": "tried", "traces_kept": "kept", "train_rows": "trained"}
+    return {name: funnel[stage]["all"] for name, stage in names.items()}
+
+# %% ../../nbs/demo/tickets.ipynb #c12a765f
+def main(argv: list[str] | None = None) -> dict:
+    "Run the demo; prints each stage, a table, and as the last line the figures as JSON."
+    args = parser().parse_args(argv)
     for name in ("dspy", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)  # the seconds are those of a first run
@@ -145,16 +157,7 @@ def main(argv: list[str] | None = None) -> dict:
     tuned, said_tuned = right_share(compiled, testset)
     say("test")
     print(side_by_side(testset, {"untuned": said_untuned, "teacher": said_teacher, "tuned": said_tuned}))
-    funnel = tp.run.funnel()
-    figures = {
-        "untuned": untuned,
-        "teacher": teacher,
-        "tuned": tuned,
-        "n_test": len(testset),
-        "traces_tried": funnel["tried"]["all"],
-        "traces_kept": funnel["kept"]["all"],
-        "train_rows": funnel["trained"]["all"],
-        "seconds": {**seconds, "total": round(time.time() - began, 1)},
-    }
+    seconds["total"] = round(time.time() - began, 1)
+    figures = {"untuned": untuned, "teacher": teacher, "tuned": tuned, "n_test": len(testset), **rows_used(tp.run.funnel()), "seconds": seconds}
     print(json.dumps(figures), flush=True)
     return figures

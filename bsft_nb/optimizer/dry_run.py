@@ -20,7 +20,8 @@ from ..engine.predict import keep_format
 from ..models.student_adapter import adapter_state
 from ..training.jobs import Job, TrainConfig
 from ..teacher.keys import plain, signature_key
-from ..training.packing import collate, completion_loss
+from ..training.objective import completion_loss
+from ..training.packing import collate
 from ..models.synthetic import UNKNOWN, made_up
 from ..models.targets import Target
 from ..models.weights import TargetError

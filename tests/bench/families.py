@@ -205,7 +205,8 @@ def loss_difference(folder: Path, ends: bool) -> float:
     from bsft_nb.models.loading import load_weights
     from bsft_nb.models.targets import decoder_start
     from bsft_nb.models.tokens import load_codec
-    from bsft_nb.training.packing import collate, completion_loss, pads_right
+    from bsft_nb.training.objective import completion_loss, pads_right
+    from bsft_nb.training.packing import collate
 
     model, codec = load_weights(folder), load_codec(folder)
     pairs = [Pair(str(i), "p", "", "", 1.0, BEGIN + p + [2] * ends, [(i * 13 + j) % 250 + 5 for j in range(2 + i)] + [2]) for i, p in enumerate(PROMPTS)]

@@ -22,7 +22,8 @@ from training_jobs import a_job, losses, same, weights, with_dropout
 
 from bsft_nb.run.presence import alive
 from bsft_nb.training.checkpoints import newest
-from bsft_nb.training.launch import Died, launch
+from bsft_nb.training.launch import launch
+from bsft_nb.training.process import Died
 
 
 def kill_later(run, job, rng, share):

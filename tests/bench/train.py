@@ -160,9 +160,9 @@ def matmul_peak(args):
 
 def attention(config, sizes):
     "Floating-point operations, forward and backward, of attention over the keys that each token sees (A. Chowdhery et al., PaLM, 2022, appendix B); `sizes` as `collate` gives them."
-    from bsft_nb.training.packing import _groups
+    from bsft_nb.training.objective import packed_groups
 
-    seen = sum(n * (n + 1) // 2 + sum(m * n + m * (m + 1) // 2 for m in rows) for n, *rows in _groups(sizes))
+    seen = sum(n * (n + 1) // 2 + sum(m * n + m * (m + 1) // 2 for m in rows) for n, *rows in packed_groups(sizes))
     return 12 * config.num_hidden_layers * config.hidden_size * seen
 
 
@@ -170,7 +170,8 @@ def with_ours(args, target, before, adapter, mixed=False):
     from transformers import Trainer, TrainingArguments
 
     from bsft_nb.models.loading import load_weights
-    from bsft_nb.training.packing import collate, completion_loss
+    from bsft_nb.training.objective import completion_loss
+    from bsft_nb.training.packing import collate
 
     codec, pairs = demo_pairs(target, adapter, mixed)
     loss = completion_loss(load_weights(target.path))
@@ -208,7 +209,8 @@ def with_t5(args, target, before, ours):
         TrainingArguments,
     )
 
-    from bsft_nb.training.packing import BatchOrder, collate, completion_loss
+    from bsft_nb.training.objective import completion_loss
+    from bsft_nb.training.packing import BatchOrder, collate
 
     model, pairs = t5_rows(target)
     if ours:
@@ -233,7 +235,8 @@ def with_t5(args, target, before, ours):
 def exactness(args, target, before):
     "In fp32, the largest relative difference of a batch's loss and of any parameter's gradient from transformers' own labels."
     from bsft_nb.models.loading import load_weights
-    from bsft_nb.training.packing import collate, completion_loss
+    from bsft_nb.training.objective import completion_loss
+    from bsft_nb.training.packing import collate
 
     codec, pairs = demo_pairs(target, chat)
     batch, found = sorted(pairs, key=lambda p: p.predictor)[:: len(pairs) // 4][:4], []

@@ -12,14 +12,8 @@ from bsft_nb.engine.decode import Generator
 from bsft_nb.engine.sampling import Row
 from bsft_nb.models.loading import load_weights
 from bsft_nb.models.tokens import load_codec
-from bsft_nb.training.packing import (
-    attend_packed,
-    can_share,
-    collate,
-    completion_loss,
-    pads_right,
-    use_packed_attention,
-)
+from bsft_nb.training.objective import can_share, completion_loss, pads_right
+from bsft_nb.training.packing import attend_packed, collate, use_packed_attention
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
 

@@ -22,7 +22,8 @@ from bsft_nb.run.folder import RunFolder, find_run, list_runs
 from bsft_nb.run.presence import alive, this_process
 from bsft_nb.training.checkpoints import checkpoints, newest, scores
 from bsft_nb.training.jobs import Job
-from bsft_nb.training.launch import Died, collect, launch
+from bsft_nb.training.launch import collect, launch
+from bsft_nb.training.process import Died
 
 LONG = dict(n=60, epochs=200, bsize=4, save_steps=10)  # 3,000 steps: longer than any test waits
 
@@ -236,7 +237,7 @@ def test_what_ends_the_process_is_raised_here(llama, tmp_path):
 
 def test_a_process_that_cannot_begin_says_what_it_printed(llama, tmp_path, monkeypatch):
     job, run = a_job(tmp_path, llama)
-    monkeypatch.setattr("bsft_nb.training.launch.sys.executable", "/bin/false")
+    monkeypatch.setattr("bsft_nb.training.process.sys.executable", "/bin/false")
     with pytest.raises(Died, match="exit code 1.*no checkpoint yet"):
         launch([job], run, "process")
 

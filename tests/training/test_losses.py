@@ -29,11 +29,10 @@ from transformers import (
 )
 
 from bsft_nb.data.pairs import Pair
+from bsft_nb.training.objective import can_share, completion_loss
 from bsft_nb.training.packing import (
     BatchOrder,
-    can_share,
     collate,
-    completion_loss,
     shared_prefix,
     use_packed_attention,
 )

@@ -92,7 +92,7 @@ def choice(words: dict[str, str] | tuple[str, ...], none: bool = False) -> Kind:
     told = [repr(w) + (f" ({m})" if m else "") for w, m in means.items()]
 
     def check(name: str, value: Any):
-        if value not in means and not (none and value is None):
+        if value not in tuple(means) and not (none and value is None):  # not in a dict: a list has no hash
             remedy = " or ".join(told) if any(means.values()) else f"one of {', '.join(told)}"
             raise ValueError(f"{name}={value!r}: choose {remedy}")
 

@@ -6,159 +6,19 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..data.dedupe import CONFLICTS
-from ..data.pairs import Pair
+from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, number, text, whole
 from ..teacher.bootstrap import check_metric
 from ..training.jobs import SCHEDULES
 
 # %% auto #0
 __all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED', 'TRAINING',
-           'OPTIONS', 'TABLE', 'TITLES', 'Kind', 'whole', 'flag', 'number', 'choice', 'text', 'name', 'expression',
-           'data_file', 'unquoted', 'check_settings', 'check_file', 'check_pairs', 'check_run_dir', 'Option',
-           'declared', 'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code', 'nested_values',
-           'default_text', 'markdown_table', 'markdown_page']
-
-# %% ../../nbs/optimizer/00_options.ipynb #48839eac
-@dataclass(frozen=True)
-class Kind:
-    "How a value is chosen by clicking, read from text, and refused."
-    form: str  # the control that fits: whole, number, flag, choice, text, name (of an object in the notebook), expression; none: no control
-    type: str  # what a value is, in words
-    code: Callable[[str], str] = str.strip  # from text to a Python expression; `ValueError` where the text stands for no value
-    check: Callable[[str, Any], None] | None = None  # `check(name, value)` raises for a value that cannot be; None: checked where it is used
-    choices: tuple[str, ...] = ()  # texts to choose among, or to begin with
-    least: int | None = None  # of whole numbers
-
-# %% ../../nbs/optimizer/00_options.ipynb #ac2a2b59
-def whole(least: int, none: bool = False) -> Kind:
-    "A whole number of at least `least`; with `none`, `None` too."
-    other = ", or None" if none else ""
-
-    def check(name: str, value: Any):
-        if (value is None and none) or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
-            return
-        raise ValueError(f"{name}={value!r}: it must be a whole number of at least {least}{other}")
-
-    def code(text: str) -> str:
-        return "None" if none and text.strip() == "None" else repr(int(text))
-
-    return Kind("whole", "int or None" if none else "int", code, check, least=least)
-
-
-def flag() -> Kind:
-    "True or False; `yes` and `no` in text."
-
-    def check(name: str, value: Any):
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}={value!r}: it must be True or False")
-
-    words = {"yes": "True", "true": "True", "no": "False", "false": "False"}
-
-    def code(text: str) -> str:
-        if text.strip().lower() not in words:
-            raise ValueError(text)
-        return words[text.strip().lower()]
-
-    return Kind("flag", "bool", code, check, ("yes", "no"))
-
-# %% ../../nbs/optimizer/00_options.ipynb #b2048269
-def number(none: bool = False, remedy: str = "") -> Kind:
-    "A finite number. Without `remedy` its limits are checked where it is used, as those of `TrainConfig` are."
-
-    def check(name: str, value: Any):
-        fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not fine and not (none and value is None):
-            raise ValueError(f"{name}={value!r}: {remedy}")
-
-    def code(text: str) -> str:
-        if none and text.strip() == "None":
-            return "None"
-        if not math.isfinite(value := float(text)):
-            raise ValueError(text)
-        return repr(value)
-
-    return Kind("number", "float or None" if none else "float", code, check if remedy else None)
-
-# %% ../../nbs/optimizer/00_options.ipynb #ed7f1d76
-def choice(words: dict[str, str] | tuple[str, ...], none: bool = False) -> Kind:
-    "One of `words`; where it is a dict, with what each means."
-    means = words if isinstance(words, dict) else dict.fromkeys(words, "")
-    told = [repr(w) + (f" ({m})" if m else "") for w, m in means.items()]
-
-    def check(name: str, value: Any):
-        if value not in tuple(means) and not (none and value is None):  # not in a dict: a list has no hash
-            remedy = " or ".join(told) if any(means.values()) else f"one of {', '.join(told)}"
-            raise ValueError(f"{name}={value!r}: choose {remedy}")
-
-    def code(text: str) -> str:
-        check("it", text)
-        return repr(text)
-
-    return Kind("choice", " or ".join([*map(repr, means), *(["None"] if none else [])]), code, check, tuple(means))
-
-# %% ../../nbs/optimizer/00_options.ipynb #a236464a
-def text(type: str, *choices: str, check: Callable[[str, Any], None] | None = None) -> Kind:
-    "Text as it stands, such as a name on the Hub or a path."
-    return Kind("text", type, lambda t: repr(unquoted(t)), check, choices)
-
-
-def name(type: str, check: Callable[[str, Any], None] | None = None) -> Kind:
-    "An object that the notebook has a name for."
-    return Kind("name", type, lambda t: unquoted(t), check)
-
-
-def expression(type: str, *choices: str, check: Callable[[str, Any], None] | None = None) -> Kind:
-    "A value that is written in Python, such as `dict(r=8)`."
-    return Kind("expression", type, lambda t: unquoted(t), check, choices)
-
-
-def data_file(type: str, check: Callable[[str, Any], None]) -> Kind:
-    "A path, or an expression for an object that takes its place."
-
-    def code(t: str) -> str:
-        is_path = unquoted(t).endswith((".jsonl", ".json")) or "/" in t
-        return repr(unquoted(t)) if is_path else unquoted(t)
-
-    return Kind("text", type, code, check)
-
-
-def unquoted(text: str) -> str:
-    "Without the quotes that a magic's line needs around blanks."
-    text = text.strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-
-# %% ../../nbs/optimizer/00_options.ipynb #0df086f9
-def check_settings(name: str, value: Any):
-    "Raise `TypeError` where DSPy's settings are no dict."
-    if not isinstance(value, dict):
-        raise TypeError(f"{name}={value!r}: it must be a dict of dspy settings, such as dict(lm=dspy.LM(...))")
-
-
-def check_file(name: str, value: Any):
-    "Raise `FileNotFoundError` where a file is named that is not there."
-    if value is not None and not Path(value).is_file():
-        raise FileNotFoundError(f"{name}={str(value)!r}: there is no such file. Give a JSON-lines file, such as run.export writes")
-
-
-def check_pairs(name: str, value: Any):
-    "Raise where `value` is neither a file that is there nor a list of pairs."
-    if not isinstance(value, list):
-        return check_file(name, value)
-    wrong = next((p for p in value if not isinstance(p, Pair)), None)
-    if wrong is not None or not value:
-        raise ValueError(f"{name}={wrong if wrong is not None else []!r:.80}: a list must hold bsft_nb.data.pairs.Pair, such as a data panel's .pairs; else give a JSON-lines file")
-
-
-def check_run_dir(name: str, value: Any):
-    "Raise `ValueError` where a run's folder would be a file."
-    if value is not None and Path(value).is_file():
-        raise ValueError(f"{name}={str(value)!r} is a file: give a folder, or leave it out")
+           'OPTIONS', 'TABLE', 'TITLES', 'Option', 'declared', 'options_of', 'check_values', 'code_of', 'two_calls',
+           'nested_code', 'nested_values', 'default_text', 'markdown_table', 'markdown_page']
 
 # %% ../../nbs/optimizer/00_options.ipynb #0cf16834
 REQUIRED = inspect.Parameter.empty  # in the place of a default
@@ -185,7 +45,7 @@ class Option:
     invalidates: str  # one of `STAGES`
     meaning: str  # one line
 
-
+# %% ../../nbs/optimizer/00_options.ipynb #7d171a1a
 def declared(of: str, source: str, *entries: tuple) -> tuple[Option, ...]:
     "Options that belong to the same owner."
     return tuple(Option(of, source, *e) for e in entries)
@@ -293,7 +153,7 @@ def code_of(
     except ValueError as e:
         raise ValueError(f"{option.name}={chosen!r}: it must be {option.kind.type}") from e
 
-
+# %% ../../nbs/optimizer/00_options.ipynb #ae766654
 def two_calls(
     given: dict[str, Any],  # by option: values, or expressions
     nested: Callable[[Any, dict[str, Any]], Any],  # `nested(whole, entries)`: a dict, from one that may be given and more entries
@@ -327,10 +187,11 @@ TITLES = {
 
 def default_text(option: Option) -> str:
     "The default as it is written in Python; empty where there is none."
-    text = "" if option.default is REQUIRED else repr(option.default).replace("'", '"').replace("5e-05", "5e-5")
-    return f"`{text}`" if text else ""
+    if option.default is REQUIRED:
+        return ""
+    return f"`{repr(option.default)}`".replace("'", '"').replace("5e-05", "5e-5")
 
-
+# %% ../../nbs/optimizer/00_options.ipynb #1d027c96
 def markdown_table(of: str) -> str:
     "The options of `of` as a table in Markdown, the added ones below a line that says so."
     lines = ["| argument | type | default | meaning | a change invalidates |", "|---|---|---|---|---|"]

@@ -24,7 +24,7 @@ from ..models.student_adapter import adapter_state
 from ..models.targets import Target, is_here, resolve_target
 from ..models.tokens import Codec, check_token_ids, load_codec
 from .dry_run import dry_run
-from .options import OPTIONS, check_values, options_of
+from .options import check_values, options_of
 from .pipeline import Compilation, ledger_path
 from .preflight import Preflight, preflight
 from .validate import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
@@ -110,7 +110,7 @@ def target_and_codec(asked: dict[str, Any], folder: RunFolder) -> tuple[Target, 
     check_token_ids(codec, target.path, target.name)
     return target, codec
 
-
+# %% ../../nbs/optimizer/08_prepare.ipynb #d738f043
 def check_data(asked: dict[str, Any], builder: PairBuilder, stop: StopSignal):
     "Raise where examples or given files do not fit the student's format or the target's window."
     trainset, valset = asked["trainset"], asked["valset"] or []
@@ -171,7 +171,7 @@ def prepare(
     check_data(asked, PairBuilder(asked["student"], adapter, codec), folder.stop_signal)
     return compilation(asked, boot, target, codec, adapter)
 
-
+# %% ../../nbs/optimizer/08_prepare.ipynb #1c9c6f58
 def compilation(asked: dict[str, Any], boot: TraceBootstrapper, target: Target, codec: Codec, adapter: dspy.Adapter) -> Compilation:
     "The stages to come, with their key and folder."
     student = asked["student"]

@@ -28,7 +28,8 @@ from ..run.progress import progress_for
 from ..teacher.bootstrap import TraceBootstrapper
 
 # %% auto #0
-__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'compile_here', 'compile_in_thread', 'awaited', 'BootstrapFinetune']
+__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'compile_here', 'compile_in_thread', 'awaited', 'bootstrapper',
+           'BootstrapFinetune']
 
 # %% ../../nbs/optimizer/09_teleprompter.ipynb #6b087c77
 def arguments_of(
@@ -44,7 +45,7 @@ def arguments_of(
     made = {o.name: getattr(tp, o.name) for o in options_of("constructor")}
     return {**made, **{n: bound.arguments[n] for n in names}, "home": home()}
 
-
+# %% ../../nbs/optimizer/09_teleprompter.ipynb #98779039
 def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable:
     "A decorator for a method that is only a signature and a docstring: a call goes to `work(tp, arguments by name)`."
 
@@ -102,6 +103,19 @@ async def awaited(run: Run) -> dspy.Module:
         run.stop()
         raise
 
+# %% ../../nbs/optimizer/09_teleprompter.ipynb #f2ef1525
+def bootstrapper(tp: BootstrapFinetune) -> TraceBootstrapper:
+    "What runs the teacher, with the settings of `tp`."
+    return TraceBootstrapper(
+        metric=tp.metric,
+        metric_threshold=tp.metric_threshold,
+        teacher_settings=dict(tp.teacher_settings),
+        max_bootstrapped_demos=999999,
+        max_labeled_demos=0,
+        max_rounds=tp.max_rounds,
+        max_errors=tp.max_errors,
+    )
+
 # %% ../../nbs/optimizer/09_teleprompter.ipynb #cd9c2fdc
 class BootstrapFinetune(Teleprompter):
     "Fine-tune a small model on the accepted traces of a teacher, and return the program with it."
@@ -122,8 +136,7 @@ class BootstrapFinetune(Teleprompter):
         self.metric, self.teacher_settings, self.multitask, self.metric_threshold = metric, teacher_settings, multitask, metric_threshold
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
         check_values("constructor", vars(self))
-        demos = dict(max_bootstrapped_demos=999999, max_labeled_demos=0)  # all traces are wanted, and no demos
-        self.teleprompter = TraceBootstrapper(metric=metric, metric_threshold=metric_threshold, teacher_settings=dict(teacher_settings), max_rounds=max_rounds, max_errors=max_errors, **demos)
+        self.teleprompter = bootstrapper(self)
         self.run: Run | None = None  # the last one
 
     @carried_out_by(compile_here)

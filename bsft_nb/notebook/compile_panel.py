@@ -10,16 +10,19 @@ from typing import Any
 
 import dspy
 
-from ..teacher.bootstrap import check_metric
+from ..models.student_adapter import StudentAdapter
 from ..models.targets import is_here
-from ..run.progress import reduce_all
 from .progress_panel import ProgressPanel
+from .widgets import BAD, CODE, QUIET, Html, button, page, row, show, tag, text_box
+from ..optimizer.options import GROUPS, OPTIONS, TABLE, Option, code_of, nested_code, two_calls
 from ..optimizer.run import Run
 from ..optimizer.teleprompter import BootstrapFinetune
-from .widgets import BAD, CODE, QUIET, Html, button, page, row, show, tag, text_box
+from ..run.progress import reduce_all
+from ..teacher.bootstrap import check_metric
 
 # %% auto #0
-__all__ = ['DEFAULTS', 'NAMES', 'NONE', 'candidates', 'arguments', 'python_for', 'CompilePanel']
+__all__ = ['AT_HAND', 'NO_CONTROL', 'NONE', 'FOUND', 'FOLDED', 'candidates', 'arguments', 'python_for', 'value_of', 'evaluated',
+           'foresight', 'control_of', 'group_boxes', 'offer', 'Place', 'follow_in', 'CompilePanel']
 
 # %% ../../nbs/notebook/04_compile_panel.ipynb #8e320c28
 def candidates(namespace: dict) -> dict[str, list[str]]:
@@ -48,37 +51,134 @@ def _is_metric(value: Any) -> bool:
     return True
 
 # %% ../../nbs/notebook/04_compile_panel.ipynb #b4fe02a5
-DEFAULTS = {k: p.default for k, p in inspect.signature(BootstrapFinetune.compile).parameters.items() if k != "self"}
-NAMES = ("student", "teacher", "trainset", "valset")  # chosen by name, not by value
-
-
 def arguments(
-    choice: dict[str, Any],  # names for student, teacher, trainset, valset, metric, lm; values for other arguments of `compile`; multitask
+    choice: dict[str, Any],  # by option: a value, or text as a person typed it; None and "" stand for the default
 ) -> tuple[dict[str, str], dict[str, str]]:
-    "Arguments of `BootstrapFinetune` and of `start`, as Python expressions over the notebook's names."
-    given = {k: v for k, v in choice.items() if v not in ("", None)}
-    made = {"metric": given["metric"]} if "metric" in given else {}
-    made |= {"multitask": "False"} if given.get("multitask") is False else {}
-    made |= {"teacher_settings": f"dict(lm={given['lm']})"} if "lm" in given else {}
-    values = {k: repr(given[k]) for k in DEFAULTS if k in given and k not in NAMES and given[k] != DEFAULTS[k]}
-    return made, {**{k: given[k] for k in NAMES if k in given}, **values}
+    "Arguments of `BootstrapFinetune` and of `start`, as Python expressions over the notebook's names. Raises `ValueError` where a text stands for no value."
+    given = {o.name: code_of(o, choice[o.name]) for o in OPTIONS if choice.get(o.name) not in ("", None)}
+    return two_calls({n: code for n, code in given.items() if code != repr(TABLE[n].default)}, nested_code)
 
 
 def python_for(choice: dict[str, Any]) -> str:
     "Code that starts the run of `choice`."
     made, asked = (", ".join(f"{k}={v}" for k, v in a.items()) for a in arguments(choice))
-    return f"from bsft_nb import BootstrapFinetune\n\ntp = BootstrapFinetune({made})\nrun = tp.start({asked})\n"
+    more = ", StudentAdapter" if "StudentAdapter(" in asked else ""
+    imports = ("import dspy\n" if "dspy." in made + asked else "") + f"from bsft_nb import BootstrapFinetune{more}"
+    return f"{imports}\n\ntp = BootstrapFinetune({made})\nrun = tp.start({asked})\n"
+
+# %% ../../nbs/notebook/04_compile_panel.ipynb #7dd4e38f
+AT_HAND = {"dspy": dspy, "StudentAdapter": StudentAdapter}  # names that an expression may use in any notebook
+
+
+def value_of(name: str, code: str, namespace: dict) -> Any:
+    "The value of an expression over the notebook's names. Raises `ValueError` that names the option, whatever the expression raises."
+    try:
+        return eval(code, {**AT_HAND, **namespace})
+    except Exception as e:
+        raise ValueError(f"{name}={code}: {type(e).__name__}: {e}") from e
+
+
+def evaluated(choice: dict[str, Any], namespace: dict) -> tuple[BootstrapFinetune, dict[str, Any]]:
+    "The optimizer and the arguments of `start` that `python_for(choice)` stands for."
+    made, asked = ({k: value_of(k, v, namespace) for k, v in a.items()} for a in arguments(choice))
+    return BootstrapFinetune(**made), asked
+
+
+def foresight(choice: dict[str, Any], namespace: dict) -> Html:
+    "What can be said before anything is paid for: the preflight, or what is wrong."
+    if not (choice["student"] and choice["trainset"]):
+        return tag("span", "Define a program and a list of dspy.Example in the notebook, then press “Look again”.", f"color:{BAD}")
+    try:
+        tp, asked = evaluated(choice, namespace)
+        target = asked.get("target", TABLE["target"].default)
+        if not is_here(target):
+            return tag("span", f"The target {target!r} is not on this machine: Start fetches it from the Hub, then checks.", QUIET)
+        return tag("pre", str(tp.preflight(**asked)), CODE)
+    except (TypeError, ValueError, OSError) as e:
+        return tag("span", str(e), f"color:{BAD};white-space:pre-wrap")
+
+# %% ../../nbs/notebook/04_compile_panel.ipynb #c9eb2f38
+NO_CONTROL = {"training": "its fields have controls of their own", "display": "the panel shows the progress itself", "int8": "it can only be refused"}
+NONE = {"student": "(no program yet)", "trainset": "(no examples yet)", "teacher": "a copy of the student", "valset": "a tenth of the trainset", "metric": "none: accept all", "lm": "dspy.settings.lm"}
+FOUND = {"student": "student", "teacher": "student", "trainset": "trainset", "valset": "trainset", "metric": "metric", "lm": "lm"}  # by option: what to look for
+
+
+def control_of(option: Option) -> Any:
+    "An ipywidgets control, with the option's default as its value."
+    import ipywidgets as w
+
+    kind, default = option.kind, option.default
+    look = {"description": option.name, "tooltip": f"{option.meaning.replace('`', '')}. Type: {kind.type}", "style": {"description_width": "145px"}, "layout": {"width": "350px"}}
+    if kind.form == "name":
+        return w.Dropdown(options=[(NONE[option.name], "")], **look)
+    if kind.form == "choice":
+        return w.Dropdown(options=[*([("(default)", "")] if default is None else []), *zip(kind.choices, kind.choices)], value=default or "", **look)
+    if kind.form == "flag":
+        return w.Checkbox(default, **look | {"indent": True})
+    if kind.form == "whole" and default is not None:
+        return w.BoundedIntText(default, min=kind.least, max=10**6, **look)
+    if kind.form == "number" and default is not None and "None" not in kind.type:
+        return w.FloatText(default, step=1e-5 if option.name == "lr" else 0.1, **look)
+    shown = {"value": "" if default in (None, {}) else str(default), "placeholder": repr(default), "continuous_update": False}
+    return w.Combobox(options=list(kind.choices), ensure_option=False, **shown, **look) if kind.choices else w.Text(**shown, **look)
+
+# %% ../../nbs/notebook/04_compile_panel.ipynb #0a2505a3
+FOLDED = ("teacher", "data", "schedule", "run")
+
+
+def group_boxes(controls: dict[str, Any]) -> list[Any]:
+    "The groups of controls, in the table's order: open ones with a title, then the folded ones."
+    import ipywidgets as w
+
+    blocks = {g: row(*(c for n, c in controls.items() if TABLE[n].group == g)) for g in GROUPS}
+    opened = [part for g in GROUPS if g not in FOLDED for part in (text_box(page(tag("b", GROUPS[g]))), blocks[g])]
+    return [*opened, w.Accordion([blocks[g] for g in FOLDED], titles=[GROUPS[g] for g in FOLDED], selected_index=None)]
+
+
+def offer(control: Any, name: str, found: list[str]):
+    "Offer the names that were found; what was chosen stays, if it is still there."
+    before, none, names = control.value, (NONE[name], ""), [(n, n) for n in found]
+    if name in ("metric", "lm"):  # one that is there is likely to be meant
+        control.options = [*names, none]
+    else:
+        control.options = names if names and name in ("student", "trainset") else [none, *names]
+    control.value = before if before in found else control.options[0][1]
+
+# %% ../../nbs/notebook/04_compile_panel.ipynb #4a303831
+class Place:
+    "The panel's last child as a display: its `update` puts the final picture where the live one was."
+
+    def __init__(self, panel: CompilePanel):
+        self.panel = panel
+
+    def update(self, html: Any):
+        self.panel.progress.value = page(Html(html.data))
+        self.panel.widget.children = (*self.panel.widget.children[:-1], self.panel.progress)
+
+
+def follow_in(panel: CompilePanel, run: Run):
+    "Show the progress of `run` at the end of the panel."
+    view = ProgressPanel(run)
+    run.folder.log.subscribe(view)
+    view.state = reduce_all(run.events, view.state)
+    panel.widget.children = (*panel.widget.children[:-1], view.text)
+    view.begin(Place(panel))
 
 # %% ../../nbs/notebook/04_compile_panel.ipynb #2d8a3e62
 class CompilePanel:
     "Choose, check, start, stop, resume; `panel.python` is the code that does the same, `panel.run` the last run."
 
     def __init__(self, namespace: dict):
+        import ipywidgets as w
+
         self.namespace, self.run, self.tp = namespace, None, None
-        self.controls = _controls()
+        self.controls = {o.name: control_of(o) for o in OPTIONS if o.name not in NO_CONTROL}
         self.code, self.checked, self.message, self.progress = text_box(), text_box(), text_box(), text_box()
         self.buttons = [button("Start", self.start, "start the run", "primary"), button("Stop", self.stop, "ask the run to stop", "warning"), button("Resume", self.start, "go on where the run stopped"), button("Look again", self.look, "look for programs and data in the notebook again")]
-        self.widget = _compile_widget(self)
+        for control in self.controls.values():
+            control.observe(self.changed, "value")
+        title = text_box(page(tag("b", "The same in Python")))
+        self.widget = w.VBox([*group_boxes(self.controls), self.checked, row(*self.buttons), self.message, title, self.code, self.progress])
         self.look()
 
     @property
@@ -94,95 +194,33 @@ class CompilePanel:
     def look(self):
         "Offer what the notebook has now."
         found = candidates(self.namespace)
-        for name, kind in (("student", "student"), ("teacher", "student"), ("trainset", "trainset"), ("valset", "trainset"), ("metric", "metric"), ("lm", "lm")):
-            control, before = self.controls[name], self.controls[name].value
-            names = [(n, n) for n in found[kind]]
-            control.options = names if names and name in ("student", "trainset") else [*names, (NONE[name], "")] if name in ("metric", "lm") else [(NONE[name], ""), *names]
-            control.value = before if before in found[kind] else control.options[0][1]
+        for name, kind in FOUND.items():
+            offer(self.controls[name], name, found[kind])
         self.changed()
 
     def changed(self, _=None):
         "Show the code, and what can be said before anything is paid for."
-        self.code.value = page(tag("pre", self.python, CODE))
-        self.checked.value = page(self._preflight())
-
-    def _evaluated(self) -> tuple[BootstrapFinetune, dict]:
-        "The optimizer and the arguments of `start` that the code stands for."
-        made, asked = ({k: eval(v, dict(self.namespace)) for k, v in a.items()} for a in arguments(self.choice))
-        return BootstrapFinetune(**made), asked
-
-    def _preflight(self):
-        if not (self.choice["student"] and self.choice["trainset"]):
-            return tag("span", "Define a program and a list of dspy.Example in the notebook, then press “Look again”.", f"color:{BAD}")
+        self.checked.value = page(foresight(self.choice, self.namespace))
         try:
-            tp, asked = self._evaluated()
-            if not is_here(asked.get("target", "t5-large")):
-                return tag("span", f"The target {asked.get('target', 't5-large')!r} is not on this machine: Start fetches it from the Hub, then checks.", QUIET)
-            return tag("pre", str(tp.preflight(**asked)), CODE) if hasattr(tp, "preflight") else ""
-        except (TypeError, ValueError, OSError) as e:
-            return tag("span", str(e), f"color:{BAD};white-space:pre-wrap")
+            self.code.value = page(tag("pre", self.python, CODE))
+        except ValueError:  # a text that stands for no value: `checked` says so
+            self.code.value = ""
 
     def start(self):
         "Start the run, or go on with it: finished work is used again."
         try:
-            self.tp, asked = self._evaluated()
+            self.tp, asked = evaluated(self.choice, self.namespace)
             self.run = self.tp.start(**asked, display=False)
         except (TypeError, ValueError, OSError) as e:  # refused before anything was done
             self.message.value = page(tag("span", str(e), f"color:{BAD};white-space:pre-wrap"))
             return
         self.message.value = page("Its result: panel.run.result()")
-        self._follow(self.run)
+        follow_in(self, self.run)
 
     def stop(self):
         "Ask the run to stop."
         if self.run is not None:
             self.run.stop()
 
-    def _follow(self, run: Run):
-        view = ProgressPanel(run)
-        run.folder.log.subscribe(view)
-        view.state = reduce_all(run.events, view.state)
-        self.widget.children = (*self.widget.children[:-1], view.text)
-        view.begin(_Place(self))
-
     def _ipython_display_(self):
         show(self.widget, self.code.value)
-
-
-class _Place:
-    "Where the progress stood: the picture stays when its widget is closed."
-
-    def __init__(self, panel: CompilePanel):
-        self.panel = panel
-
-    def update(self, html: Any):
-        self.panel.progress.value = page(Html(html.data))
-        self.panel.widget.children = (*self.panel.widget.children[:-1], self.panel.progress)
-
-# %% ../../nbs/notebook/04_compile_panel.ipynb #c9eb2f38
-NONE = {"student": "(no program yet)", "trainset": "(no examples yet)", "teacher": "a copy of the student", "valset": "a tenth of the trainset", "metric": "none: all is kept", "lm": "dspy.settings.lm"}
-
-
-def _controls() -> dict:
-    "A labelled control for each argument, with the defaults of `compile`."
-    import ipywidgets as w
-
-    look = {"style": {"description_width": "90px"}, "layout": {"width": "300px"}}
-    made = {k: w.Dropdown(options=[(NONE[k], "")], description=k, **look) for k in NONE}
-    made["target"] = w.Combobox(value=str(DEFAULTS["target"]), options=["smollm2-135m", "t5-small", "t5-base", "t5-large", "google/flan-t5-base"], ensure_option=False, description="target", **look)
-    made |= {k: w.BoundedIntText(DEFAULTS[k], min=0 if k == "seed" else 1, max=10**6, description=k, **look) for k in ("bsize", "accumsteps", "epochs", "seed")}
-    made["lr"] = w.FloatText(DEFAULTS["lr"], description="lr", step=1e-5, **look)
-    made["bf16"] = w.Checkbox(DEFAULTS["bf16"], description="bf16 (mixed precision)", **look)
-    made["multitask"] = w.Checkbox(True, description="multitask (one model)", **look)
-    if "peft" in DEFAULTS:
-        made["peft"] = w.Checkbox(bool(DEFAULTS["peft"]), description="peft (LoRA adapter)", **look)
-    return made
-
-
-def _compile_widget(panel: CompilePanel):
-    import ipywidgets as w
-
-    for control in panel.controls.values():
-        control.observe(panel.changed, "value")
-    title = text_box(page(tag("b", "The same in Python")))
-    return w.VBox([row(*panel.controls.values()), panel.checked, row(*panel.buttons), panel.message, title, panel.code, panel.progress])

@@ -5,7 +5,9 @@
 # %% ../../nbs/notebook/05_magics.ipynb #81d79d15
 from __future__ import annotations
 
+import argparse
 import ast
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,24 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from IPython.display import HTML, display
 
 from .compare_panel import ComparePanel
-from .compile_panel import CompilePanel
+from .compile_panel import AT_HAND, CompilePanel
 from .data_panel import DataPanel
-from ..run.progress import describe, state_of
 from .progress_panel import follow_progress, panel_html
-from ..results.report import snapshot_html, write_report
-from ..optimizer.run import Run
-from ..optimizer.loading import attach, load
-from ..run.folder import list_runs
-from ..optimizer.teleprompter import BootstrapFinetune
-from ..run.frontend import BSFT
 from .widgets import page, table
+from ..optimizer.loading import attach, load
+from ..optimizer.options import OPTIONS, TABLE, Option, code_of, nested_values, two_calls
+from ..optimizer.run import Run
+from ..optimizer.teleprompter import BootstrapFinetune
+from ..results.report import snapshot_html, write_report
+from ..run.folder import list_runs
+from ..run.frontend import BSFT
+from ..run.progress import describe, state_of
 
 # %% auto #0
-__all__ = ['COMMANDS', 'NUMBERS', 'OPTIONS', 'HOOKS', 'RunList', 'Status', 'run_status', 'named', 'run_body', 'chosen_run',
-           'BsftMagics', 'complete', 'load_ipython_extension', 'unload_ipython_extension']
+__all__ = ['COMMANDS', 'OFFERED', 'FLAGS', 'HOOKS', 'RunList', 'Status', 'run_status', 'named', 'chosen_run', 'run_body',
+           'reader', 'is_switch', 'argument_of', 'with_arguments', 'chosen_values', 'optimizer', 'compile_cell',
+           'programs_to_ask', 'BsftMagics', 'values_offered', 'complete', 'load_ipython_extension',
+           'unload_ipython_extension']
 
 # %% ../../nbs/notebook/05_magics.ipynb #b9cf195a
 class RunList(list):
@@ -62,22 +67,12 @@ def run_status(run: Run) -> Status:
     return made
 
 # %% ../../nbs/notebook/05_magics.ipynb #7cc07bf6
-def named(namespace: dict, option: str, text: str) -> Any:
-    "The value of the expression `text` in the notebook. `UsageError` where it has none."
+def named(namespace: dict, option: str, code: str) -> Any:
+    "The value of the expression `code` in the notebook. `UsageError` where it has none."
     try:
-        return eval(text, namespace)
+        return eval(code, {**AT_HAND, **namespace})
     except Exception as e:  # whatever an expression of the user's raises
-        raise UsageError(f"--{option} {text}: {type(e).__name__}: {e}") from e
-
-
-def run_body(shell, cell: str) -> Any:
-    "Run the body of a cell magic in the notebook's namespace; the value of its last expression, if it ends in one."
-    source = shell.transform_cell(cell)
-    name = shell.compile.cache(source)  # tracebacks and inspect find the lines
-    tree = ast.parse(source, name)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, name, "exec"), shell.user_ns)
-    return eval(compile(ast.Expression(last.value), name, "eval"), shell.user_ns) if last else None
+        raise UsageError(f"--{option} {code}: {type(e).__name__}: {e}") from e
 
 
 def chosen_run(name: str | None) -> Run:
@@ -89,27 +84,61 @@ def chosen_run(name: str | None) -> Run:
         name = runs[0]["id"]
     return attach(name)
 
+# %% ../../nbs/notebook/05_magics.ipynb #3e1ba311
+def run_body(shell, cell: str) -> Any:
+    "Run the body of a cell magic in the notebook's namespace; the value of its last expression, if it ends in one."
+    source = shell.transform_cell(cell)
+    name = shell.compile.cache(source)  # tracebacks and inspect find the lines
+    tree = ast.parse(source, name)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, name, "exec"), shell.user_ns)
+    return eval(compile(ast.Expression(last.value), name, "eval"), shell.user_ns) if last else None
+
 # %% ../../nbs/notebook/05_magics.ipynb #68f551ef
 COMMANDS = ("runs", "status", "attach", "stop", "report", "compare", "data", "panel", "compile")
-NUMBERS = {"bsize": int, "accumsteps": int, "lr": float, "epochs": int, "seed": int}
+OFFERED = [o for o in OPTIONS if o.kind.form != "none"]  # not `training`, whose fields are options here
+FLAGS = {f"--{o.name}": o for o in OFFERED}
 
 
-def _arguments(function):
-    "The arguments of `%bsft`, the first in the help first."
+def reader(option: Option) -> Callable[[str], str]:
+    "A type for `argparse`: the text itself, once it is known to stand for a value."
+
+    def read(text: str) -> str:
+        try:
+            code_of(option, text)
+        except ValueError as e:
+            raise argparse.ArgumentTypeError(f"invalid {option.kind.type} value: {text!r}") from e
+        return text
+
+    return read
+
+
+def is_switch(option: Option) -> bool:
+    "Is the option on when its name is given, without a value?"
+    return option.kind.form == "flag" and not option.default
+
+# %% ../../nbs/notebook/05_magics.ipynb #4802f8e4
+def argument_of(option: Option) -> Callable:
+    "The argument of the magic for an option."
+    how: dict[str, Any] = {"type": reader(option)}
+    if is_switch(option):
+        how = {"action": "store_const", "const": "yes"}
+    elif option.kind.form in ("flag", "choice"):
+        how = {"choices": option.kind.choices}
+    elif option.name == "teacher":
+        how |= {"action": "append"}
+    elif option.default is False:  # `--peft` alone, or with a value
+        how |= {"nargs": "?", "const": "True"}
+    more = {"teacher": ". May be repeated", "student": ". By default the last expression of the cell"}
+    return argument(f"--{option.name}", help=option.meaning + more.get(option.name, ""), **how)
+
+
+def with_arguments(function: Callable) -> Callable:
+    "The magic `function` with all its arguments, in the order of the help."
     options = [
         argument("command", choices=COMMANDS, help="runs: list; status, attach, stop, report, compare, data: one run; panel: compile by clicking; compile: with a cell's body"),
         argument("run", nargs="?", help="run id or folder; the newest by default"),
-        argument("--student", help="the program to fine-tune for; by default the last expression of the cell"),
-        argument("--trainset", help="list of dspy.Example"),
-        argument("--valset", help="held-out examples"),
-        argument("--metric", help="metric(example, prediction, trace=None)"),
-        argument("--teacher", action="append", help="a prompted program; may be repeated"),
-        argument("--lm", help="the teacher's dspy.LM"),
-        argument("--target", help="Hub id, local folder, .gguf file or smollm2-135m"),
-        *(argument(f"--{k}", type=t, help="as in compile") for k, t in NUMBERS.items()),
-        argument("--bf16", action="store_true", default=None, help="mixed precision"),
-        argument("--multitask", choices=("yes", "no"), default="yes", help="one model for all predictors"),
-        argument("--peft", action="store_true", default=None, help="train a LoRA adapter"),
+        *map(argument_of, OFFERED),
         argument("--start", action="store_true", help="do not block: the result is a Run"),
         argument("--out", help="name under which the result is kept"),
     ]
@@ -117,13 +146,66 @@ def _arguments(function):
         function = option(function)
     return magic_arguments()(function)
 
+# %% ../../nbs/notebook/05_magics.ipynb #d0343af5
+def chosen_values(namespace: dict, args: argparse.Namespace) -> dict[str, Any]:
+    "The values of the options that were given, by name. `UsageError` where an expression has no value."
+    given = {n: v for n in TABLE if (v := getattr(args, n, None)) is not None}
+
+    def value(name: str, text: str) -> Any:
+        return named(namespace, name, code_of(TABLE[name], text))
+
+    return {n: [value(n, t) for t in v] if isinstance(v, list) else value(n, v) for n, v in given.items()}
+
+
+def optimizer(made: dict[str, Any]) -> BootstrapFinetune:
+    "`BootstrapFinetune(**made)`; what it refuses is a `UsageError`."
+    try:
+        return BootstrapFinetune(**made)
+    except (TypeError, ValueError) as e:
+        raise UsageError(str(e)) from e
+
+# %% ../../nbs/notebook/05_magics.ipynb #742a83da
+def compile_cell(shell, args: argparse.Namespace, cell: str) -> dspy.Module | Run:
+    "Compile the program that the body of a cell ends in, or that `--student` names."
+    body = run_body(shell, cell)
+    values = chosen_values(shell.user_ns, args)
+    if "trainset" not in values:
+        raise UsageError("give the examples: --trainset NAME")
+    student = values.setdefault("student", body)
+    if not isinstance(student, dspy.Module):
+        raise UsageError(f"the student is {student!r:.80}, not a dspy.Module: end the cell with the program, such as MyProgram(), or name it with --student")
+    made, asked = two_calls(values, nested_values)
+    tp = optimizer(made)
+    try:
+        return (tp.start if args.start else tp.compile)(**asked)
+    except (TypeError, ValueError, FileNotFoundError) as e:
+        if tp.run is None:  # refused before anything was done: a mistake in what was asked
+            raise UsageError(str(e)) from e
+        raise
+
+# %% ../../nbs/notebook/05_magics.ipynb #1253dcd7
+def programs_to_ask(shell, args: argparse.Namespace, run: Run) -> dict[str, Any]:
+    "Arguments of `ComparePanel.of`: programs that answer an input, and with a teacher what compiles from rows `again`."
+    values = chosen_values(shell.user_ns, args)
+    student = values["student"]
+    tuned = load(run.id, student)
+    programs = {"tuned": tuned, "untuned": run.untuned(tuned)}
+    if not {"lm", "teacher"} & set(values):
+        return {"programs": programs}
+    programs["teacher"] = values.get("teacher", [student])[0].deepcopy()
+    if "lm" in values:
+        programs["teacher"].set_lm(values["lm"])
+    made, asked = two_calls({"target": run.info["target"], **values}, nested_values)
+    tp = optimizer(made)
+    return {"programs": programs, "again": lambda rows: tp.start(**{**asked, "trainset": rows, "display": False})}
+
 # %% ../../nbs/notebook/05_magics.ipynb #bab14a77
 @magics_class
 class BsftMagics(Magics):
     "`%bsft` and `%%bsft`."
 
     @line_cell_magic
-    @_arguments
+    @with_arguments
     def bsft(self, line: str, cell: str | None = None) -> Any:
         """Distil prompted DSPy programs into small local models.
 
@@ -134,7 +216,7 @@ class BsftMagics(Magics):
         args = parse_argstring(self.bsft, line)
         if (cell is not None) != (args.command == "compile"):
             raise UsageError("compile needs a cell: %%bsft compile … and a body that ends in the program" if cell is None else f"%%bsft {args.command}: only compile takes a cell's body; use %bsft {args.command}")
-        result = self.compile(args, cell) if cell is not None else self._look(args)
+        result = compile_cell(self.shell, args, cell) if cell is not None else self._look(args)
         if args.out:
             self.shell.user_ns[args.out] = result
             return None
@@ -172,23 +254,7 @@ class BsftMagics(Magics):
 
     def compare(self, args) -> ComparePanel:
         run = chosen_run(args.run)
-        return ComparePanel.of(run, **(self._asked(args, run) if args.student else {}))
-
-    def _asked(self, args, run: Run) -> dict:
-        "Programs that answer an input of one's own, and what sends rows to the teacher again."
-        student = self._values(args, "student")["student"]
-        tuned = load(run.id, student)
-        programs = {"tuned": tuned, "untuned": run.untuned(tuned)}
-        if not args.lm and not args.teacher:
-            return {"programs": programs}
-        given = self._values(args, "lm", "metric")
-        teachers = [named(self.shell.user_ns, "teacher", t) for t in args.teacher or ()]
-        programs["teacher"] = (teachers or [student])[0].deepcopy()
-        if "lm" in given:
-            programs["teacher"].set_lm(given["lm"])
-        tp = self._optimizer(given.get("metric"), given.get("lm"), args.multitask == "yes")
-        options = {"target": run.info["target"], **self._options(args)}
-        return {"programs": programs, "again": lambda rows: tp.start(student, teacher=teachers or None, trainset=rows, display=False, **options)}
+        return ComparePanel.of(run, **(programs_to_ask(self.shell, args, run) if args.student else {}))
 
     def data(self, args) -> DataPanel:
         return DataPanel.of(chosen_run(args.run))
@@ -196,40 +262,11 @@ class BsftMagics(Magics):
     def panel(self, args) -> CompilePanel:
         return CompilePanel(self.shell.user_ns)
 
-    def compile(self, args, cell: str) -> Any:
-        body = run_body(self.shell, cell)
-        values = self._values(args, "student", "trainset", "valset", "metric", "lm")
-        if args.trainset is None:
-            raise UsageError("give the examples: --trainset NAME")
-        student = values.pop("student", body)
-        if not isinstance(student, dspy.Module):
-            raise UsageError(f"the student is {student!r:.80}, not a dspy.Module: end the cell with the program, such as MyProgram(), or name it with --student")
-        teachers = [named(self.shell.user_ns, "teacher", t) for t in args.teacher or ()]
-        lm = values.pop("lm", None)
-        tp = self._optimizer(values.pop("metric", None), lm, args.multitask == "yes")
-        try:
-            return (tp.start if args.start else tp.compile)(student, teacher=teachers or None, **values, **self._options(args))
-        except (TypeError, ValueError, FileNotFoundError) as e:
-            if tp.run is None:  # refused before anything was done: a mistake in what was asked
-                raise UsageError(str(e)) from e
-            raise
-
-    def _values(self, args, *options: str) -> dict[str, Any]:
-        "The values of those of these options that were given."
-        return {k: named(self.shell.user_ns, k, v) for k in options if (v := getattr(args, k))}
-
-    def _options(self, args) -> dict[str, Any]:
-        "The arguments of `compile` that were given as plain values."
-        return {k: v for k in (*NUMBERS, "target", "bf16", "peft") if (v := getattr(args, k)) is not None}
-
-    def _optimizer(self, metric, lm, multitask: bool) -> BootstrapFinetune:
-        try:
-            return BootstrapFinetune(metric=metric, multitask=multitask, teacher_settings={"lm": lm} if lm is not None else {})
-        except (TypeError, ValueError) as e:
-            raise UsageError(str(e)) from e
-
 # %% ../../nbs/notebook/05_magics.ipynb #d4b59999
-OPTIONS = ("--student", "--trainset", "--valset", "--metric", "--teacher", "--lm", "--target", "--bsize", "--accumsteps", "--lr", "--epochs", "--seed", "--bf16", "--multitask", "--peft", "--start", "--out")
+def values_offered(shell, option: Option) -> list[str]:
+    "What may follow an option."
+    names = [n for n in shell.user_ns if not n.startswith("_")] if option.kind.form in ("name", "expression") else []
+    return [*option.kind.choices, *names]
 
 
 def complete(shell, event) -> list[str]:
@@ -238,10 +275,11 @@ def complete(shell, event) -> list[str]:
     done = words[1:] if event.line.endswith(" ") else words[1:-1]
     if not done:
         return list(COMMANDS)
-    if done[-1] in ("--student", "--trainset", "--valset", "--metric", "--teacher", "--lm"):
-        return [n for n in shell.user_ns if not n.startswith("_")]
+    option = FLAGS.get(done[-1])
+    if option and not is_switch(option):
+        return values_offered(shell, option)
     if done[0] == "compile":
-        return list(OPTIONS)
+        return [*FLAGS, "--start", "--out"]
     return [r["id"] for r in list_runs()] if len(done) == 1 else []
 
 # %% ../../nbs/notebook/05_magics.ipynb #306aaa32

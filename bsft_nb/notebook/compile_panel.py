@@ -83,7 +83,7 @@ def evaluated(choice: dict[str, Any], namespace: dict) -> tuple[BootstrapFinetun
     made, asked = ({k: value_of(k, v, namespace) for k, v in a.items()} for a in arguments(choice))
     return BootstrapFinetune(**made), asked
 
-
+# %% ../../nbs/notebook/04_compile_panel.ipynb #9035a84a
 def foresight(choice: dict[str, Any], namespace: dict) -> Html:
     "What can be said before anything is paid for: the preflight, or what is wrong."
     if not (choice["student"] and choice["trainset"]):
@@ -108,13 +108,13 @@ def control_of(option: Option) -> Any:
     import ipywidgets as w
 
     kind, default = option.kind, option.default
-    look = {"description": option.name, "tooltip": f"{option.meaning.replace('`', '')}. Type: {kind.type}", "style": {"description_width": "145px"}, "layout": {"width": "350px"}}
+    look = {"description": option.name, "tooltip": f"{option.meaning.replace('`', '')}. Type: {kind.type}", "style": {"description_width": "125px"}, "layout": {"width": "285px"}}
     if kind.form == "name":
         return w.Dropdown(options=[(NONE[option.name], "")], **look)
     if kind.form == "choice":
         return w.Dropdown(options=[*([("(default)", "")] if default is None else []), *zip(kind.choices, kind.choices)], value=default or "", **look)
     if kind.form == "flag":
-        return w.Checkbox(default, **look | {"indent": True})
+        return w.Checkbox(default, **look | {"style": {"description_width": "100px"}})  # its name stands behind it, and may be long
     if kind.form == "whole" and default is not None:
         return w.BoundedIntText(default, min=kind.least, max=10**6, **look)
     if kind.form == "number" and default is not None and "None" not in kind.type:
@@ -130,7 +130,8 @@ def group_boxes(controls: dict[str, Any]) -> list[Any]:
     "The groups of controls, in the table's order: open ones with a title, then the folded ones."
     import ipywidgets as w
 
-    blocks = {g: row(*(c for n, c in controls.items() if TABLE[n].group == g)) for g in GROUPS}
+    names = sorted(controls, key=lambda n: (TABLE[n].kind.form == "flag", TABLE[n].of != "compile"))  # switches last
+    blocks = {g: row(*(controls[n] for n in names if TABLE[n].group == g)) for g in GROUPS}
     opened = [part for g in GROUPS if g not in FOLDED for part in (text_box(page(tag("b", GROUPS[g]))), blocks[g])]
     return [*opened, w.Accordion([blocks[g] for g in FOLDED], titles=[GROUPS[g] for g in FOLDED], selected_index=None)]
 

@@ -132,7 +132,7 @@ def argument_of(option: Option) -> Callable:
     more = {"teacher": ". May be repeated", "student": ". By default the last expression of the cell"}
     return argument(f"--{option.name}", help=option.meaning + more.get(option.name, ""), **how)
 
-
+# %% ../../nbs/notebook/05_magics.ipynb #4f2bbdf9
 def with_arguments(function: Callable) -> Callable:
     "The magic `function` with all its arguments, in the order of the help."
     options = [
@@ -211,16 +211,14 @@ class BsftMagics(Magics):
 
         `%bsft runs`, `%bsft attach`, `%bsft compare RUN`, …; results can be assigned: `run = %bsft attach RUN`.
         `%bsft compare RUN --student program --lm teacher` lets you ask the programs yourself, and the teacher again.
-        `%%bsft compile --trainset train --metric accept --lm teacher --target smollm2-135m` compiles the program
-        that the cell's body ends in."""
+        `%%bsft compile --trainset train --metric accept --lm teacher` compiles the program that the cell ends in."""
         args = parse_argstring(self.bsft, line)
         if (cell is not None) != (args.command == "compile"):
             raise UsageError("compile needs a cell: %%bsft compile … and a body that ends in the program" if cell is None else f"%%bsft {args.command}: only compile takes a cell's body; use %bsft {args.command}")
         result = compile_cell(self.shell, args, cell) if cell is not None else self._look(args)
-        if args.out:
-            self.shell.user_ns[args.out] = result
-            return None
-        return result
+        if not args.out:
+            return result
+        self.shell.user_ns[args.out] = result
 
     def _look(self, args) -> Any:
         try:

@@ -6,49 +6,116 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import functools
 import inspect
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dspy
 from dspy.teleprompt import Teleprompter
 
+from ..data.pairs import Pair
 from .background import begin
-from ..teacher.bootstrap import TraceBootstrapper
-from ..teacher.metric import check_metric
-from ..teacher.replay import copy_program
-from ..teacher.keys import example_key, program_key, teacher_key
-from .validate import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
-from ..data.builder import check_conflicts
-from ..data.limits import check_answers, check_lengths
-from .dry_run import dry_run
-from ..run.events import StopSignal
-from ..data.exchange import read_traces
-from ..models.student_adapter import adapter_state
-from .run import Run
-from ..training.jobs import TrainConfig
-from ..teacher.keys import FORMATS, code_key, versioned
-from ..models.targets import is_here, resolve_target
-from ..data.pair_reader import completions_in, read_pairs
-from ..data.pairs import Pair, PairBuilder
-from ..engine.predict import teachers_format
-from .preflight import Preflight, preflight
-from ..run.folder import RunFolder, fingerprint, home
-from .compilation import Compilation, gave_up, ledger_path
+from .options import check_values, options_of
+from .compilation import gave_up
 from .pipeline import run_compilation
-from ..models.tokens import check_token_ids, load_codec
-from ..run.frontend import frontend
+from .preflight import Preflight
+from .prepare import check_call, planned, prepare
+from .run import Run
+from ..run.folder import RunFolder, home
 from ..run.views import progress_for
+from ..teacher.bootstrap import TraceBootstrapper
 
 # %% auto #0
-__all__ = ['MANY', 'BootstrapFinetune']
+__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'compile_here', 'compile_in_thread', 'awaited', 'bootstrapper',
+           'BootstrapFinetune']
+
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #6b087c77
+def arguments_of(
+    method: Callable,  # its signature says which arguments there are
+    tp: BootstrapFinetune,
+    *args: Any,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    "The value of each option of the constructor and of a call of `method`, defaults filled in, and `home`. Raises `TypeError` as a call does."
+    bound = inspect.signature(method).bind(tp, *args, **kwargs)
+    bound.apply_defaults()
+    _, *names = bound.arguments
+    made = {o.name: getattr(tp, o.name) for o in options_of("constructor")}
+    return {**made, **{n: bound.arguments[n] for n in names}, "home": home()}
+
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #98779039
+def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable:
+    "A decorator for a method that is only a signature and a docstring: a call goes to `work(tp, arguments by name)`."
+
+    def decorate(method: Callable) -> Callable:
+        @functools.wraps(method)
+        def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any) -> Any:
+            return work(tp, arguments_of(method, tp, *args, **kwargs))
+
+        return call
+
+    return decorate
+
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #433c6e98
+def shown(asked: dict[str, Any], blocking: bool, future: Future | None = None) -> Run:
+    "A run that has no folder yet, and the view of it."
+    run = Run(RunFolder(), future)
+    if asked["display"]:
+        progress_for(run, blocking)
+    return run
+
+
+def work(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
+    "Check all that can be checked for nothing, open the run folder, compile. Raises what these raise."
+    try:
+        compilation = prepare(asked, tp.teleprompter, run.folder)
+        compilation.plan = planned(compilation).data()
+        run.folder.stop_signal.check()
+        compilation.open(run.folder)
+    except BaseException as e:
+        gave_up(run.folder, e)
+        raise
+    tp.run = run
+    return run_compilation(compilation)
+
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #833223c7
+def compile_here(tp: BootstrapFinetune, asked: dict[str, Any]) -> dspy.Module:
+    "Compile in this thread. The quick checks come first: what they refuse is not shown as a run."
+    asked = check_call(asked)
+    return work(tp, asked, shown(asked, blocking=True))
+
+
+def compile_in_thread(tp: BootstrapFinetune, asked: dict[str, Any]) -> Run:
+    "The run of a thread that works from now on."
+    future = Future()
+    tp.run = run = shown(asked, False, future)
+    begin(lambda: work(tp, asked, run), run.folder, future)
+    return run
+
+
+async def awaited(run: Run) -> dspy.Module:
+    "The result of a run. Cancelling the wait stops the run."
+    try:
+        return await asyncio.wrap_future(run._future)
+    except asyncio.CancelledError:
+        run.stop()
+        raise
+
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #f2ef1525
+def bootstrapper(tp: BootstrapFinetune) -> TraceBootstrapper:
+    "What runs the teacher, with the settings of `tp`."
+    return TraceBootstrapper(
+        metric=tp.metric,
+        metric_threshold=tp.metric_threshold,
+        teacher_settings=dict(tp.teacher_settings),
+        max_bootstrapped_demos=999999,
+        max_labeled_demos=0,
+        max_rounds=tp.max_rounds,
+        max_errors=tp.max_errors,
+    )
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #cd9c2fdc
 class BootstrapFinetune(Teleprompter):
@@ -60,34 +127,20 @@ class BootstrapFinetune(Teleprompter):
         teacher_settings: dict = {},  # dspy settings for the teacher, such as `dict(lm=...)`
         multitask: bool = True,  # True: one model for all predictors; False: one each
         *,
-        metric_threshold: float | None = None,  # keep scores of at least this; None: above 0
-        max_rounds: int = 1,  # attempts an example, until one is accepted
-        max_teacher_calls: int | None = None,  # LM calls of the teacher at most; None: no cap
+        metric_threshold: float | None = None,  # accept scores of at least this; None: above 0
+        max_rounds: int = 1,  # attempts at an example until one is accepted
+        max_teacher_calls: int | None = None,  # attempts that may ask the teacher; None: no cap
         num_threads: int | None = None,  # teacher attempts at a time; dspy's setting by default
         max_errors: int | None = None,  # failed attempts until the run ends; dspy's setting by default
     ):
         super().__init__()
-        check_metric(metric)
-        counts = {"max_rounds": max_rounds, "num_threads": num_threads, "max_errors": max_errors, "max_teacher_calls": max_teacher_calls}
-        for name, value in counts.items():
-            if (value is not None or name == "max_rounds") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}={value!r}: it must be a whole number of at least 1")
-        if not isinstance(teacher_settings, dict):
-            raise TypeError(f"teacher_settings={teacher_settings!r}: it must be a dict of dspy settings, such as dict(lm=dspy.LM(...))")
-        if metric_threshold is not None and not (isinstance(metric_threshold, (int, float)) and math.isfinite(metric_threshold)):
-            raise ValueError(f"metric_threshold={metric_threshold!r}: it must be a finite number, or None to keep scores above 0")
-        self.metric, self.multitask, self.num_threads, self.max_teacher_calls = metric, multitask, num_threads, max_teacher_calls
-        self.teleprompter = TraceBootstrapper(
-            metric=metric,
-            metric_threshold=metric_threshold,
-            teacher_settings=dict(teacher_settings or {}),
-            max_bootstrapped_demos=999999,
-            max_labeled_demos=0,
-            max_rounds=max_rounds,
-            max_errors=max_errors,
-        )
+        self.metric, self.teacher_settings, self.multitask, self.metric_threshold = metric, teacher_settings, multitask, metric_threshold
+        self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
+        check_values("constructor", vars(self))
+        self.teleprompter = bootstrapper(self)
         self.run: Run | None = None  # the last one
 
+    @carried_out_by(compile_here)
     def compile(
         self,
         student: dspy.Module,  # the program to fine-tune for; it is not changed
@@ -96,232 +149,32 @@ class BootstrapFinetune(Teleprompter):
         trainset: list[dspy.Example],
         valset: list[dspy.Example] | None = None,  # held out as given, nothing where it is empty; None: a tenth of the trainset
         target: str | Path = "t5-large",  # Hub id, local folder, `.gguf` file, or `smollm2-135m`
-        bsize: int = 12,  # rows a training step
+        bsize: int = 12,  # rows in one training step
         accumsteps: int = 1,  # steps whose gradients are added up
         lr: float = 5e-5,
         epochs: int = 1,
         bf16: bool = False,
         adapter: dspy.Adapter | None = None,  # the student's format; None: the `StudentAdapter` that fits the target
         seed: int = 0,
-        peft: bool | dict = False,  # True, or a `peft.LoraConfig`: train a small adapter, not all weights
+        peft: bool | dict = False,  # True, a `peft.LoraConfig` or its arguments: train a LoRA adapter, not all weights
         training: dict | None = None,  # more fields of `TrainConfig`, such as `dict(patience=2, schedule="cosine")`
-        conflicts: str = "all",  # what stays of different completions of one prompt: `all`, `majority` or `best`
+        conflicts: str = "all",  # which completions to train on where a prompt has several: `all`, `majority` or `best`
         traces: str | Path | None = None,  # JSON-lines file of traces, as `run.export` writes it: the teacher is not asked
         pairs: str | Path | list[Pair] | None = None,  # JSON-lines file of pairs, or a data panel's: nothing is bootstrapped
         launch: Literal["process", "inline"] | None = None,  # where training runs; None: `process` in a notebook
         run_dir: str | Path | None = None,  # the run's folder; None: one under `.bsft/runs`
-        display: bool = True,  # show how it goes
+        display: bool = True,  # show progress
     ) -> dspy.Module:
         "Returns the fine-tuned program. Finished work of an earlier compile with the same arguments is used again."
-        asked = self._checked_fast({k: v for k, v in locals().items() if k != "self"} | {"home": home()})
-        return self._work(asked, self._shown(asked, blocking=True))
 
     def start(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Run:
         "As `compile`, but returns a `Run` at once and works in a thread; `run.result()` is the program, or raises what the longer checks found."
-        return self._begun(self._checked_fast(_bound(self, student, trainset=trainset, **kwargs)))
+        return compile_in_thread(self, check_call(arguments_of(BootstrapFinetune.compile, self, student, trainset=trainset, **kwargs)))
 
     async def acompile(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> dspy.Module:
         "As `compile`, for `await`: the kernel stays free, also while the arguments are checked. Cancelling it stops the run."
-        run = self._begun(_bound(self, student, trainset=trainset, **kwargs))
-        try:
-            return await asyncio.wrap_future(run._future)
-        except asyncio.CancelledError:
-            run.stop()
-            raise
+        return await awaited(compile_in_thread(self, arguments_of(BootstrapFinetune.compile, self, student, trainset=trainset, **kwargs)))
 
     def preflight(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Preflight:
         "What `compile` with these arguments would do and cost. All its checks are made; the teacher is not asked."
-        return self._plan(self._checked(_bound(self, student, trainset=trainset, **kwargs), RunFolder()))
-
-    def _shown(self, asked: dict, blocking: bool, future: Future | None = None) -> Run:
-        "A run that has no folder yet, and the view of it."
-        run = Run(RunFolder(), future)
-        if asked["display"]:
-            progress_for(run, blocking)
-        return run
-
-    def _begun(self, asked: dict) -> Run:
-        "The run of a thread that works from now on."
-        future = Future()
-        self.run = run = self._shown(asked, False, future)
-        begin(lambda: self._work(asked, run), run.folder, future)
-        return run
-
-    def _work(self, asked: dict, run: Run) -> dspy.Module:
-        "Check all that can be checked for nothing, open the run folder, compile."
-        try:
-            job = self._checked(asked, run.folder)
-            job.plan = self._plan(job).data()
-            run.folder.stop_signal.check()
-            job.open(run.folder)
-        except BaseException as e:
-            gave_up(run.folder, e)
-            raise
-        self.run = run
-        return run_compilation(job)
-
-    def _checked_fast(self, a: dict) -> dict:
-        "The arguments `a` of `compile`, with what a look at them tells: types, names, files. Example by example, but without a tokenizer."
-        check_metric(self.metric)
-        check_conflicts(a["conflicts"])
-        config = _config(a)
-        student, teachers = a["student"], a["teacher"] if isinstance(a["teacher"], (list, tuple)) else [a["teacher"]]
-        teachers = [t for t in teachers if t is not None]
-        check_programs(student, teachers)
-        trainset = check_examples("trainset", a["trainset"], student)
-        valset = None if a["valset"] is None else check_examples("valset", a["valset"], student, may_be_empty=True)
-        teachers = teachers or [copy_program(student)]
-        _check_files(a)
-        if a["traces"] is None and a["pairs"] is None:
-            check_teacher_lms(teachers, self.teleprompter.teacher_settings)
-        return {**a, "teacher": teachers, "trainset": trainset, "valset": valset, "config": config}
-
-    def _checked(self, a: dict, folder: RunFolder) -> Compilation:
-        "The arguments `a` of `compile` as a `Compilation`; `folder` hears how far it is. Nothing is written, no model is loaded."
-        a = a if "config" in a else self._checked_fast(a)
-        student, teachers, trainset, valset, config = (a[k] for k in ("student", "teacher", "trainset", "valset", "config"))
-
-        def step(note: str, long: bool):
-            folder.stop_signal.check()
-            if long:
-                folder.log.emit("data", note=note)
-
-        step(f"fetching the target {a['target']!r}", _is_far(a["target"]))
-        target = resolve_target(a["target"])
-        n = len(trainset) + len(valset or [])
-        step(f"checking {n:,} examples against the target's vocabulary and window", n > MANY)
-        codec = load_codec(target.path, target.name)
-        check_token_ids(codec, target.path, target.name)
-        adapter = a["adapter"] or fit_adapter(codec, student, target.name, completions_in(a["pairs"]))
-        adapter_state(adapter)
-        check_vocabulary(adapter, codec, student, target.name)
-        builder = PairBuilder(student, adapter, codec)
-        check_lengths(builder, _Watched(trainset, folder.stop_signal))
-        check_lengths(builder, _Watched(valset or [], folder.stop_signal), "valset")
-        check_answers(builder, trainset)
-        check_answers(builder, valset or [], "valset", 0)
-        builder.labelled(_Watched(valset or [], folder.stop_signal))
-        if a["traces"] is not None:
-            read_traces(a["traces"], student)
-        if a["pairs"] is not None and not isinstance(a["pairs"], list):
-            read_pairs(a["pairs"], builder)
-        job = Compilation(student, teachers, trainset, valset, target, codec, config, adapter, a["adapter"] is not None, self.teleprompter)
-        job.multitask, job.conflicts, job.traces, job.pairs = self.multitask, a["conflicts"], a["traces"], a["pairs"]
-        job.num_threads, job.max_calls = self.num_threads or dspy.settings.num_threads, self.max_teacher_calls
-        job.teachers_format = teachers_format(student, self.teleprompter.teacher_settings.get("adapter") or dspy.settings.adapter)
-        job.launch = a["launch"] or ("process" if frontend() == "notebook" else "inline")
-        job.asked = self._asked(job, a["adapter"])
-        job.path = Path(a["run_dir"] or a["home"] / "runs" / f"{type(student).__name__.lower()}-{job.asked['key'][:8]}")
-        return job
-
-    def _plan(self, job: Compilation) -> Preflight:
-        boot = self.teleprompter
-        asked = job.teachers if job.traces is None and job.pairs is None else []
-        ledger = ledger_path(job.student)
-        with dspy.context(**boot.teacher_settings):
-            plan = preflight(
-                job.student,
-                asked,
-                next((p.lm for t in asked for p in t.predictors() if p.lm), dspy.settings.lm),
-                job.trainset,
-                job.target,
-                rounds=boot.max_rounds,
-                known=boot.known(asked, job.trainset, ledger) if asked and ledger.exists() else 0,
-                max_calls=self.max_teacher_calls,
-                epochs=job.config.epochs,
-                bf16=job.config.bf16,
-                peft=bool(job.config.peft),
-                frozen=job.config.frozen,
-            )
-        done = job.path.exists() and RunFolder(job.path).info.get("key") == job.asked["key"]
-        if not done:
-            dry_run(job.student, PairBuilder(job.student, job.adapter, job.codec), job.target, job.config)
-        return plan
-
-    def _asked(self, job: Compilation, adapter: dspy.Adapter | None) -> dict:
-        "What the result depends on. Two compiles that agree in it share a run folder."
-        boot = self.teleprompter
-        about = {
-            "program": type(job.student).__name__,
-            "student_key": program_key(job.student),
-            "teacher_key": fingerprint([teacher_key(t, boot.teacher_settings) for t in job.teachers]),
-            "trainset": fingerprint([example_key(e) for e in job.trainset]),
-            "valset": fingerprint([example_key(e) for e in job.valset or []] if job.valset or job.valset is None else "nothing"),
-            "metric": code_key(self.metric),
-            "metric_threshold": boot.metric_threshold,
-            "max_rounds": boot.max_rounds,
-            "max_teacher_calls": self.max_teacher_calls,
-            "multitask": self.multitask,
-            "adapter": adapter_state(adapter) if adapter else None,
-            "conflicts": job.conflicts,
-            **{k: _content(p) for k, p in (("traces", job.traces), ("pairs", job.pairs)) if p is not None},
-            "target": job.target.name,
-            "target_fingerprint": job.target.fingerprint,
-            "config": asdict(job.config),
-            "versions": {p: version(p) for p in ("bsft_nb", "dspy", "transformers", "torch")},
-        }
-        return {**about, "key": versioned("run", about), "format": FORMATS["run"], "created": time.strftime("%Y-%m-%d %H:%M:%S")}
-
-
-def _is_far(target: str | Path) -> bool:
-    "Will it take long to get the target?"
-    try:
-        return not is_here(target)
-    except (ValueError, OSError):  # no name at all: `resolve_target` says so
-        return False
-
-
-MANY = 500  # examples whose check takes long enough to be told
-
-
-@dataclass(frozen=True)
-class _Watched:
-    "Examples to go through, once or often, until somebody asks to stop."
-    examples: list[dspy.Example]
-    stop: StopSignal
-
-    def __iter__(self) -> Iterator[dspy.Example]:
-        for example in self.examples:
-            self.stop.check()
-            yield example
-
-
-def _config(a: dict) -> TrainConfig:
-    "The training's settings in the arguments of `compile`."
-    own = {k: a[k] for k in ("bsize", "accumsteps", "lr", "epochs", "bf16", "seed", "peft")}
-    more = a["training"] or {}
-    known = {f.name for f in fields(TrainConfig)} - set(own)
-    if not isinstance(more, dict) or set(more) - known:
-        raise ValueError(f"training={more!r}: it takes {', '.join(sorted(known))}; {', '.join(own)} are arguments of their own")
-    return TrainConfig(**own, **more)
-
-
-def _content(rows: str | Path | list[Pair]) -> str:
-    "A hash of a file's bytes, or of pairs."
-    if isinstance(rows, list):
-        return fingerprint([asdict(p) for p in rows])
-    return hashlib.sha256(Path(rows).read_bytes()).hexdigest()[:16]
-
-
-def _check_files(a: dict):
-    "Raise where a file or pairs among the arguments cannot be used."
-    if a["traces"] is not None and a["pairs"] is not None:
-        raise ValueError("give traces= or pairs=, not both: pairs are made of traces")
-    if isinstance(a["pairs"], list):
-        wrong = next((p for p in a["pairs"] if not isinstance(p, Pair)), None)
-        if wrong is not None or not a["pairs"]:
-            raise ValueError(f"pairs={wrong if wrong is not None else []!r:.80}: a list must hold bsft_nb.data.pairs.Pair, such as a data panel's .pairs; else give a JSON-lines file")
-    for name in ("traces", "pairs"):
-        if a[name] is not None and not isinstance(a[name], list) and not Path(a[name]).is_file():
-            raise FileNotFoundError(f"{name}={str(a[name])!r}: there is no such file. Give a JSON-lines file, such as run.export writes")
-    if a["run_dir"] is not None and Path(a["run_dir"]).is_file():
-        raise ValueError(f"run_dir={str(a['run_dir'])!r} is a file: give a folder, or leave it out")
-    if a["launch"] not in (None, "process", "inline"):
-        raise ValueError(f"launch={a['launch']!r}: choose 'process' (a process of its own, which outlives the kernel) or 'inline' (in this process)")
-
-
-def _bound(tp: BootstrapFinetune, *args, **kwargs) -> dict:
-    "The arguments of `compile`, defaults filled in."
-    bound = inspect.signature(BootstrapFinetune.compile).bind(tp, *args, **kwargs)
-    bound.apply_defaults()
-    return {k: v for k, v in bound.arguments.items() if k != "self"} | {"home": home()}
+        return planned(prepare(arguments_of(BootstrapFinetune.compile, self, student, trainset=trainset, **kwargs), self.teleprompter, RunFolder()))

@@ -18,6 +18,8 @@ __all__ = ['Inline', 'train_and_score']
 class Inline:
     "`Launcher`: in this process. `start` raises `Busy`, `Stopped`, and what `train` raises."
 
+    where = "in this process"
+
     def __init__(self, folder: RunFolder, jobs: list[Job], score: Score | None):
         self.folder, self.jobs, self.score = folder, jobs, score
 

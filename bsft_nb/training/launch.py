@@ -21,8 +21,8 @@ __all__ = ['LAUNCHERS', 'launch', 'check_same', 'collect']
 
 # %% ../../nbs/training/10_launch.ipynb #5223048a
 LAUNCHERS: dict[str, type[Launcher]] = {  # by the name that `launch=` takes
-    "inline": Inline,
     "process": Process,
+    "inline": Inline,
 }
 
 # %% ../../nbs/training/10_launch.ipynb #d424de8a
@@ -34,7 +34,7 @@ def launch(
 ) -> dict[str, Path]:
     "The folder of each job's best student, by the job's name. Raises `Stopped`, `Busy`, `Died`, and what `train` raises."
     if mode not in LAUNCHERS:
-        raise ValueError(f"launch={mode!r}: it must be 'inline' (train in this process) or 'process' (in one of its own, which outlives the kernel)")
+        raise ValueError(f"launch={mode!r}: it must be {' or '.join(f'{name!r} ({kind.where})' for name, kind in LAUNCHERS.items())}")
     jobs = [replace(j, scored=score is not None) for j in jobs]
     with interrupt_stops(folder.stop_signal):
         if folder.trains:

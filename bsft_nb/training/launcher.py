@@ -25,6 +25,8 @@ __all__ = ['Score', 'Launcher', 'score_checkpoint', 'unscored', 'follow']
 class Launcher(Protocol):
     "Trains jobs of a run folder, one after another. It is made from the folder, the jobs, and the function that scores, or `None`."
 
+    where: str  # in words, for whoever chooses
+
     def __init__(self, folder: RunFolder, jobs: list[Job], score: Score | None): ...
 
     def start(self):

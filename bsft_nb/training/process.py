@@ -77,6 +77,8 @@ def check_ended(
 class Process:
     "`Launcher`: in a new process with a session of its own."
 
+    where = "a process of its own, which outlives the kernel"
+
     def __init__(self, folder: RunFolder, jobs: list[Job], score: Score | None):
         self.folder, self.models, self.poll, self.process = folder, [j.model for j in jobs], folder.log.follow(), None
 

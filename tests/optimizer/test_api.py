@@ -1,12 +1,18 @@
 """The reference's API, and its own example."""
+import dataclasses
 import inspect
+import json
 import shutil
+from pathlib import Path
 
 import dspy
+import pytest
 
 import bsft_nb
 from bsft_nb import BootstrapFinetune
 from bsft_nb.lessons import save_t5, teacher_lm
+from bsft_nb.optimizer.options import COMPILE, TABLE, markdown_page, options_of
+from bsft_nb.training.jobs import TrainConfig
 
 EMPTY = inspect.Parameter.empty
 
@@ -29,6 +35,48 @@ def test_compile_begins_as_in_the_reference():
     assert [(n, d) for n, _, d in found[: len(reference)]] == reference
     assert [kind for _, kind, _ in found[:2]] == ["POSITIONAL_OR_KEYWORD"] * 2
     assert all(kind == "KEYWORD_ONLY" for _, kind, _ in found[2:])
+
+
+@pytest.mark.parametrize(("function", "of", "first"), [(BootstrapFinetune.__init__, "constructor", 3), (BootstrapFinetune.compile, "compile", 1)])
+def test_a_signature_is_what_the_table_of_options_says(function, of, first):
+    "The same names in the same order, the same defaults; all are keyword-only but the first ones."
+    itself, *found = parameters(function)
+    assert itself[0] == "self"
+    kinds = ["POSITIONAL_OR_KEYWORD"] * first + ["KEYWORD_ONLY"] * (len(found) - first)
+    assert found == [(o.name, kind, o.default) for o, kind in zip(options_of(of), kinds, strict=True)]
+    assert [o.source for o in options_of(of)] == sorted((o.source for o in options_of(of)), reverse=True), "the reference's come first"
+
+
+def test_the_fields_of_a_training_are_what_the_table_of_options_says():
+    found = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+    own = [o.name for o in options_of("training")]
+    assert [n for n in found if n in own] == own, "the same names in the same order"
+    assert set(found) - set(own) <= {o.name for o in options_of("compile")}, "the others are arguments of compile"
+    assert found == {n: TABLE[n].default for n in found}
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, float("nan"), float("inf"), "x", None, [1]], ids=repr)
+def test_what_the_table_refuses_a_training_refuses_alike(value):
+    for f in dataclasses.fields(TrainConfig):
+        check = TABLE[f.name].kind.check
+        try:
+            refused = check and check(f.name, value)
+        except ValueError as e:
+            refused = str(e)
+        if refused and TABLE[f.name].kind.form != "choice":
+            with pytest.raises(ValueError) as raised:
+                TrainConfig(**{f.name: value})
+            assert str(raised.value) == refused
+
+
+def test_the_reference_is_in_the_table():
+    assert [o.name for o in COMPILE] == ["student", "teacher", "trainset", "valset", "target", "bsize", "accumsteps", "lr", "epochs", "bf16"]
+
+
+def test_the_page_of_arguments_shows_the_table():
+    page = json.loads((Path(__file__).parents[2] / "nbs/reference/arguments.ipynb").read_text(encoding="utf-8"))
+    shown = ["".join(o["data"]["text/markdown"]) for c in page["cells"] for o in c.get("outputs", ()) if "text/markdown" in o.get("data", {})]
+    assert shown == [markdown_page()], "run nbs/reference/arguments.ipynb again"
 
 
 def test_is_a_teleprompter_that_bootstraps_few_shot():

@@ -341,7 +341,7 @@ def test_the_users_random_numbers_and_threads_stay(llama):
 def test_a_finished_run_and_a_second_look_try_nothing_again(tmp_path, monkeypatch):
     target, lm = save_llama(tmp_path / "m", CHAT, width=32), teacher_lm(lambda text: {"kind": "plant"})
     tried = []
-    monkeypatch.setattr("bsft_nb.optimizer.teleprompter.dry_run", lambda *a: tried.append(a) or dry_run(*a))
+    monkeypatch.setattr("bsft_nb.optimizer.prepare.dry_run", lambda *a: tried.append(a) or dry_run(*a))
 
     def compile():
         BootstrapFinetune(None, dict(lm=lm)).compile(dspy.Predict("words -> kind"), trainset=rows(), target=target, display=False)

@@ -406,7 +406,7 @@ def test_who_queues_can_be_stopped(llama):
 @pytest.fixture
 def slow_checks(monkeypatch):
     "The target takes its time."
-    import bsft_nb.optimizer.teleprompter as module
+    import bsft_nb.optimizer.prepare as module
 
     may_go, real = threading.Event(), module.resolve_target
 

@@ -14,6 +14,7 @@ from ..data.dedupe import CONFLICTS
 from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, number, text, whole
 from ..teacher.metric import check_metric
 from ..training.jobs import SCHEDULES
+from ..training.launch import LAUNCHERS
 
 # %% auto #0
 __all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED', 'TRAINING',

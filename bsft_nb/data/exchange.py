@@ -23,19 +23,29 @@ from .pairs import DataError, Pair
 from ..run.folder import fingerprint
 
 # %% auto #0
-__all__ = ['FORMS', 'HELD_OUT', 'SHOWN', 'digest', 'write_rows', 'export_pairs', 'export_traces', 'read_rows', 'check_fields',
-           'check_predictor', 'check_split', 'marked', 'check_call', 'read_traces']
+__all__ = ['HELD_OUT', 'EXPORTERS', 'SHOWN', 'as_chat', 'as_rendered', 'digest', 'write_rows', 'export_pairs', 'export_traces',
+           'read_rows', 'check_fields', 'check_predictor', 'check_split', 'marked', 'check_call', 'read_traces']
 
 # %% ../../nbs/data/05_exchange.ipynb #6375ba6e
-FORMS = ("openai", "prompt-completion")
 HELD_OUT = "held_out"  # a row's `split` where nothing may be learned from it
 
 
+def as_chat(p: Pair) -> dict:
+    "The messages of a call with its completion as the last, as OpenAI's fine-tuning takes them."
+    return {"messages": [*p.messages, {"role": "assistant", "content": p.completion}]}
+
+
+def as_rendered(p: Pair) -> dict:
+    "The prompt as the model reads it, control tokens included, and the completion."
+    before = {"history": p.messages[1:-1]} if len(p.messages) > 2 else {}  # earlier turns cannot be told from a rendered prompt
+    return {"prompt": p.prompt, "completion": p.completion, **before}
+
+
+EXPORTERS: dict[str, Callable[[Pair], dict]] = {"openai": as_chat, "prompt-completion": as_rendered}  # a new form is one entry
+
+
 def _row(p: Pair, form: str) -> dict:
-    row = {"messages": [*p.messages, {"role": "assistant", "content": p.completion}]}
-    if form != "openai":
-        before = {"history": p.messages[1:-1]} if len(p.messages) > 2 else {}  # what was said before cannot be told from a rendered prompt
-        row = {"prompt": p.prompt, "completion": p.completion, **before}
+    row = EXPORTERS[form](p)
     return {**row, "example": p.example, "predictor": p.predictor, "score": p.score, "digest": digest(row)}
 
 
@@ -62,8 +72,8 @@ def export_pairs(
     held: Iterable[Pair] = (),  # held-out rows: they come last, marked, and stay held out when they come back
 ) -> int:
     "Write `rows` as JSON lines. Returns how many. Raises `ValueError` for another `form`."
-    if form not in FORMS:
-        raise ValueError(f"form={form!r}: choose one of {', '.join(map(repr, FORMS))}")
+    if form not in EXPORTERS:
+        raise ValueError(f"form={form!r}: choose one of {', '.join(map(repr, EXPORTERS))}")
     return write_rows(path, chain((_row(p, form) for p in rows), ({**_row(p, form), "split": HELD_OUT} for p in held)))
 
 # %% ../../nbs/data/05_exchange.ipynb #547eada3

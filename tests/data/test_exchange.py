@@ -11,7 +11,7 @@ from typed_values import TEXTS
 
 from bsft_nb.data.builder import build, build_from_pairs
 from bsft_nb.data.exchange import (
-    FORMS,
+    EXPORTERS,
     export_pairs,
     export_traces,
     marked,
@@ -67,7 +67,7 @@ def builder(request):
 REPLY = Call("reply.predict", {"ticket": "A fee?\nteam: none", "team": "billing"}, {"reasoning": "So\nit is.", "reply": ["Dear", ""]})
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EXPORTERS)
 def test_pairs_come_back_token_for_token(builder, tmp_path, form):
     pairs = [builder.pair(c, f"e{i}", s) for i, (c, s) in enumerate([(call(), 1.0), (call("a\nb: c", "billing"), None), (REPLY, 0.5)])]
     assert export_pairs(iter(pairs), tmp_path / "sub" / "pairs.jsonl", form) == 3
@@ -78,7 +78,7 @@ def test_pairs_come_back_token_for_token(builder, tmp_path, form):
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(TEXTS.filter(lambda t: "<" not in t), TEXTS.filter(lambda t: "<" not in t), st.sampled_from(FORMS))
+@given(TEXTS.filter(lambda t: "<" not in t), TEXTS.filter(lambda t: "<" not in t), st.sampled_from(list(EXPORTERS)))
 def test_any_text_in_a_prompt_comes_back_in_the_causal_format(chat_llama, tmp_path, ticket, reason, form):
     builder = builder_of(chat_llama)
     pair = builder.pair(call(ticket, reason=reason), "e", 1.0)
@@ -98,7 +98,7 @@ def test_openai_form_is_what_the_adapter_says(chat_llama, tmp_path):
 
 def test_an_edited_pair_is_the_pair_of_the_edited_call(chat_llama, tmp_path):
     builder = builder_of(chat_llama)
-    for form in FORMS:
+    for form in EXPORTERS:
         export_pairs([builder.pair(call(), "e1", 1.0)], tmp_path / "p.jsonl", form)
         text = (tmp_path / "p.jsonl").read_text()
         (tmp_path / "p.jsonl").write_text("\ufeff" + text.replace("It is late.", "It is <very> late.").replace("team: shipping", "team: billing ") + "\n\n", encoding="utf-8")
@@ -241,7 +241,7 @@ NASTY = ["", " ", "  both  ", "a\r\nb\rc", "a\u2028b\u2029c\x85d", "<|end|>", "x
 TURNS = [{"ticket": "Hi", "hint": "", "items": [], "extra": {}, "team": "a", "count": 1, "items_out": []}]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EXPORTERS)
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("model", ["llama", "chat_llama"])
 def test_rows_that_nobody_edited_come_back_whatever_they_say(request, tmp_path, model, adapter, form):
@@ -262,7 +262,7 @@ def test_rows_that_nobody_edited_come_back_whatever_they_say(request, tmp_path, 
     assert len(pairs) > 30
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EXPORTERS)
 def test_rows_of_an_encoder_decoder_come_back_with_characters_that_it_lacks(t5, tmp_path, form):
     texts = ["日本 é", "a{b}c", "x<y>\nz", "<extra_id_3>"]
     builder = builder_of(t5, texts=texts)
@@ -277,7 +277,7 @@ def test_rows_of_an_encoder_decoder_come_back_with_characters_that_it_lacks(t5, 
 def test_what_is_held_out_stays_held_out(chat_llama, tmp_path):
     builder = builder_of(chat_llama)
     pairs = [builder.pair(call(f"t{i}"), f"e{i}", 1.0) for i in range(6)]
-    for form in FORMS:
+    for form in EXPORTERS:
         assert export_pairs(pairs[:4], tmp_path / "p.jsonl", form, held=pairs[4:]) == 6
         again = read_pairs(tmp_path / "p.jsonl", builder)
         held = marked(tmp_path / "p.jsonl", again)

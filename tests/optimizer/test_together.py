@@ -478,8 +478,8 @@ def is_there(kind):
 
 MOMENTS = {
     "at once": lambda run: True,
-    "while checking": lambda run: run.status == "running" and not run.folder.placed,
-    "as the folder opens": lambda run: run.folder.placed,
+    "while checking": lambda run: run.status == "running" and not run.folder.id,
+    "as the folder opens": lambda run: bool(run.folder.id),
     "while bootstrapping": is_there("trace"),
     "while training": is_there("train"),
 }

@@ -70,7 +70,7 @@ def test_a_process_of_its_own_makes_the_same_student(llama, tmp_path):
 
 def test_a_mode_that_is_none_is_refused(llama, tmp_path):
     job, run = a_job(tmp_path, llama)
-    with pytest.raises(ValueError, match="launch='remote'.*'inline'.*'process'"):
+    with pytest.raises(ValueError, match="launch='remote'.*'process'.*'inline'"):
         launch([job], run, "remote")
 
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import dspy
 from dspy.lm15 import Message, Response, Usage
@@ -147,9 +148,6 @@ def shouting_teacher() -> dspy.LM:
     return teacher_lm(lambda text: {"loud": next(w for w in WORDS if f"\n{w}\n" in text.split("word ## ]]")[-1]).upper()})
 
 # %% ../nbs/lessons.ipynb #5c8c3557
-from typing import Literal
-
-
 class Route(dspy.Signature):
     """Pick the team."""
     ticket: str = dspy.InputField()

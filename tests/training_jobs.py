@@ -1,5 +1,6 @@
 """A small training job on a small real model, and what it left behind."""
 import json
+import time
 
 import torch
 
@@ -13,6 +14,15 @@ from bsft_nb.run.folder import RunFolder
 from bsft_nb.training.checkpoints import checkpoints
 from bsft_nb.training.jobs import Job, TrainConfig
 from bsft_nb.training.trainer import train
+
+
+def until(what, seconds=90):
+    "What `what()` gives as soon as it gives something."
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+    return found
 
 
 def pair(i, predictor="p"):

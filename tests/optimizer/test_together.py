@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dspy
 import pytest
+from training_jobs import until
 
 from bsft_nb import BootstrapFinetune, cli
 from bsft_nb.lessons import teacher_lm
@@ -43,14 +44,6 @@ def slowly(text):
 
 def program():
     return dspy.Predict("word -> loud")
-
-
-def until(what, seconds=90):
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-    return found
 
 
 def notes(run):

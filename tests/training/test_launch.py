@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from training_jobs import a_job, losses, same, weights, with_dropout
+from training_jobs import a_job, losses, same, until, weights, with_dropout
 
 from bsft_nb.data.builder import Built, save_pairs
 from bsft_nb.engine.lm import StudentEngine, student_lm
@@ -26,14 +26,6 @@ from bsft_nb.training.launch import collect, launch
 from bsft_nb.training.process import Died
 
 LONG = dict(n=60, epochs=200, bsize=4, save_steps=10)  # 3,000 steps: longer than any test waits
-
-
-def until(what, seconds=90):
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-    return found
 
 
 def kinds(run, kind):

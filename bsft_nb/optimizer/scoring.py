@@ -15,6 +15,11 @@ from pathlib import Path
 
 import dspy
 
+# %% auto #0
+__all__ = ['with_students', 'check_answered', 'mean_score', 'teacher_answer', 'first_attempts', 'prompt_moment', 'no_advice',
+           'ask_students', 'in_threads', 'Scoring']
+
+# %% ../../nbs/optimizer/03_scoring.ipynb #21641ea0
 from ..compat import mark_compiled
 from ..results.evaluate import Answer, evaluate, graded, lm_raised, raised, reason_line
 from ..teacher.ledger import Trace
@@ -28,10 +33,6 @@ from ..engine.predict import keep_format
 from ..models.devices import release_omp_threads
 from ..teacher.replay import remembered
 from ..run.folder import RunFolder
-
-# %% auto #0
-__all__ = ['with_students', 'check_answered', 'mean_score', 'teacher_answer', 'first_attempts', 'prompt_moment', 'no_advice',
-           'ask_students', 'in_threads', 'Scoring']
 
 # %% ../../nbs/optimizer/03_scoring.ipynb #a8f4e4f3
 def with_students(

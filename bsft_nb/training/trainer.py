@@ -12,6 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from bsft_nb.training.hf_trainer import Loop
+
+# %% auto #0
+__all__ = ['load_trainable', 'save_student', 'merge', 'fitting_pairs', 'begin', 'finished', 'unreadable_state', 'resumable',
+           'check_space', 'run_loop', 'train', 'choose']
+
+# %% ../../nbs/training/06_trainer.ipynb #4d4a6d81
 from .checkpoints import Checkpoint, checkpoints, damaged, install, installed, keep_only, note, progress, ranked, scores
 from ..data.pairs import DataError, Pair
 from ..run.events import EventLog, Stopped, StopSignal
@@ -24,15 +34,6 @@ from ..models.convert import quiet
 from .objective import Completions
 from ..run.files import read_json, write_json
 from ..models.tokens import Codec, load_codec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from bsft_nb.training.hf_trainer import Loop
-
-# %% auto #0
-__all__ = ['load_trainable', 'save_student', 'merge', 'fitting_pairs', 'begin', 'finished', 'unreadable_state', 'resumable',
-           'check_space', 'run_loop', 'train', 'choose']
 
 # %% ../../nbs/training/06_trainer.ipynb #894e8515
 def load_trainable(

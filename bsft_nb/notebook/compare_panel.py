@@ -20,7 +20,8 @@ from ..optimizer.run import Run
 from .widgets import BAD, GOOD, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
 
 # %% auto #0
-__all__ = ['WIDE', 'answer_html', 'rows_html', 'detail_html', 'slices_html', 'ComparePanel']
+__all__ = ['WIDE', 'answer_html', 'rows_html', 'detail_html', 'slices_html', 'panel_of', 'select', 'selected_examples',
+           'page_html', 'ask', 'send_again', 'ComparePanel']
 
 # %% ../../nbs/notebook/04_compare_panel.ipynb #9fb81efd
 def _value(name: str, value: Any, against: dict | None, limit: int) -> Html:
@@ -198,17 +199,48 @@ def _compare_widget(panel: ComparePanel):
 
     return w.Tab([_rows_tab(panel), _detail_tab(panel), _own_input(panel)], titles=["Rows", "One row", "Your own input"])
 
+# %% ../../nbs/notebook/04_compare_panel.ipynb #cc2747a7
+def panel_of(kind: type[ComparePanel], run: Run, **options: Any) -> ComparePanel:
+    "The panel of a run. Raises `FileNotFoundError` where nothing was compared yet."
+    return kind(open_table(run.folder), **options)
+
+
+def select(panel: ComparePanel, **changes: Any):
+    "Change the filter, search, sort, descending or where of the view; go to its first page."
+    panel.view |= changes
+    panel.selected = panel.table.select(**panel.view)
+    panel.pager.over(len(panel.selected))
+
+
+def selected_examples(panel: ComparePanel) -> list[dspy.Example]:
+    "The selected rows, as examples with labels."
+    return to_examples(panel.table.read(panel.selected))
+
+
+def page_html(panel: ComparePanel) -> str:
+    "The page as it is."
+    return page(rows_html(panel.table.read(panel.selected[panel.pager.rows]), panel.table.columns, panel.diff, panel.right))
+
+# %% ../../nbs/notebook/04_compare_panel.ipynb #6e6513e3
+def ask(panel: ComparePanel, inputs: dict) -> dict[str, dict]:
+    "Each program's answer to `inputs`, as columns of a row."
+    example = dspy.Example(**inputs).with_inputs(*inputs)
+    return {name: vars(evaluate(panel.programs[name], [example], num_threads=1)[0]) for name in COLUMNS if name in panel.programs}
+
+
+def send_again(panel: ComparePanel):
+    "Hand the selected examples to `again`; what it returns is `panel.result`."
+    panel.result = panel.again(panel.examples) if panel.again and len(panel.selected) else None
+    return panel.result
+
 # %% ../../nbs/notebook/04_compare_panel.ipynb #a3920f56
 class ComparePanel:
     "Filter, search, sort and cut a run's table; `panel.examples` are the rows now selected, as examples."
+    of, select, ask, send_again, html = classmethod(panel_of), select, ask, send_again, page_html
+    examples = property(selected_examples, doc="The selected rows, as examples with labels.")
 
-    def __init__(
-        self,
-        rows: Table,
-        programs: dict[str, dspy.Module] | None = None,  # of `COLUMNS`: asked for an input of your own
-        again: Callable[[list[dspy.Example]], Any] | None = None,  # takes the selected examples
-        size: int = 25,  # rows a page
-    ):
+    def __init__(self, rows: Table, programs: dict[str, dspy.Module] | None = None, again: Callable[[list[dspy.Example]], Any] | None = None, size: int = 25):
+        "`programs`, of `COLUMNS`: asked for an input of your own. `again` takes the selected examples. `size`: rows a page."
         self.table, self.programs, self.again, self.result = rows, programs or {}, again, None
         self.view: dict = {"filter": "all", "search": "", "sort": "", "descending": False, "where": None}
         self.selected, self.diff = rows.select(), True
@@ -217,39 +249,9 @@ class ComparePanel:
         self.widget = _compare_widget(self)
         self.pager.over(len(self.selected))
 
-    @classmethod
-    def of(cls, run: Run, **options: Any) -> ComparePanel:
-        "The panel of a run. Raises `FileNotFoundError` where nothing was compared yet."
-        return cls(open_table(run.folder), **options)
-
     def right(self, score: float) -> bool:
         "Is this score right, by the run's threshold?"
         return is_right(score, self.table.threshold)
-
-    def select(self, **changes: Any):
-        "Change the filter, search, sort, descending or where of the view; go to its first page."
-        self.view |= changes
-        self.selected = self.table.select(**self.view)
-        self.pager.over(len(self.selected))
-
-    @property
-    def examples(self) -> list[dspy.Example]:
-        "The selected rows, as examples with labels."
-        return to_examples(self.table.read(self.selected))
-
-    def ask(self, inputs: dict) -> dict[str, dict]:
-        "Each program's answer to `inputs`, as columns of a row."
-        example = dspy.Example(**inputs).with_inputs(*inputs)
-        return {name: vars(evaluate(self.programs[name], [example], num_threads=1)[0]) for name in COLUMNS if name in self.programs}
-
-    def send_again(self):
-        "Hand the selected examples to `again`; what it returns is `panel.result`."
-        self.result = self.again(self.examples) if self.again and len(self.selected) else None
-        return self.result
-
-    def html(self) -> str:
-        "The page as it is."
-        return page(rows_html(self.table.read(self.selected[self.pager.rows]), self.table.columns, self.diff, self.right))
 
     def _paint(self):
         self.shown.value = self.html()

@@ -22,7 +22,8 @@ from ..teacher.metric import check_metric
 
 # %% auto #0
 __all__ = ['AT_HAND', 'NO_CONTROL', 'NONE', 'FOUND', 'FOLDED', 'candidates', 'arguments', 'python_for', 'value_of', 'evaluated',
-           'foresight', 'control_of', 'group_boxes', 'offer', 'Place', 'follow_in', 'CompilePanel']
+           'foresight', 'control_of', 'group_boxes', 'offer', 'Place', 'follow_in', 'look', 'changed', 'start', 'stop',
+           'CompilePanel']
 
 # %% ../../nbs/notebook/05_compile_panel.ipynb #8e320c28
 def candidates(namespace: dict) -> dict[str, list[str]]:
@@ -165,9 +166,48 @@ def follow_in(panel: CompilePanel, run: Run):
     panel.widget.children = (*panel.widget.children[:-1], view.text)
     view.begin(Place(panel))
 
+# %% ../../nbs/notebook/05_compile_panel.ipynb #9c30ad51
+def look(panel: CompilePanel):
+    "Offer what the notebook has now."
+    found = candidates(panel.namespace)
+    for name, kind in FOUND.items():
+        offer(panel.controls[name], name, found[kind])
+    panel.changed()
+
+
+def changed(panel: CompilePanel, _=None):
+    "Show the code, and what can be said before anything is paid for."
+    panel.checked.value = page(foresight(panel.choice, panel.namespace))
+    try:
+        panel.code.value = page(tag("pre", panel.python, CODE))
+    except ValueError:  # a text that stands for no value: `checked` says so
+        panel.code.value = ""
+
+# %% ../../nbs/notebook/05_compile_panel.ipynb #7d510eec
+def start(panel: CompilePanel):
+    "Start the run, or go on with it: finished work is used again."
+    try:
+        panel.tp, asked = evaluated(panel.choice, panel.namespace)
+        panel.run = panel.tp.start(**asked, display=False)
+    except (TypeError, ValueError, OSError) as e:  # refused before anything was done
+        panel.message.value = page(tag("span", str(e), f"color:{BAD};white-space:pre-wrap"))
+        return
+    panel.message.value = page("Its result: panel.run.result()")
+    follow_in(panel, panel.run)
+
+
+def stop(panel: CompilePanel):
+    "Ask the run to stop."
+    if panel.run is not None:
+        panel.run.stop()
+
 # %% ../../nbs/notebook/05_compile_panel.ipynb #2d8a3e62
 class CompilePanel:
     "Choose, check, start, stop, resume; `panel.python` is the code that does the same, `panel.run` the last run."
+
+    look, changed, start, stop = look, changed, start, stop
+    choice = property(lambda self: {k: c.value for k, c in self.controls.items()}, doc="What is chosen, as `python_for` takes it.")
+    python = property(lambda self: python_for(self.choice), doc="The code of the run that Start starts.")
 
     def __init__(self, namespace: dict):
         import ipywidgets as w
@@ -181,47 +221,6 @@ class CompilePanel:
         title = text_box(page(tag("b", "The same in Python")))
         self.widget = w.VBox([*group_boxes(self.controls), self.checked, row(*self.buttons), self.message, title, self.code, self.progress])
         self.look()
-
-    @property
-    def choice(self) -> dict[str, Any]:
-        "What is chosen, as `python_for` takes it."
-        return {k: c.value for k, c in self.controls.items()}
-
-    @property
-    def python(self) -> str:
-        "The code of the run that Start starts."
-        return python_for(self.choice)
-
-    def look(self):
-        "Offer what the notebook has now."
-        found = candidates(self.namespace)
-        for name, kind in FOUND.items():
-            offer(self.controls[name], name, found[kind])
-        self.changed()
-
-    def changed(self, _=None):
-        "Show the code, and what can be said before anything is paid for."
-        self.checked.value = page(foresight(self.choice, self.namespace))
-        try:
-            self.code.value = page(tag("pre", self.python, CODE))
-        except ValueError:  # a text that stands for no value: `checked` says so
-            self.code.value = ""
-
-    def start(self):
-        "Start the run, or go on with it: finished work is used again."
-        try:
-            self.tp, asked = evaluated(self.choice, self.namespace)
-            self.run = self.tp.start(**asked, display=False)
-        except (TypeError, ValueError, OSError) as e:  # refused before anything was done
-            self.message.value = page(tag("span", str(e), f"color:{BAD};white-space:pre-wrap"))
-            return
-        self.message.value = page("Its result: panel.run.result()")
-        follow_in(self, self.run)
-
-    def stop(self):
-        "Ask the run to stop."
-        if self.run is not None:
-            self.run.stop()
 
     def _ipython_display_(self):
         show(self.widget, self.code.value)

@@ -24,7 +24,8 @@ from ..models.tokens import Codec, load_codec
 from .widgets import ACCENT, BAD, CODE, LINE, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
 
 # %% auto #0
-__all__ = ['PROMPT', 'COMPLETION', 'Threshold', 'traces_html', 'pair_html', 'tokens_html', 'corrected', 'run_codec', 'DataPanel']
+__all__ = ['PROMPT', 'COMPLETION', 'Threshold', 'traces_html', 'pair_html', 'tokens_html', 'corrected', 'run_codec', 'panel_of',
+           'loaded_codec', 'rows_left', 'correct', 'DataPanel']
 
 # %% ../../nbs/notebook/03_data_panel.ipynb #1ec24054
 class Threshold:
@@ -174,17 +175,42 @@ def _data_widget(panel: DataPanel):
     tabs = [_threshold_tab(panel), _attempts_tab(panel), _rows_tab(panel)]
     return w.Tab(tabs, titles=["Funnel and threshold", f"Attempts ({len(panel.traces):,})", f"Rows ({len(panel._pairs):,})"])
 
+# %% ../../nbs/notebook/03_data_panel.ipynb #21f94fc3
+def panel_of(kind: type[DataPanel], run: Run) -> DataPanel:
+    "The panel of a run. Raises `FileNotFoundError` where it has no pairs yet."
+    if not (run.folder / "pairs").exists():
+        raise FileNotFoundError(f"run {run.id} has no pairs yet: it is {run.status}")
+    return kind([t.row() for t in load_traces(run.folder / "traces.jsonl")], load_pairs(run.folder / "pairs")[0], run.funnel(), lambda: run_codec(run))
+
+
+def loaded_codec(panel: DataPanel) -> Codec:
+    "The target's tokenizer, loaded when it is needed first. Raises `ValueError` where there is none."
+    if callable(panel._codec):
+        panel._codec = panel._codec()
+    if panel._codec is None:
+        raise ValueError("this panel was made without a tokenizer: give DataPanel(…, codec=…)")
+    return panel._codec
+
+
+def rows_left(panel: DataPanel) -> list[Pair]:
+    "The rows without those dropped, corrections taken over: for `compile(pairs=…)`."
+    return [panel.corrected.get(i, p) for i, p in enumerate(panel._pairs) if i not in panel.dropped]
+
+
+def correct(panel: DataPanel, i: int, completion: str):
+    "Replace the completion of row `i`. Raises `ValueError` where the target's vocabulary cannot write it."
+    panel.corrected[i] = corrected(panel._pairs[i], completion, panel.codec)
+
 # %% ../../nbs/notebook/03_data_panel.ipynb #48ba02ab
 class DataPanel:
     "Look through a run's data, drop and correct rows: `panel.pairs` is what is left."
 
-    def __init__(
-        self,
-        traces: list[dict],
-        pairs: list[Pair],
-        funnel: dict | None = None,
-        codec: Any = None,  # a `Codec`, or a function that loads it when it is needed first
-    ):
+    of, correct = classmethod(panel_of), correct
+    pairs = property(rows_left, doc="The rows without those dropped, corrections taken over: for `compile(pairs=…)`.")
+    codec = property(loaded_codec, doc="The target's tokenizer, loaded when it is needed first.")
+
+    def __init__(self, traces: list[dict], pairs: list[Pair], funnel: dict | None = None, codec: Any = None):
+        "`codec`: a `Codec`, or a function that loads it when it is needed first."
         self.traces, self._pairs, self.funnel, self._codec = traces, list(pairs), funnel or {}, codec
         self.dropped: set[int] = set()  # numbers of rows, from 0
         self.corrected: dict[int, Pair] = {}
@@ -192,34 +218,9 @@ class DataPanel:
         self.chosen = list(traces)
         self.widget = _data_widget(self)
 
-    @classmethod
-    def of(cls, run: Run) -> DataPanel:
-        "The panel of a run. Raises `FileNotFoundError` where it has no pairs yet."
-        if not (run.folder / "pairs").exists():
-            raise FileNotFoundError(f"run {run.id} has no pairs yet: it is {run.status}")
-        return cls([t.row() for t in load_traces(run.folder / "traces.jsonl")], load_pairs(run.folder / "pairs")[0], run.funnel(), lambda: run_codec(run))
-
-    @property
-    def pairs(self) -> list[Pair]:
-        "The rows without those dropped, corrections taken over: for `compile(pairs=…)`."
-        return [self.corrected.get(i, p) for i, p in enumerate(self._pairs) if i not in self.dropped]
-
-    @property
-    def codec(self) -> Codec:
-        "The target's tokenizer, loaded when it is needed first. Raises `ValueError` where there is none."
-        if callable(self._codec):
-            self._codec = self._codec()
-        if self._codec is None:
-            raise ValueError("this panel was made without a tokenizer: give DataPanel(…, codec=…)")
-        return self._codec
-
     def drop(self, i: int):
         "Leave out row `i`, or take it back."
         self.dropped ^= {i}
-
-    def correct(self, i: int, completion: str):
-        "Replace the completion of row `i`. Raises `ValueError` where the target's vocabulary cannot write it."
-        self.corrected[i] = corrected(self._pairs[i], completion, self.codec)
 
     def _ipython_display_(self):
         show(self.widget, page(Html(funnel_html(self.funnel)), traces_html(self.traces[:20])))

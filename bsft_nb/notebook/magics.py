@@ -8,65 +8,28 @@ from __future__ import annotations
 import argparse
 import ast
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dspy
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
-from IPython.display import HTML, display
 
+# %% auto #0
+__all__ = ['COMMANDS', 'OFFERED', 'FLAGS', 'LOOKS', 'HOOKS', 'named', 'run_body', 'reader', 'is_switch', 'argument_of',
+           'with_arguments', 'chosen_values', 'optimizer', 'compile_cell', 'programs_to_ask', 'open_compare', 'look',
+           'BsftMagics', 'values_offered', 'complete', 'load_ipython_extension', 'unload_ipython_extension']
+
+# %% ../../nbs/notebook/06_magics.ipynb #a733ad52
+from .commands import chosen_run, follow_run, open_data, open_panel, show_report, show_runs, show_status, stop_run
 from .compare_panel import ComparePanel
-from .compile_panel import AT_HAND, CompilePanel
-from .data_panel import DataPanel
-from .progress_panel import follow_progress
-from .progress_html import panel_html
-from .widgets import page, table
-from ..optimizer.loading import attach, load
+from .compile_panel import AT_HAND
+from ..optimizer.loading import load
 from ..optimizer.options import OPTIONS, TABLE, Option, code_of, nested_values, two_calls
 from ..optimizer.run import Run
 from ..optimizer.teleprompter import BootstrapFinetune
-from ..results.report import snapshot_html, write_report
 from ..run.folder import list_runs
 from ..run.frontend import BSFT
-from ..run.progress import state_of
-from ..run.views import describe
-
-# %% auto #0
-__all__ = ['COMMANDS', 'OFFERED', 'FLAGS', 'HOOKS', 'RunList', 'Status', 'run_status', 'named', 'chosen_run', 'run_body',
-           'reader', 'is_switch', 'argument_of', 'with_arguments', 'chosen_values', 'optimizer', 'compile_cell',
-           'programs_to_ask', 'BsftMagics', 'values_offered', 'complete', 'load_ipython_extension',
-           'unload_ipython_extension']
-
-# %% ../../nbs/notebook/06_magics.ipynb #b9cf195a
-class RunList(list):
-    "Rows of `list_runs`, shown as a table."
-
-    def _repr_html_(self) -> str:
-        rows = [[r["id"], r["status"] or "–", r["target"] or r.get("error") or "–", r["created"] or "–"] for r in self]
-        return page(table(["run", "status", "target", "created"], rows, "runs") if rows else "No runs yet.")
-
-
-class Status(str):
-    "A line on how a run stands; shown, all that the progress panel says."
-
-    html = ""
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def _repr_pretty_(self, printer, cycle):
-        printer.text(str(self))
-
-# %% ../../nbs/notebook/06_magics.ipynb #99759495
-def run_status(run: Run) -> Status:
-    "How a run stands."
-    state = state_of(run.folder.log.path)
-    last = max((t for _, t in state.stages.values()), default=0.0)
-    made = Status(f"{run.id}: {run.status}; {describe(state, last)}")
-    made.html = panel_html(state, last)
-    return made
 
 # %% ../../nbs/notebook/06_magics.ipynb #7cc07bf6
 def named(namespace: dict, option: str, code: str) -> Any:
@@ -75,16 +38,6 @@ def named(namespace: dict, option: str, code: str) -> Any:
         return eval(code, {**AT_HAND, **namespace})
     except Exception as e:  # whatever an expression of the user's raises
         raise UsageError(f"--{option} {code}: {type(e).__name__}: {e}") from e
-
-
-def chosen_run(name: str | None) -> Run:
-    "The run with that id or path; without one, the newest. Raises `FileNotFoundError` that lists the runs."
-    if name is None:
-        runs = list_runs()
-        if not runs:
-            raise UsageError("no runs yet: compile a program first")
-        name = runs[0]["id"]
-    return attach(name)
 
 # %% ../../nbs/notebook/06_magics.ipynb #3e1ba311
 def run_body(shell, cell: str) -> Any:
@@ -201,6 +154,23 @@ def programs_to_ask(shell, args: argparse.Namespace, run: Run) -> dict[str, Any]
     tp = optimizer(made)
     return {"programs": programs, "again": lambda rows: tp.start(**{**asked, "trainset": rows, "display": False})}
 
+# %% ../../nbs/notebook/06_magics.ipynb #92ecf750
+def open_compare(shell, args: argparse.Namespace) -> ComparePanel:
+    "The panel of a run's table, with the programs that `--student` and `--lm` name."
+    run = chosen_run(args.run)
+    return ComparePanel.of(run, **(programs_to_ask(shell, args, run) if args.student else {}))
+
+
+LOOKS = {"runs": show_runs, "status": show_status, "attach": follow_run, "stop": stop_run, "report": show_report, "compare": open_compare, "data": open_data, "panel": open_panel}
+
+
+def look(shell, args: argparse.Namespace) -> Any:
+    "What a subcommand other than `compile` gives. `UsageError` where there is no such run, or it has not come so far."
+    try:
+        return LOOKS[args.command](shell, args)
+    except FileNotFoundError as e:
+        raise UsageError(str(e)) from e
+
 # %% ../../nbs/notebook/06_magics.ipynb #bab14a77
 @magics_class
 class BsftMagics(Magics):
@@ -217,50 +187,10 @@ class BsftMagics(Magics):
         args = parse_argstring(self.bsft, line)
         if (cell is not None) != (args.command == "compile"):
             raise UsageError("compile needs a cell: %%bsft compile … and a body that ends in the program" if cell is None else f"%%bsft {args.command}: only compile takes a cell's body; use %bsft {args.command}")
-        result = compile_cell(self.shell, args, cell) if cell is not None else self._look(args)
+        result = compile_cell(self.shell, args, cell) if cell is not None else look(self.shell, args)
         if not args.out:
             return result
         self.shell.user_ns[args.out] = result
-
-    def _look(self, args) -> Any:
-        try:
-            return getattr(self, args.command)(args)
-        except FileNotFoundError as e:  # no such run, or it has not come so far
-            raise UsageError(str(e)) from e
-
-    def runs(self, args) -> RunList:
-        return RunList(list_runs())
-
-    def status(self, args) -> Status:
-        return run_status(chosen_run(args.run))
-
-    def attach(self, args) -> Run | RunList:
-        working = [r for r in list_runs() if r["status"] == "running"]
-        if args.run is None and len(working) != 1:
-            return RunList(working)
-        run = chosen_run(args.run or working[0]["id"])
-        follow_progress(run)
-        return run
-
-    def stop(self, args) -> Status:
-        run = chosen_run(args.run)
-        run.stop()
-        return run_status(run)
-
-    def report(self, args) -> Path:
-        run = chosen_run(args.run)
-        display(HTML(snapshot_html(run.folder)))
-        return write_report(run.folder)
-
-    def compare(self, args) -> ComparePanel:
-        run = chosen_run(args.run)
-        return ComparePanel.of(run, **(programs_to_ask(self.shell, args, run) if args.student else {}))
-
-    def data(self, args) -> DataPanel:
-        return DataPanel.of(chosen_run(args.run))
-
-    def panel(self, args) -> CompilePanel:
-        return CompilePanel(self.shell.user_ns)
 
 # %% ../../nbs/notebook/06_magics.ipynb #d4b59999
 def values_offered(shell, option: Option) -> list[str]:

@@ -24,7 +24,8 @@ from .widgets import QUIET, button, page, row, tag, text_box
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'HOW_TO_STOP', 'Painter', 'ProgressPanel', 'show_progress', 'show_snapshot', 'follow_progress']
+__all__ = ['logger', 'HOW_TO_STOP', 'Painter', 'take_in', 'leave', 'paint', 'take_event', 'close', 'tick', 'ask_to_stop',
+           'ProgressPanel', 'show_progress', 'show_snapshot', 'follow_progress']
 
 # %% ../../nbs/notebook/02_progress_panel.ipynb #935f88b2
 def _painted(paint: Callable[[], None], run_id: str):
@@ -68,7 +69,7 @@ def _below(stop_button, run_id: str, blocking: bool):
     return text_box(page(tag("span", HOW_TO_STOP.format(run=f" {run_id}".rstrip()), QUIET))) if blocking else row(stop_button)
 
 # %% ../../nbs/notebook/02_progress_panel.ipynb #31985f7b
-def _take_in(panel: ProgressPanel):
+def take_in(panel: ProgressPanel):
     "What another process wrote since the last look, and the end of its run."
     if panel.poll is None:
         return
@@ -79,7 +80,7 @@ def _take_in(panel: ProgressPanel):
         panel(Event("done", time.time(), {"status": panel.run.status or "died"}))
 
 
-def _leave(panel: ProgressPanel):
+def leave(panel: ProgressPanel):
     "Static HTML in the cell, and no widget."
     from IPython.display import HTML
 
@@ -88,16 +89,51 @@ def _leave(panel: ProgressPanel):
     for widget in (*panel.widget.children, panel.stop_button, panel.widget):
         widget.close()
 
+# %% ../../nbs/notebook/02_progress_panel.ipynb #84b406e3
+def paint(panel: ProgressPanel):
+    "Show the state as it is now."
+    with panel._lock:
+        if not panel._painter.over.is_set():
+            panel.text.value = panel_html(panel.state, time.time(), live_charts(panel.state))
+
+
+def take_event(panel: ProgressPanel, event: Event):
+    "Take in an event; the last one ends the panel, in the thread that brings it: the cell is complete when `compile` returns."
+    with panel._lock:
+        panel.state = reduce(panel.state, event)
+    if event.kind == "done":
+        panel.close()
+
+# %% ../../nbs/notebook/02_progress_panel.ipynb #c7a5934c
+def close(panel: ProgressPanel):
+    "Leave static HTML in the cell, and no widget."
+    with panel._lock:
+        if panel._painter.over.is_set():
+            return
+        panel._painter.over.set()
+        leave(panel)
+    panel._painter.drawn()
+
+
+def tick(panel: ProgressPanel):
+    "Take in what is new, and show it."
+    take_in(panel)
+    panel.paint()
+
+
+def ask_to_stop(panel: ProgressPanel):
+    "Ask the run to stop."
+    panel.run.stop()
+    panel.stop_button.description, panel.stop_button.disabled = "Stopping …", True
+
 # %% ../../nbs/notebook/02_progress_panel.ipynb #a4788adc
 class ProgressPanel:
     "A run, live: `panel.widget` while it works, static HTML in its place when it has ended."
 
-    def __init__(
-        self,
-        run: Run,
-        blocking: bool = False,  # the cell that shows it blocks the kernel
-        poll: Callable[[], list[Event]] | None = None,  # events that another process writes; None: only those handed in
-    ):
+    __call__, paint, stop, close, _tick = take_event, paint, ask_to_stop, close, tick
+
+    def __init__(self, run: Run, blocking: bool = False, poll: Callable[[], list[Event]] | None = None):
+        "`blocking`: the cell that shows it blocks the kernel. `poll`: events that another process writes; None: only those handed in."
         import ipywidgets
 
         self.run, self.poll, self.state, self.place = run, poll, State(run=run.folder.id), None  # the id may not be known yet
@@ -106,42 +142,11 @@ class ProgressPanel:
         self.widget = ipywidgets.VBox([self.text, _below(self.stop_button, run.folder.id, blocking)])
         self.paint()
 
-    def __call__(self, event: Event):
-        "Take in an event; the last one ends the panel, in the thread that brings it: the cell is complete when `compile` returns."
-        with self._lock:
-            self.state = reduce(self.state, event)
-        if event.kind == "done":
-            self.close()
-
-    def stop(self):
-        "Ask the run to stop."
-        self.run.stop()
-        self.stop_button.description, self.stop_button.disabled = "Stopping …", True
-
-    def paint(self):
-        "Show the state as it is now."
-        with self._lock:
-            if not self._painter.over.is_set():
-                self.text.value = panel_html(self.state, time.time(), live_charts(self.state))
-
     def begin(self, place: Any) -> ProgressPanel:
         "Keep the panel up to date; `place.update(HTML)` is called once, when the run has ended."
         self.place = place
         self._painter.begin()
         return self
-
-    def close(self):
-        "Leave static HTML in the cell, and no widget."
-        with self._lock:
-            if self._painter.over.is_set():
-                return
-            self._painter.over.set()
-            _leave(self)
-        self._painter.drawn()
-
-    def _tick(self):
-        _take_in(self)
-        self.paint()
 
     def __repr__(self) -> str:
         return f"ProgressPanel({self.run.folder.id!r}, {self.state.status or self.state.stage})"

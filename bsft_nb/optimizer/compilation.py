@@ -23,7 +23,7 @@ from ..run.folder import RunFolder, fingerprint, home
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['ledger_path', 'Gathered', 'Compilation', 'how_ended', 'gave_up']
+__all__ = ['ledger_path', 'Gathered', 'own_examples', 'open_run', 'Compilation', 'how_ended', 'gave_up']
 
 # %% ../../nbs/optimizer/07_compilation.ipynb #dffd690e
 def ledger_path(program: dspy.Module) -> Path:
@@ -40,11 +40,24 @@ class Gathered:
     held: list[dspy.Example]  # held out: nothing is learned from them
     traces: Traces | list[Trace]
 
+# %% ../../nbs/optimizer/07_compilation.ipynb #2403dbd2
+def own_examples(c: Compilation):
+    "Take copies of the examples, which nobody else can change."
+    c.trainset = [own_copy(e) for e in c.trainset]
+    c.valset = None if c.valset is None else [own_copy(e) for e in c.valset]
+
+
+def open_run(c: Compilation, folder: RunFolder | None = None):
+    "Give the run its folder. An earlier stop request is forgotten, unless somebody is there to hear it."
+    if not c.path.exists() or not RunFolder(c.path).presence("compile").held:
+        (c.path / "control").unlink(missing_ok=True)
+    c.folder = folder or RunFolder()
+    c.folder.open(c.path)
+
 # %% ../../nbs/optimizer/07_compilation.ipynb #3c16321c
 @dataclass
 class Compilation:
     "One compile: what was asked, and what its stages have found so far."
-
     student: dspy.Module
     teachers: list[dspy.Module]
     trainset: list[dspy.Example]
@@ -71,16 +84,7 @@ class Compilation:
     plan: dict = field(default_factory=dict)  # what the preflight said
     folder: RunFolder = field(init=False, repr=False, compare=False)  # once it is opened
 
-    def __post_init__(self):
-        self.trainset = [own_copy(e) for e in self.trainset]  # nobody else can change these
-        self.valset = None if self.valset is None else [own_copy(e) for e in self.valset]
-
-    def open(self, folder: RunFolder | None = None):
-        "Give the run its folder. An earlier stop request is forgotten, unless somebody is there to hear it."
-        if not self.path.exists() or not RunFolder(self.path).presence("compile").held:
-            (self.path / "control").unlink(missing_ok=True)
-        self.folder = folder or RunFolder()
-        self.folder.open(self.path)
+    __post_init__, open = own_examples, open_run
 
     def warn(self, note: str):
         "Tell something that a person should know."

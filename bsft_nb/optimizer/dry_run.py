@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING
 
 import dspy
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+# %% auto #0
+__all__ = ['LAYERS', 'trying', 'made_up_call', 'made_up_rows', 'layers_to_keep', 'shorten', 'try_step', 'try_answer', 'try_model',
+           'any_row', 'dry_run']
+
+# %% ../../nbs/optimizer/01_dry_run.ipynb #1cc0c752
 from ..compat import attention_of
 from ..teacher.ledger import Call
 from ..teacher.replay import copy_program
@@ -33,14 +42,6 @@ from ..engine.sampling import Row
 from ..engine.scheduler import room_for
 from ..models.tokens import Codec
 from ..training.trainer import load_trainable
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
-
-# %% auto #0
-__all__ = ['LAYERS', 'trying', 'made_up_call', 'made_up_rows', 'layers_to_keep', 'shorten', 'try_step', 'try_answer', 'try_model',
-           'any_row', 'dry_run']
 
 # %% ../../nbs/optimizer/01_dry_run.ipynb #26aa5ab7
 @contextlib.contextmanager

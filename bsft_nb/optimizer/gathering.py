@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+# %% auto #0
+__all__ = ['fault_of', 'outcome', 'nothing_accepted', 'tell_faults', 'bootstrap', 'keep_moment', 'refit_adapter', 'held_keys',
+           'overlooked', 'build_pairs', 'check_prompts', 'save_gathered', 'gather']
+
+# %% ../../nbs/optimizer/08_gathering.ipynb #e767a3d2
 from ..results.evaluate import reason_line
 from ..teacher.ledger import Trace, Traces
 from ..teacher.replay import copy_program
@@ -28,10 +33,6 @@ from ..data.pairs import DataError, Pair, PairBuilder, check_parity
 from ..data.parity import asked_by
 from ..run.folder import fingerprint
 from ..models.tokens import load_codec
-
-# %% auto #0
-__all__ = ['fault_of', 'outcome', 'nothing_accepted', 'tell_faults', 'bootstrap', 'keep_moment', 'refit_adapter', 'held_keys',
-           'overlooked', 'build_pairs', 'check_prompts', 'save_gathered', 'gather']
 
 # %% ../../nbs/optimizer/08_gathering.ipynb #ba090153
 def fault_of(trace: Trace) -> tuple[str, str] | None:

@@ -12,6 +12,11 @@ from pathlib import Path
 
 import dspy
 
+# %% auto #0
+__all__ = ['make_room', 'restored', 'gained', 'reusable', 'make_students', 'tell_others', 'near', 'note_end', 'run_stages',
+           'run_compilation']
+
+# %% ../../nbs/optimizer/10_pipeline.ipynb #5a487df7
 from .background import ending
 from .compilation import Compilation, gave_up, how_ended, ledger_path
 from .gathering import gather
@@ -28,10 +33,6 @@ from ..run.presence import this_process
 from .scoring import with_students
 from .students import finished, student_faults, students
 from ..training.trainer import choose
-
-# %% auto #0
-__all__ = ['make_room', 'restored', 'gained', 'reusable', 'make_students', 'tell_others', 'near', 'note_end', 'run_stages',
-           'run_compilation']
 
 # %% ../../nbs/optimizer/10_pipeline.ipynb #c988a8f1
 def make_room(c: Compilation):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['count_parameters', 'free_memory', 'matmul_speed', 'train_seconds', 'prompt_length', 'prompt_tokens', 'price',
-           'in_millions', 'time_span', 'Preflight', 'student_tokens', 'warnings_of', 'check_memory', 'teacher_figures',
-           'training_figures', 'preflight']
+           'in_millions', 'time_span', 'in_words', 'Preflight', 'student_tokens', 'warnings_of', 'check_memory',
+           'teacher_figures', 'training_figures', 'preflight']
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #707215e3
 def count_parameters(folder: Path) -> int:
@@ -124,6 +124,20 @@ def time_span(seconds: float) -> str:
     "A time, in words."
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
+# %% ../../nbs/optimizer/02_preflight.ipynb #ee8d61f8
+def in_words(plan: Preflight) -> dict[str, str]:
+    "The figures in words."
+    known = f", {plan.calls_known:,} of them in the ledger already" if plan.calls_known else ""
+    money = f", about ${plan.cost:,.2f}" if plan.cost is not None else ", no price known"
+    return {
+        "program": f"{plan.program}: " + "; ".join(f"{k} ({v})" for k, v in plan.predictors.items()),
+        "teacher": "is not asked" if not plan.calls else f"at most {plan.calls:,} calls for {plan.examples:,} examples{known}{money} (more where a predictor is called in a loop)",
+        "target": f"{plan.target}, {plan.architecture}, {in_millions(plan.parameters)} parameters",
+        "memory": f"{plan.memory_needed / 2**30:.1f} GiB and activations, of {plan.memory_free / 2**30:.1f} GiB free",
+        "training": f"at most {plan.train_rows:,} rows on {plan.device} in {plan.precision}, about {time_span(plan.train_seconds)}",
+        **({"warnings": "; ".join(plan.warnings)} if plan.warnings else {}),
+    }
+
 # %% ../../nbs/optimizer/02_preflight.ipynb #6ae6f638
 @dataclass(frozen=True)
 class Preflight:
@@ -145,22 +159,7 @@ class Preflight:
     train_seconds: float  # about
     warnings: list[str] = field(default_factory=list)
 
-    def data(self) -> dict:
-        "All figures, JSON-able."
-        return asdict(self)
-
-    def lines(self) -> dict[str, str]:
-        "The figures in words."
-        known = f", {self.calls_known:,} of them in the ledger already" if self.calls_known else ""
-        money = f", about ${self.cost:,.2f}" if self.cost is not None else ", no price known"
-        return {
-            "program": f"{self.program}: " + "; ".join(f"{k} ({v})" for k, v in self.predictors.items()),
-            "teacher": "is not asked" if not self.calls else f"at most {self.calls:,} calls for {self.examples:,} examples{known}{money} (more where a predictor is called in a loop)",
-            "target": f"{self.target}, {self.architecture}, {in_millions(self.parameters)} parameters",
-            "memory": f"{self.memory_needed / 2**30:.1f} GiB and activations, of {self.memory_free / 2**30:.1f} GiB free",
-            "training": f"at most {self.train_rows:,} rows on {self.device} in {self.precision}, about {time_span(self.train_seconds)}",
-            **({"warnings": "; ".join(self.warnings)} if self.warnings else {}),
-        }
+    data, lines = asdict, in_words  # JSON-able; in words
 
     def __str__(self) -> str:
         return "\n".join(f"{k:>9}  {v}" for k, v in self.lines().items())

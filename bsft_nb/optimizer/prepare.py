@@ -15,6 +15,11 @@ from typing import Any
 
 import dspy
 
+# %% auto #0
+__all__ = ['FIELDS', 'MANY', 'ENTRIES', 'training_config', 'check_call', 'Watched', 'is_far', 'target_and_codec', 'check_data',
+           'content_key', 'identified', 'prepare', 'compilation', 'planned']
+
+# %% ../../nbs/optimizer/11_prepare.ipynb #b9af8263
 from ..data.limits import check_answers, check_lengths
 from ..data.exchange import read_traces
 from ..data.pair_reader import completions_in, read_pairs
@@ -35,10 +40,6 @@ from ..teacher.bootstrap import TraceBootstrapper
 from ..teacher.keys import FORMATS, code_key, example_key, program_key, teacher_key, versioned
 from ..teacher.replay import copy_program
 from ..training.jobs import TrainConfig
-
-# %% auto #0
-__all__ = ['FIELDS', 'MANY', 'ENTRIES', 'training_config', 'check_call', 'Watched', 'is_far', 'target_and_codec', 'check_data',
-           'content_key', 'identified', 'prepare', 'compilation', 'planned']
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #6facf7d8
 FIELDS = {f.name for f in fields(TrainConfig)}

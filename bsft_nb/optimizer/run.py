@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+# %% auto #0
+__all__ = ['saved', 'saved_pairs', 'last_funnel', 'export', 'untuned', 'compare', 'status_of', 'wait', 'result', 'Run']
+
+# %% ../../nbs/optimizer/05_run.ipynb #72902147
 from ..run.folder import RunFolder
 from ..results.evaluate import evaluate
 from ..results.table import Table, open_table, write_table
@@ -25,13 +32,6 @@ from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
 from .scoring import prompt_moment, with_students
 from ..results.verdict import Verdict, spent, verdict
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-
-# %% auto #0
-__all__ = ['saved', 'saved_pairs', 'export', 'untuned', 'compare', 'wait_for', 'status_of', 'last_funnel', 'result_elsewhere',
-           'Run']
 
 # %% ../../nbs/optimizer/05_run.ipynb #4bebbc92
 def saved(folder: RunFolder, name: str, why: str) -> Path:
@@ -47,14 +47,20 @@ def saved_pairs(folder: RunFolder) -> DatasetDict:
 
     return load_from_disk(str(saved(folder, "pairs", "no pairs yet: they are built when the teacher's traces are complete")))
 
+
+def last_funnel(folder: RunFolder) -> dict:
+    "How many attempts were left after each stage, from tried to trained; empty before the pairs are built."
+    return next((e.data["funnel"] for e in reversed(folder.log.read()) if isinstance(e.data.get("funnel"), dict)), {})
+
 # %% ../../nbs/optimizer/05_run.ipynb #868175ff
 def export(
-    folder: RunFolder,
+    run: Run,
     path: str | Path,  # of the JSON-lines file
-    what: str,  # `pairs` or `traces`
-    form: str,  # of pairs: `openai` or `prompt-completion`
+    what: str = "pairs",  # or `traces`
+    form: str = "openai",  # of pairs; or `prompt-completion`
 ) -> int:
-    "Write the pairs or traces of a run as JSON lines; returns how many. Raises `ValueError` for another `what`, `FileNotFoundError` where they are not there yet."
+    "Write pairs or traces as JSON lines, to edit and give back to `compile`; returns how many. Raises `ValueError` for another `what`, `FileNotFoundError` where they are not there yet."
+    folder = run.folder
     if what not in ("pairs", "traces"):
         raise ValueError(f"what={what!r}: choose 'pairs' or 'traces'")
     if what == "traces":
@@ -65,17 +71,20 @@ def export(
     return export_pairs(train, path, form, held)
 
 # %% ../../nbs/optimizer/05_run.ipynb #156476ec
-def untuned(folder: RunFolder, program: dspy.Module) -> dspy.Module:
-    "The compiled `program` with the target as it was before the training, asked in the student's format."
+def untuned(
+    run: Run,
+    program: dspy.Module,  # the compiled program
+) -> dspy.Module:
+    "The compiled `program` with the target as it was before the training, asked in the student's format. Raises `ValueError` where a predictor has no student."
     engines = {n: p.lm.engine for n, p in program.named_predictors() if isinstance(getattr(p.lm, "engine", None), StudentEngine)}
     if len(engines) < len(program.predictors()):
-        raise ValueError(f"{type(program).__name__} has predictors without a student: use what compile returned, or bsft_nb.load({folder.id!r}, program)")
-    base, first = resolve_target(folder.info["target"]).path, next(iter(engines.values()))
-    return with_students(program, dict.fromkeys(engines, base), folder.id, first.adapter, first.teachers_format, moment=prompt_moment(folder), cache=False, max_tokens=first.meta["max_tokens"])
+        raise ValueError(f"{type(program).__name__} has predictors without a student: use what compile returned, or bsft_nb.load({run.folder.id!r}, program)")
+    base, first = resolve_target(run.info["target"]).path, next(iter(engines.values()))
+    return with_students(program, dict.fromkeys(engines, base), run.folder.id, first.adapter, first.teachers_format, moment=prompt_moment(run.folder), cache=False, max_tokens=first.meta["max_tokens"])
 
 # %% ../../nbs/optimizer/05_run.ipynb #d7b1a77d
 def compare(
-    folder: RunFolder,
+    run: Run,
     program: dspy.Module,  # the compiled program
     examples: list[dspy.Example],
     metric: Callable | None = None,
@@ -85,36 +94,38 @@ def compare(
     num_threads: int = 16,
 ) -> Table:
     "Answer `examples` with the tuned and the untuned student and the teacher; the table becomes the run's."
-    programs = {"tuned": program, "untuned": untuned(folder, program)}
+    programs = {"tuned": program, "untuned": untuned(run, program)}
     answers = {name: evaluate(p, examples, metric, num_threads=num_threads) for name, p in programs.items()}
     if teacher is not None:
         with dspy.context(**(teacher_settings or {})):
             answers["teacher"] = evaluate(teacher, examples, metric, num_threads=num_threads)
-    return write_table(folder / "compare.jsonl", compare_rows(examples, answers, folder.id))
+    return write_table(run.folder / "compare.jsonl", compare_rows(examples, answers, run.folder.id))
 
 # %% ../../nbs/optimizer/05_run.ipynb #c0dd3312
-def wait_for(
-    ended: Callable[[], bool],
-    timeout: float | None,  # seconds; None: as long as it takes
-):
-    "Return once `ended()` is true or the time is over."
-    end = time.monotonic() + (timeout if timeout is not None else float("inf"))
-    while not ended() and time.monotonic() < end:
-        time.sleep(0.05)
-
-
 def status_of(folder: RunFolder, future: Future | None) -> str | None:
     "The status of a run; while this process works on it, whatever its folder says, it is running."
     return "running" if future and not future.done() else folder.status
 
 
-def last_funnel(folder: RunFolder) -> dict:
-    "How many attempts were left after each stage, from tried to trained; empty before the pairs are built."
-    return next((e.data["funnel"] for e in reversed(folder.log.read()) if isinstance(e.data.get("funnel"), dict)), {})
+def wait(
+    run: Run,
+    timeout: float | None = None,  # seconds; None: as long as it takes
+) -> str:
+    "Wait until the run has ended or the time is over. Returns its status."
+    end = time.monotonic() + (timeout if timeout is not None else float("inf"))
+    while run.status == "running" and time.monotonic() < end:
+        time.sleep(0.05)
+    return run.status
 
 # %% ../../nbs/optimizer/05_run.ipynb #5bd72b63
-def result_elsewhere(run: Run, timeout: float | None, program: Any) -> Any:
-    "The compiled program of a run that another process works on, or worked on."
+def result(
+    run: Run,
+    timeout: float | None = None,  # seconds; None: as long as it takes
+    program: Any = None,  # the untrained one, where another process works on the run
+) -> Any:
+    "The compiled program, once the run has ended; raises what the run raised, or `TimeoutError` after `timeout` seconds."
+    if run._future:
+        return run._future.result(timeout)
     if run._finish is None:
         raise RuntimeError(f"run {run.id} does not work in this process: load its program with bsft_nb.load({run.id!r}, program)")
     if run.wait(timeout) == "running":
@@ -124,6 +135,8 @@ def result_elsewhere(run: Run, timeout: float | None, program: Any) -> Any:
 # %% ../../nbs/optimizer/05_run.ipynb #df721601
 class Run:
     "A handle on a run: look at it, wait for it, stop it, take its data out."
+
+    wait, result, export, untuned, compare = wait, result, export, untuned, compare  # the functions above
 
     def __init__(self, folder: RunFolder, future: Future | None = None, finish: Callable[[RunFolder, Any], Any] | None = None):
         "`future`: of the compiled program, where this process makes it. `finish`: makes the compiled program from the folder and the untrained one."
@@ -147,15 +160,6 @@ class Run:
         "Ask the run to stop. It ends between two steps and keeps what is finished."
         self.folder.stop_signal.request()
 
-    def wait(self, timeout: float | None = None) -> str:  # seconds; None: as long as it takes
-        "Wait until the run has ended or the time is over. Returns its status."
-        wait_for(self._future.done if self._future else lambda: self.status != "running", timeout)
-        return self.status
-
-    def result(self, timeout: float | None = None, program: Any = None) -> Any:
-        "The compiled program, once the run has ended; raises what the run raised, or `TimeoutError` after `timeout` seconds. `program`, the untrained one, is needed where another process works on the run."
-        return self._future.result(timeout) if self._future else result_elsewhere(self, timeout, program)
-
     def verdict(self) -> Verdict:
         "Is the tuned student good enough? With intervals, and in words."
         return verdict(self.table, *spent(self.folder))
@@ -163,18 +167,6 @@ class Run:
     def report(self) -> Path:
         "Write the run as one HTML file that needs nothing else, and return its path."
         return write_report(self.folder)
-
-    def export(self, path: str | Path, what: str = "pairs", form: str = "openai") -> int:
-        "Write `pairs` or `traces` as JSON lines, to edit and give back to `compile`; pairs as `openai` or `prompt-completion`. Returns how many."
-        return export(self.folder, path, what, form)
-
-    def untuned(self, program: dspy.Module) -> dspy.Module:
-        "The compiled `program` with the target as it was before the training, asked in the student's format."
-        return untuned(self.folder, program)
-
-    def compare(self, program: dspy.Module, examples: list[dspy.Example], metric: Callable | None = None, *, teacher: dspy.Module | None = None, teacher_settings: dict | None = None, num_threads: int = 16) -> Table:
-        "Answer `examples` with the tuned and the untuned student and the teacher, whose calls are paid for (None: no teacher's column); the table becomes the run's."
-        return compare(self.folder, program, examples, metric, teacher=teacher, teacher_settings=teacher_settings, num_threads=num_threads)
 
     def __repr__(self) -> str:
         return f"Run({self.folder.id!r}, {self.status})"

@@ -15,6 +15,11 @@ from pathlib import Path
 
 import dspy
 
+# %% auto #0
+__all__ = ['with_students', 'check_answered', 'mean_score', 'teacher_answer', 'first_attempts', 'prompt_moment', 'no_advice',
+           'ask_students', 'in_threads', 'ask', 'ask_teacher', 'write_answers', 'Scoring']
+
+# %% ../../nbs/optimizer/03_scoring.ipynb #21641ea0
 from ..compat import mark_compiled
 from ..results.evaluate import Answer, evaluate, graded, lm_raised, raised, reason_line
 from ..teacher.ledger import Trace
@@ -28,10 +33,6 @@ from ..engine.predict import keep_format
 from ..models.devices import release_omp_threads
 from ..teacher.replay import remembered
 from ..run.folder import RunFolder
-
-# %% auto #0
-__all__ = ['with_students', 'check_answered', 'mean_score', 'teacher_answer', 'first_attempts', 'prompt_moment', 'no_advice',
-           'ask_students', 'in_threads', 'Scoring']
 
 # %% ../../nbs/optimizer/03_scoring.ipynb #a8f4e4f3
 def with_students(
@@ -126,9 +127,49 @@ def in_threads(work: Callable[[str], Answer], keys: Iterable[str], num_threads: 
         jobs = {key: pool.submit(contextvars.copy_context().run, one, key) for key in keys}
     return {key: job.result() for key, job in jobs.items()}
 
+# %% ../../nbs/optimizer/03_scoring.ipynb #4487f75d
+def ask(scoring: Scoring, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
+    "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers. Raises `ValueError` where the metric always fails, `RuntimeError` where the untuned model does."
+    program = with_students(scoring.program, folders, scoring.folder.id, scoring.adapter, scoring.teachers_format, moment=scoring.moment, cache=False, max_tokens=scoring.max_tokens)
+    try:
+        answers = ask_students(program, scoring.examples, scoring.metric, scoring.folder, scoring.num_threads)
+    finally:
+        for path in () if keep_loaded else set(folders.values()):
+            StudentEngine.at(path, moment=scoring.moment).close()
+    if warning := check_answered(which, answers):
+        scoring.folder.log.emit("warn", note=warning)
+    scoring.answers[which] = answers
+    return mean_score(answers)
+
+# %% ../../nbs/optimizer/03_scoring.ipynb #295ecbcd
+def ask_teacher(
+    scoring: Scoring,
+    traces: Iterable[Trace],
+    predict: Callable[[dspy.Example, Trace], dspy.Prediction] | None = None,  # as from `replays`; None: what was written down
+    settings: dict | None = None,  # DSPy's, for the metric
+) -> float | None:
+    "Mean score of the teacher's first attempts at the held-out examples; `None` where it has not answered all of them."
+    wanted = {example_key(e): e for e in scoring.examples}
+    first = first_attempts(traces, wanted)
+    if not wanted or len(first) < len(wanted):
+        return None
+    predict = predict or (lambda example, trace: remembered(trace, scoring.program)[0])
+    found = in_threads(lambda key: teacher_answer(first[key], wanted[key], scoring.metric, predict), wanted, scoring.num_threads, settings or {})
+    scoring.answers["teacher"] = [found[example_key(e)] for e in scoring.examples]
+    return mean_score(scoring.answers["teacher"])
+
+# %% ../../nbs/optimizer/03_scoring.ipynb #979bd9cd
+def write_answers(scoring: Scoring, tuned: str = "tuned") -> dict[str, float]:
+    "Write `compare.jsonl`, in which the answers called `tuned` stand for the tuned student; returns the mean scores."
+    columns = {"teacher": "teacher", "tuned": tuned, "untuned": "untuned"}
+    answers = {c: scoring.answers[key] for c, key in columns.items() if key in scoring.answers}
+    write_table(scoring.folder / "compare.jsonl", compare_rows(scoring.examples, answers, scoring.folder.id))
+    return {c: mean_score(found) for c, found in answers.items()}
+
 # %% ../../nbs/optimizer/03_scoring.ipynb #73ea7a54
 class Scoring:
     "Answers of programs to the held-out examples, and the table that comes of them."
+    ask, teacher, table = ask, ask_teacher, write_answers
 
     def __init__(
         self,
@@ -147,42 +188,6 @@ class Scoring:
 
     possible = property(lambda self: bool(self.examples) and self.metric is not None, doc="Is there anything to score, and with what?")
 
-    def ask(self, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
-        "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers. Raises `ValueError` where the metric always fails, `RuntimeError` where the untuned model does."
-        program = with_students(self.program, folders, self.folder.id, self.adapter, self.teachers_format, moment=self.moment, cache=False, max_tokens=self.max_tokens)
-        try:
-            answers = ask_students(program, self.examples, self.metric, self.folder, self.num_threads)
-        finally:
-            for path in () if keep_loaded else set(folders.values()):
-                StudentEngine.at(path, moment=self.moment).close()
-        if warning := check_answered(which, answers):
-            self.folder.log.emit("warn", note=warning)
-        self.answers[which] = answers
-        return mean_score(answers)
-
-    def teacher(
-        self,
-        traces: Iterable[Trace],
-        predict: Callable[[dspy.Example, Trace], dspy.Prediction] | None = None,  # as from `replays`; None: what was written down
-        settings: dict | None = None,  # DSPy's, for the metric
-    ) -> float | None:
-        "Mean score of the teacher's first attempts at the held-out examples; `None` where it has not answered all of them."
-        wanted = {example_key(e): e for e in self.examples}
-        first = first_attempts(traces, wanted)
-        if not wanted or len(first) < len(wanted):
-            return None
-        predict = predict or (lambda example, trace: remembered(trace, self.program)[0])
-        found = in_threads(lambda key: teacher_answer(first[key], wanted[key], self.metric, predict), wanted, self.num_threads, settings or {})
-        self.answers["teacher"] = [found[example_key(e)] for e in self.examples]
-        return mean_score(self.answers["teacher"])
-
     def tell(self, which: str, score: float):
         "Write a score into the run's log."
         self.folder.log.emit("score", which=which, score=score, n=len(self.examples))
-
-    def table(self, tuned: str = "tuned") -> dict[str, float]:
-        "Write `compare.jsonl`, in which the answers called `tuned` stand for the tuned student; returns the mean scores."
-        columns = {"teacher": "teacher", "tuned": tuned, "untuned": "untuned"}
-        answers = {c: self.answers[key] for c, key in columns.items() if key in self.answers}
-        write_table(self.folder / "compare.jsonl", compare_rows(self.examples, answers, self.folder.id))
-        return {c: mean_score(found) for c, found in answers.items()}

@@ -137,8 +137,7 @@ class BootstrapFinetune(Teleprompter):
         self.metric, self.teacher_settings, self.multitask, self.metric_threshold = metric, teacher_settings, multitask, metric_threshold
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
         check_values("constructor", vars(self))
-        self.teleprompter = bootstrapper(self)
-        self.run: Run | None = None  # the last one
+        self.teleprompter, self.run = bootstrapper(self), None  # `run`: the last one
 
     @carried_out_by(compile_here)
     def compile(

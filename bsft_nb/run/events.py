@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'KINDS', 'Event', 'new_event', 'event_of', 'events_in', 'file_id', 'goes_on', 'Tail', 'Subscribers',
-           'EventLog', 'Stopped', 'make_empty', 'StopSignal']
+           'Writer', 'Reader', 'follow', 'moved', 'EventLog', 'Stopped', 'make_empty', 'is_requested', 'StopSignal']
 
 # %% ../../nbs/run/03_events.ipynb #510e7f5b
 KINDS = {  # kind of event → stage of the run that it belongs to; "": whichever the run is in
@@ -130,67 +130,80 @@ class Subscribers:
                 logger.exception("a subscriber of %s failed and is dropped", self.whose)
                 self._calls.remove(call)
 
+# %% ../../nbs/run/03_events.ipynb #ef5dc580
+class Writer:
+    "Appends events to the log at `path`, and knows those that it wrote lately."
+
+    def __init__(self, path: Path):
+        self.path, self._lock = path, threading.Lock()
+        self._lately: deque[tuple] = deque(maxlen=10_000)
+
+    def __call__(self, event: Event):
+        with self._lock:
+            self._lately.append((event.kind, event.t))
+            append_line(self.path, asdict(event))
+
+    def others(self, events: list[Event]) -> list[Event]:
+        "Those of `events` that somebody else wrote."
+        with self._lock:
+            mine = set(self._lately) if events else ()
+        return [e for e in events if (e.kind, e.t) not in mine]
+
+# %% ../../nbs/run/03_events.ipynb #30a578c5
+class Reader:
+    "Calling it gives all events of the log at `path`. It reads from the disk only what was appended since the last call."
+
+    def __init__(self, path: Path):
+        self._lock, self._tail, self._read = threading.Lock(), Tail(path), []
+
+    def __call__(self) -> list[Event]:
+        with self._lock:
+            restarts, new = self._tail.restarts, self._tail()
+            self._read = new if self._tail.restarts > restarts else self._read + new
+            return list(self._read)
+
+# %% ../../nbs/run/03_events.ipynb #c6fbacc3
+def follow(log: EventLog) -> Callable[[], list[Event]]:
+    "A function that hands the subscribers what others have written since its last call (at first: since now), and returns it."
+    tail = Tail(log.path, log.path.stat().st_size if log.path.exists() else 0)
+
+    def poll() -> list[Event]:
+        events = log.write.others(tail())
+        for event in events:
+            log.subscribers.tell(event)
+        return events
+
+    return poll
+
+
+def moved(log: EventLog, path: Path) -> EventLog:
+    "The log at `path`, with the events of `log` added and its subscribers."
+    for event in log.read():
+        append_line(path, asdict(event))
+    return EventLog(path, log.subscribers)
+
 # %% ../../nbs/run/03_events.ipynb #e4f6c451
 class EventLog:
     "An append-only log of events at `path`, safe to use from several threads."
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
-        self.subscribers = Subscribers(self.path)
-        self._lock = threading.Lock()
-        self._mine: deque[tuple] = deque(maxlen=10_000)  # what this object wrote lately: followers have it already
-        self._reading, self._tail, self._read = threading.Lock(), Tail(self.path), []
+    follow, moved = follow, moved
 
-    def emit(
-        self,
-        kind: str,  # one of `KINDS`
-        **data,  # JSON-able details
-    ) -> Event:
+    def __init__(self, path: Path, subscribers: Subscribers | None = None):  # None: nobody yet
+        self.path = Path(path)
+        self.subscribers = Subscribers(self.path) if subscribers is None else subscribers
+        self.subscribe = self.subscribers.add
+        self.write, self.read = Writer(self.path), Reader(self.path)
+
+    def emit(self, kind: str, **data) -> Event:  # kind: one of `KINDS`; data: JSON-able details
         "Write an event to the log, then hand it to the subscribers. Raises `ValueError` for an unknown kind, `OSError` where there is no room."
         event = new_event(kind, data)
-        with self._lock:
-            self._mine.append((event.kind, event.t))
-            append_line(self.path, asdict(event))
+        self.write(event)
         self.subscribers.tell(event)
         return event
 
     def tell(self, kind: str, **data):
         "Hand an event to the subscribers alone: it concerns who works here, and is no part of the run. Raises `ValueError` for an unknown kind."
         self.subscribers.tell(new_event(kind, data))
-
-    def subscribe(self, call: Callable[[Event], None]) -> Callable[[], None]:
-        "Call `call(event)` for each later event. Returns a function that ends the subscription."
-        return self.subscribers.add(call)
-
-    def read(self) -> list[Event]:
-        "All events so far, from the disk: also those that another process wrote."
-        with self._reading:
-            restarts, new = self._tail.restarts, self._tail()
-            self._read = new if self._tail.restarts > restarts else self._read + new
-            return list(self._read)
-
-    def follow(self) -> Callable[[], list[Event]]:
-        "A function that hands the subscribers what others have written since its last call (at first: since now), and returns it."
-        tail = Tail(self.path, self.path.stat().st_size if self.path.exists() else 0)
-        return lambda: _hand_on(self, tail)
-
-    def moved(self, path: Path) -> EventLog:
-        "The log at `path`, with the events of this one added and its subscribers."
-        log = EventLog(path)
-        for event in self.read():
-            append_line(path, asdict(event))
-        log.subscribers = self.subscribers
-        return log
-
-# %% ../../nbs/run/03_events.ipynb #x978123e
-def _hand_on(log: EventLog, tail: Tail) -> list[Event]:
-    new = tail()
-    with log._lock:
-        mine = set(log._mine) if new else ()
-    events = [e for e in new if (e.kind, e.t) not in mine]
-    for event in events:
-        log.subscribers.tell(event)
-    return events
 
 # %% ../../nbs/run/03_events.ipynb #0f4b92a4
 class Stopped(Exception):
@@ -201,6 +214,14 @@ def make_empty(path: Path):
     "Make the empty file `path`, its owner's alone: a full disk has room for a name where it has none for content."
     with explained(path):
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+# %% ../../nbs/run/03_events.ipynb #67efec8e
+def is_requested(signal: StopSignal) -> bool:
+    "Has somebody asked to stop? The file is looked at twice a second at most."
+    if not signal._flag and time.monotonic() - signal._looked > 0.5:
+        signal._looked = time.monotonic()
+        signal._flag = signal.control.exists()
+    return signal._flag
 
 # %% ../../nbs/run/03_events.ipynb #xc67abc9
 class StopSignal:
@@ -221,13 +242,7 @@ class StopSignal:
         self._flag = False
         self.control.unlink(missing_ok=True)
 
-    @property
-    def requested(self) -> bool:
-        "Has somebody asked to stop?"
-        if not self._flag and time.monotonic() - self._looked > 0.5:
-            self._looked = time.monotonic()
-            self._flag = self.control.exists()
-        return self._flag
+    requested = property(is_requested, doc="Has somebody asked to stop?")
 
     def check(self):
         "Raise `Stopped` if somebody has asked to stop."

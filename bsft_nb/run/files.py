@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # %% auto #0
 __all__ = ['logger', 'ELSEWHERE', 'FULL', 'IN_THE_WAY', 'WAYS_OUT', 'explained', 'make_folder', 'private_opener', 'beside',
            'replacing', 'to_json', 'write_json', 'Damaged', 'read_json', 'append_line', 'row_of', 'scan_lines',
-           'iter_lines', 'read_lines', 'last_end', 'Lines']
+           'iter_lines', 'read_lines', 'last_end', 'row_at', 'fresh_rows', 'Lines']
 
 # %% ../../nbs/run/00_files.ipynb #78f8fa9e
 ELSEWHERE = "set BSFT_HOME to another folder, or give run_dir="
@@ -205,9 +205,26 @@ def last_end(f: BinaryIO) -> int:
         end = start
     return 0
 
+# %% ../../nbs/run/00_files.ipynb #51ad4e90
+def row_at(lines: Lines, offset: int) -> dict:
+    "The row that begins at `offset`."
+    with open(lines.path, "rb") as f:
+        f.seek(offset)
+        return json.loads(f.readline())
+
+
+def fresh_rows(lines: Lines) -> Iterator[tuple[int, Any]]:
+    "Offset and content of the whole lines that others have written since the last call; some of one's own may be among them."
+    with lines._lock:
+        start, end = lines._seen, last_end(lines._file)
+        lines._seen = max(start, end)
+    yield from takewhile(lambda row: row[0] < end, scan_lines(lines.path, offset=start)) if start < end else ()
+
 # %% ../../nbs/run/00_files.ipynb #x9266182
 class Lines:
     "A JSON-lines file to append to and to read from anywhere; safe in several threads and beside other processes."
+
+    at, fresh = row_at, fresh_rows
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -224,19 +241,6 @@ class Lines:
             if at == self._seen:  # nobody else has written: not read back
                 self._seen += len(line)
             return at
-
-    def fresh(self) -> Iterator[tuple[int, Any]]:
-        "Offset and content of the whole lines that others have written since the last call; some of one's own may be among them."
-        with self._lock:
-            start, end = self._seen, last_end(self._file)
-            self._seen = max(start, end)
-        yield from takewhile(lambda row: row[0] < end, scan_lines(self.path, offset=start)) if start < end else ()
-
-    def at(self, offset: int) -> dict:
-        "The row that begins at `offset`."
-        with open(self.path, "rb") as f:
-            f.seek(offset)
-            return json.loads(f.readline())
 
     def close(self):
         "Close the file. Reading stays possible."

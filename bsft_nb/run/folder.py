@@ -25,8 +25,8 @@ from .presence import Presence
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'SHAPES', 'fingerprint', 'read_object', 'update_object', 'home', 'status_of', 'RunFolder', 'list_runs',
-           'find_run', 'mark_died']
+__all__ = ['logger', 'SHAPES', 'fingerprint', 'read_object', 'update_object', 'home', 'status_of', 'open_folder', 'leave',
+           'where', 'shown_status', 'trains', 'RunFolder', 'list_runs', 'find_run', 'mark_died']
 
 # %% ../../nbs/run/04_folder.ipynb #e051839d
 def fingerprint(obj: Any) -> str:
@@ -75,9 +75,43 @@ def status_of(folder: RunFolder) -> str | None:
     later = trainer.get("ended", 0) >= info["worker"].get("began", 0)  # than this compile began
     return trainer["status"] if later and trainer.get("status") in ("trained", "stopped", "failed") else "died"
 
+# %% ../../nbs/run/04_folder.ipynb #9312ba21
+def open_folder(run: RunFolder, path: Path):
+    "Lie in `path` from now on. `stop_signal` stays with this object until its `control` is set, too."
+    path = make_folder(Path(path).absolute())
+    run.log = run.log.moved(path / "events.jsonl")
+    run.path, run.id = path, path.name
+    run.known.set()
+
+
+def leave(run: RunFolder, status: str, error: str):
+    "What this object was made for has ended, and the folder knows nothing of it: there is none, or it is another's."
+    run.apart = {"status": status, "error": error}
+    run.known.set()
+
+
+def where(run: RunFolder) -> Path:
+    "The folder's path; waits for the checks that it follows from. Raises `FileNotFoundError` where they refused the arguments."
+    run.known.wait()
+    if not run.id:
+        raise FileNotFoundError(f"the run has no folder: {run.apart['error']}")
+    return run.path
+
+# %% ../../nbs/run/04_folder.ipynb #8bcd3a90
+def shown_status(run: RunFolder) -> str | None:
+    "How the run stands, by `status_of`; also while it has no folder yet."
+    return run.apart.get("status") or (status_of(run) if run.id else "running")
+
+
+def trains(run: RunFolder) -> bool:
+    "Does a process train for this run now? One that has ended its training may live on: a kernel, inline."
+    return run.trainer.get("status") == "running" and run.presence("train").held
+
 # %% ../../nbs/run/04_folder.ipynb #26a296b5
 class RunFolder:
     "One run's folder: its files, its events, its stop signal, its status."
+
+    open, leave, where = open_folder, leave, where
 
     def __init__(self, path: Path | None = None):  # None: not known yet; until `open`, what happens is kept elsewhere
         self.id, self.known, self.apart = "", threading.Event(), {}  # id: the folder's name; apart: how it ended without a folder
@@ -86,49 +120,24 @@ class RunFolder:
         if path is None:
             weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         else:
-            self._lie(self.path)
+            self.id = self.path.name
+            self.known.set()
 
-    def _lie(self, path: Path):
-        self.path, self.id = path, path.name
-        self.known.set()
-
-    def open(self, path: Path):
-        "Lie in `path` from now on. `stop_signal` stays with this object until its `control` is set, too."
-        path = make_folder(Path(path).absolute())
-        self.log = self.log.moved(path / "events.jsonl")
-        self._lie(path)
-
-    def leave(self, status: str, error: str):
-        "What this object was made for has ended, and the folder knows nothing of it: there is none, or it is another's."
-        self.apart = {"status": status, "error": error}
-        self.known.set()
-
-    def where(self) -> Path:
-        "The folder's path; waits for the checks that it follows from. Raises `FileNotFoundError` where they refused the arguments."
-        self.known.wait()
-        if not self.id:
-            raise FileNotFoundError(f"the run has no folder: {self.apart['error']}")
-        return self.path
-
-    def __truediv__(self, name: str) -> Path:
-        return self.path / name
-
-    def presence(self, which: str) -> Presence:
-        "Who works on the run: `compile`, or `train`."
-        return Presence(self / f"{which}.lock")
+    status = property(shown_status, doc="How the run stands, by `status_of`.")
+    info = property(lambda self: {**read_object(self / "run.json"), **self.apart}, doc="What was asked and how it stands: the content of `run.json`.")
+    trainer = property(lambda self: read_object(self / "job.json"), doc="Which process trains or has trained, and how that ended: the content of `job.json`.")
+    trains = property(trains, doc="Does a process train for this run now?")
 
     def update(self, **changes):
         "Change entries of `run.json`; a damaged one is put aside."
         update_object(self / "run.json", **changes)
 
-    status = property(lambda self: self.apart.get("status") or (status_of(self) if self.id else "running"), doc="How the run stands, by `status_of`.")
-    info = property(lambda self: {**read_object(self / "run.json"), **self.apart}, doc="What was asked and how it stands: the content of `run.json`.")
-    trainer = property(lambda self: read_object(self / "job.json"), doc="Which process trains or has trained, and how that ended: the content of `job.json`.")
+    def presence(self, which: str) -> Presence:  # which: `compile`, or `train`
+        "Who works on the run."
+        return Presence(self / f"{which}.lock")
 
-    @property
-    def trains(self) -> bool:
-        "Does a process train for this run now? One that has ended its training may live on: a kernel, inline."
-        return self.trainer.get("status") == "running" and self.presence("train").held
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
 
 # %% ../../nbs/run/04_folder.ipynb #xc53b037
 def _is_run(path: Path) -> bool:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ except ImportError:  # Windows
 
 # %% auto #0
 __all__ = ['BEAT', 'OLD', 'NO_LOCKS', 'machine', 'this_process', 'alive', 'age', 'locked', 'read_beat', 'is_near', 'lives',
-           'announce', 'take_lock', 'Presence']
+           'announce', 'take_lock', 'Hold', 'is_held', 'take_hold', 'Presence']
 
 # %% ../../nbs/run/02_presence.ipynb #8db15b03
 def machine() -> str:
@@ -139,51 +140,70 @@ def take_lock(path: Path) -> tuple[bool, FileLock | None]:
         return True, None
     return True, lock
 
+# %% ../../nbs/run/02_presence.ipynb #a51fa647
+@dataclass
+class Hold:
+    "What this process holds: the lock, where the disk has one, and the heartbeat, which a thread keeps young."
+    beat: Path
+    lock: FileLock | None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)  # nobody else has it
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def keep_beating(self):
+        "Touch the heartbeat until `release`. A method, so that its thread keeps the lock: one that nobody refers to is released."
+        while not self.over.wait(BEAT):
+            with contextlib.suppress(OSError):
+                os.utime(self.beat)
+
+    def release(self):
+        "End the heartbeat; remove it, unless somebody else has written it since; give the lock back."
+        self.over.set()
+        with contextlib.suppress(OSError):
+            if read_beat(self.beat).get("token") == self.token:
+                self.beat.unlink()
+        if self.lock is not None:
+            self.lock.release()
+
 # %% ../../nbs/run/02_presence.ipynb #b208973f
+def is_held(presence: Presence) -> bool:
+    "Does anybody hold it?"
+    who, lock = presence.who, locked(presence.path)
+    return lock if lock is not None and (lock or is_near(who)) else lives(who, presence.beat)
+
+
+def take_hold(presence: Presence, about: dict) -> Hold | None:
+    "Hold it and say so, with `about`; `None` where somebody else does. Raises `OSError` where nothing can be written."
+    free, lock = take_lock(presence.path)
+    who = presence.who
+    if not free or not (lock and is_near(who)) and lives(who, presence.beat):
+        if lock:
+            lock.release()
+        return None
+    hold = Hold(presence.beat, lock)
+    if not announce(hold.beat, {**this_process(), **about, "token": hold.token}, locked=lock is not None):
+        return None
+    threading.Thread(target=hold.keep_beating, name="bsft-heartbeat", daemon=True).start()
+    return hold
+
+# %% ../../nbs/run/02_presence.ipynb #8a7b0870
 class Presence:
     "Who holds the lock file `path`. The heartbeat beside it, `.beat` in place of `.lock`, says who that is."
 
     def __init__(self, path: Path):
         self.path = Path(path)
         self.beat = self.path.with_suffix(".beat")
-        self._lock, self._token, self._over = None, None, threading.Event()
+        self._hold: Hold | None = None
 
-    @property
-    def who(self) -> dict:
-        "What the holder said about itself; `{}` where nobody did."
-        return read_beat(self.beat)
-
-    @property
-    def held(self) -> bool:
-        "Does anybody hold it?"
-        who, lock = self.who, locked(self.path)
-        return lock if lock is not None and (lock or is_near(who)) else lives(who, self.beat)
+    who = property(lambda self: read_beat(self.beat), doc="What the holder said about itself; `{}` where nobody did.")
+    held = property(is_held, doc="Does anybody hold it?")
 
     def acquire(self, **about) -> bool:
         "Hold it and say so, with `about`; False where somebody else does. Raises `OSError` where nothing can be written."
-        free, lock = take_lock(self.path)
-        who = self.who
-        if not free or not (lock and is_near(who)) and lives(who, self.beat):
-            if lock:
-                lock.release()
-            return False
-        self._lock, self._token, self._over = lock, uuid.uuid4().hex, threading.Event()
-        if not announce(self.beat, {**this_process(), **about, "token": self._token}, locked=lock is not None):
-            return False
-        threading.Thread(target=self._keep_beating, args=(self._over,), name="bsft-heartbeat", daemon=True).start()
-        return True
-
-    def _keep_beating(self, over: threading.Event):
-        "The heartbeat. A method, so that its thread keeps the lock: one that nobody refers to is released."
-        while not over.wait(BEAT):
-            with contextlib.suppress(OSError):
-                os.utime(self.beat)
+        if hold := take_hold(self, about):
+            self._hold = hold
+        return hold is not None
 
     def release(self):
         "Hold it no more."
-        self._over.set()
-        with contextlib.suppress(OSError):
-            if self.who.get("token") == self._token:
-                self.beat.unlink()
-        if self._lock is not None:
-            self._lock.release()
+        if self._hold:
+            self._hold.release()

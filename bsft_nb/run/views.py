@@ -78,12 +78,8 @@ def print_line(line: str, out: TextIO):
 class TextProgress:
     "A subscriber that prints how a run goes."
 
-    def __init__(
-        self,
-        every: float = 5.0,  # seconds between two lines of one stage, at least
-        out: TextIO | None = None,  # standard output by default
-        clock: Callable[[], float] = time.time,
-    ):
+    def __init__(self, every: float = 5.0, out: TextIO | None = None, clock: Callable[[], float] = time.time):
+        "`every`: seconds between two lines of one stage, at least. `out`: None for standard output."
         self.every, self.out, self.clock = every, out, clock
         self.state, self.said, self.line = State(), 0.0, ""
 

@@ -15,7 +15,7 @@ except ImportError:  # Windows
     fcntl = None
 
 # %% auto #0
-__all__ = ['lock_byte', 'AtWork']
+__all__ = ['lock_byte', 'join', 'leave', 'AtWork']
 
 # %% ../../nbs/teacher/05_active.ipynb #4466c075
 def lock_byte(fd: int, number: int, lock: bool) -> bool:
@@ -27,25 +27,35 @@ def lock_byte(fd: int, number: int, lock: bool) -> bool:
         return not isinstance(e, (BlockingIOError, PermissionError))  # else: no locks on this disk
     return True
 
+# %% ../../nbs/teacher/05_active.ipynb #d184bd48
+def join(table: type[AtWork], ledger: Path) -> AtWork:
+    "The same object for all in this process who use `ledger`. Each of them calls `close`."
+    path = Path(ledger).absolute().with_suffix(".lock")
+    with table._guard:
+        found = table._all.get(str(path)) or table._all.setdefault(str(path), table(path))
+        found.users += 1
+        return found
+
+
+def leave(work: AtWork):
+    "One fewer uses it; the last one closes the file."
+    with work._guard:
+        work.users -= 1
+        if not work.users:
+            work._all.pop(str(work.path), None)
+            os.close(work._fd)
+
 # %% ../../nbs/teacher/05_active.ipynb #946375ad
 class AtWork:
     "The attempts at which threads of this process work, for the ledger at `path`. Made by `of`."
 
+    of, close = classmethod(join), leave
     _all: dict[str, AtWork] = {}
     _guard = threading.Lock()
 
     def __init__(self, path: Path):
         self.path, self.users, self.numbers = path, 0, set()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-
-    @classmethod
-    def of(cls, ledger: Path) -> AtWork:
-        "The same object for all in this process who use `ledger`. Each of them calls `close`."
-        path = Path(ledger).absolute().with_suffix(".lock")
-        with cls._guard:
-            found = cls._all.get(str(path)) or cls._all.setdefault(str(path), cls(path))
-            found.users += 1
-            return found
 
     def take(self, number: int) -> bool:
         "Work at an attempt; False where somebody does."
@@ -60,14 +70,6 @@ class AtWork:
         with self._guard:
             self.numbers.discard(number)
             lock_byte(self._fd, number, False)
-
-    def close(self):
-        "One fewer uses it."
-        with self._guard:
-            self.users -= 1
-            if not self.users:
-                self._all.pop(str(self.path), None)
-                os.close(self._fd)
 
 # %% ../../nbs/teacher/05_active.ipynb #d3079342
 def _forked():

@@ -21,7 +21,7 @@ from ..run.folder import fingerprint
 
 # %% auto #0
 __all__ = ['own_copy', 'Asked', 'inputs_key', 'witness', 'label', 'name_of', 'Calls', 'layered', 'add_layer', 'Mark', 'note',
-           'Watched', 'watch', 'is_watched']
+           'asking', 'answered', 'Watched', 'watch', 'is_watched']
 
 # %% ../../nbs/teacher/07_calls.ipynb #870e9963
 def own_copy(example: dspy.Example) -> dspy.Example:
@@ -92,12 +92,8 @@ class Calls:
         more = [plain(found[i]) for i in range(1, len(found))] if found and found.items() else []
         self._made.setdefault(id(prediction), (prediction, asked, plain(prediction), more))
 
-    def of(
-        self,
-        steps: Iterable[tuple],  # DSPy's trace
-        signatures: dict[str, type[dspy.Signature]],  # of the program's predictors, by name
-    ) -> tuple[list[Call], list[Call]]:
-        "The calls in `steps` of the program's own predictors, and those of others."
+    def of(self, steps: Iterable[tuple], signatures: dict[str, type[dspy.Signature]]) -> tuple[list[Call], list[Call]]:
+        "The calls in `steps`, DSPy's trace, of the program's own predictors, and those of others. `signatures`: of its predictors, by name."
         mine, outside = [], []
         for predictor, inputs, prediction in steps:
             if id(prediction) not in self._made:  # of a predictor that the program made as it ran
@@ -131,11 +127,29 @@ class Mark:
         return self
 
 
-def note(prediction: Any):
-    "Note what the predictor that runs now was asked and answered, where calls are noted."
+def note(prediction: Any) -> Any:
+    "Note what the predictor that runs now was asked and answered, where calls are noted; gives the `prediction` back."
     calls, asked = dspy.settings.get("bsft_calls"), _now.get()
     if calls and asked and isinstance(prediction, dspy.Prediction):
         calls.note(asked, prediction)
+    return prediction
+
+# %% ../../nbs/teacher/07_calls.ipynb #a1ab47bd
+@contextmanager
+def asking(predictor: Watched, kwargs: dict) -> Iterator[None]:
+    "Within, `predictor` is the one that is asked."
+    if dspy.settings.get("bsft_calls") is None:
+        predictor.bsft_mark.lost.append(predictor.bsft_mark.name)
+    token = _now.set(Asked(predictor.signature, kwargs, plain(kwargs)) if predictor._own_way else None)
+    try:
+        yield
+    finally:
+        _now.reset(token)
+
+
+def answered(predictor: Watched, prediction: Any) -> Any:
+    "The `prediction`, noted where it did not come by DSPy's own `forward`."
+    return note(prediction) if predictor._own_way else prediction
 
 # %% ../../nbs/teacher/07_calls.ipynb #95063439
 class Watched:
@@ -147,27 +161,12 @@ class Watched:
         cls._own_way = own.forward is not dspy.Predict.forward or own.aforward is not dspy.Predict.aforward
 
     def forward(self, **kwargs):
-        with self._asking(kwargs):
-            return self._answered(super().forward(**kwargs))
+        with asking(self, kwargs):
+            return answered(self, super().forward(**kwargs))
 
     async def aforward(self, **kwargs):
-        with self._asking(kwargs):
-            return self._answered(await super().aforward(**kwargs))
-
-    @contextmanager
-    def _asking(self, kwargs: dict) -> Iterator[None]:
-        if dspy.settings.get("bsft_calls") is None:
-            self.bsft_mark.lost.append(self.bsft_mark.name)
-        token = _now.set(Asked(self.signature, kwargs, plain(kwargs)) if self._own_way else None)
-        try:
-            yield
-        finally:
-            _now.reset(token)
-
-    def _answered(self, prediction: Any) -> Any:
-        if self._own_way:
-            note(prediction)
-        return prediction
+        with asking(self, kwargs):
+            return answered(self, await super().aforward(**kwargs))
 
     def _forward_preprocess(self, **kwargs):
         made = super()._forward_preprocess(**kwargs)
@@ -176,9 +175,7 @@ class Watched:
         return made
 
     def _forward_postprocess(self, completions, signature, **kwargs):
-        prediction = super()._forward_postprocess(completions, signature, **kwargs)
-        note(prediction)
-        return prediction
+        return note(super()._forward_postprocess(completions, signature, **kwargs))
 
 # %% ../../nbs/teacher/07_calls.ipynb #f07f758b
 def watch(

@@ -23,7 +23,7 @@ from .code import code_hash, is_library, is_ours, library_name
 from .members import AROUND, HOLDS, attributes, cells, defaults, functions_of, inside, left_by_calls, outside
 
 # %% auto #0
-__all__ = ['LIMIT', 'Special', 'is_container', 'items', 'Reader', 'describe', 'content']
+__all__ = ['LIMIT', 'Special', 'is_container', 'items', 'say', 'Reader', 'describe', 'content']
 
 # %% ../../nbs/teacher/02_identity.ipynb #b281f4c2
 _SAID = (int, float, complex, bytes, bytearray, range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, PurePath, UUID)  # their `repr` says all
@@ -65,13 +65,34 @@ def items(value: Any, reader: Reader, within: tuple = ()) -> Any:
         return {"set": [reader.say(v, within) for v in sorted(value, key=lambda v: getattr(v, "__qualname__", repr(v)))]}
     return [reader.say(v, within) for v in list(value)]
 
-# %% ../../nbs/teacher/02_identity.ipynb #8863a352
+# %% ../../nbs/teacher/02_identity.ipynb #0f509620
 LIMIT = 20_000  # functions, classes and objects that are read, nearest first
+
+
+def say(reader: Reader, value: Any, within: tuple = ()) -> Any:
+    "Plain values and small containers in JSON form; any other thing by its number."
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if isinstance(value, _WRITTEN):
+        return [kind.__qualname__, *_told(value)]
+    if is_container(value) and len(value) < 1000:
+        return items(value, reader, within)
+    if id(value) not in reader.places:
+        if len(reader.things) >= LIMIT:
+            return kind.__qualname__
+        reader.places[id(value)] = len(reader.things)
+        reader.things.append(value)
+    return {"thing": reader.places[id(value)]}
+
+# %% ../../nbs/teacher/02_identity.ipynb #8863a352
 Special = Callable[[Any, Callable], tuple | None]  # (thing, say) → what it is, and which attributes say nothing; None for these: all is said
 
 
 class Reader:
     "Reads a thing and whatever it refers to, each once."
+
+    say = say
 
     def __init__(self, special: Special, left: frozenset = frozenset()):
         self.special, self.left = special, left  # `left`: what calls left behind, as (id of the owner, name)
@@ -84,22 +105,6 @@ class Reader:
         for thing in self.things:  # grows
             said.append(describe(thing, self))
         return said
-
-    def say(self, value: Any, within: tuple = ()) -> Any:
-        "Plain values and small containers in JSON form; any other thing by its number."
-        kind = type(value)
-        if value is None or kind in (bool, int, float, str):
-            return value
-        if isinstance(value, _WRITTEN):
-            return [kind.__qualname__, *_told(value)]
-        if is_container(value) and len(value) < 1000:
-            return items(value, self, within)
-        if id(value) not in self.places:
-            if len(self.things) >= LIMIT:
-                return kind.__qualname__
-            self.places[id(value)] = len(self.things)
-            self.things.append(value)
-        return {"thing": self.places[id(value)]}
 
     def without(self, owner: Any, values: dict[str, Any]) -> dict[str, Any]:
         "`values` of `owner`, by name, but for what calls left."

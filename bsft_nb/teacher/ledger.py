@@ -23,8 +23,9 @@ from ..run.files import Lines, replacing, scan_lines
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'RECORD', 'Call', 'Trace', 'is_attempt', 'is_call', 'key_number', 'lines_at', 'Traces', 'load_traces',
-           'Index', 'Ledger', 'calls_path']
+__all__ = ['logger', 'RECORD', 'Call', 'trace_of', 'trace_row', 'is_old', 'Trace', 'is_attempt', 'is_call', 'key_number',
+           'lines_at', 'Traces', 'load_traces', 'Index', 'calls_path', 'refresh', 'claim', 'find', 'add', 'add_call',
+           'Ledger']
 
 # %% ../../nbs/teacher/06_ledger.ipynb #734c71fa
 @dataclass
@@ -45,6 +46,22 @@ RECORD = 1  # 0: calls were read when the program had ended, so that what it had
 _BEFORE = {"version": 0, "format": 1}  # of rows that do not say
 
 
+def trace_of(kind: type[Trace], row: dict) -> Trace:
+    "The attempt in a row of the ledger."
+    calls = {k: [Call(**c) for c in row.get(k, ())] for k in ("calls", "outside")}
+    return kind(**_BEFORE | {k: v for k, v in row.items() if k in kind.__dataclass_fields__} | calls)
+
+
+def trace_row(trace: Trace) -> dict:
+    "The attempt as a row of the ledger."
+    return vars(trace) | {k: [c.row() for c in getattr(trace, k)] for k in ("calls", "outside")}
+
+
+def is_old(trace: Trace) -> bool:
+    "Are there calls that may not be what they were when they were made?"
+    return trace.version < RECORD and trace.reason not in ("error", "unparsed")
+
+# %% ../../nbs/teacher/06_ledger.ipynb #0fc319f2
 @dataclass
 class Trace:
     "One attempt of the teacher at one example."
@@ -67,20 +84,7 @@ class Trace:
     version: int = RECORD  # of the way in which calls were written down
     format: int = FORMATS["teacher"]  # of the key
 
-    @classmethod
-    def of(cls, row: dict) -> Trace:
-        "The attempt in a row of the ledger."
-        calls = {k: [Call(**c) for c in row.get(k, ())] for k in ("calls", "outside")}
-        return cls(**_BEFORE | {k: v for k, v in row.items() if k in cls.__dataclass_fields__} | calls)
-
-    def row(self) -> dict:
-        "The attempt as a row of the ledger."
-        return vars(self) | {k: [c.row() for c in getattr(self, k)] for k in ("calls", "outside")}
-
-    @property
-    def old(self) -> bool:
-        "Are there calls that may not be what they were when they were made?"
-        return self.version < RECORD and self.reason not in ("error", "unparsed")
+    of, row, old = classmethod(trace_of), trace_row, property(is_old)
 
 # %% ../../nbs/teacher/06_ledger.ipynb #084903df
 def is_attempt(row: dict) -> bool:
@@ -128,8 +132,7 @@ class Traces(Sequence):
         return len(self.offsets)
 
     def __getitem__(self, i):
-        found = self.offsets[i]
-        return Traces(self.path, found, self.left_out, self.warnings) if isinstance(i, slice) else next(iter(Traces(self.path, [found])))
+        return Traces(self.path, self.offsets[i], self.left_out, self.warnings) if isinstance(i, slice) else next(iter(Traces(self.path, [self.offsets[i]])))
 
     def __iter__(self) -> Iterator[Trace]:
         yield from (Trace.of(json.loads(line)) for line in lines_at(self.path, self.offsets))
@@ -154,10 +157,8 @@ class Index:
     "Where attempts and LM calls are in their files, by key."
 
     def __init__(self):
-        self.attempts: dict[int, int] = {}  # key → offset
-        self.calls = defaultdict(lambda: array("q"))  # key → offsets
-        self.others: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)  # attempts of another format: example and round → those by key
-        self.other_calls = 0  # LM calls of another format
+        self.attempts, self.calls = {}, defaultdict(lambda: array("q"))  # key → offset of the attempt; key → offsets of its LM calls
+        self.others, self.other_calls = defaultdict(dict), 0  # of another format: attempts, example and round → key → offset; how many LM calls
 
     def attempt(self, offset: int, row: dict) -> bool:
         "Note an attempt; False where `row` is none."
@@ -171,73 +172,79 @@ class Index:
     def call(self, offset: int, row: dict) -> bool:
         "Note a completed LM call; False where `row` is none."
         key = key_number(row)
-        if key is None or not is_call(row):
-            return False
-        if offset not in self.calls[key]:  # it may have been read back already
+        whole = key is not None and is_call(row)
+        if whole and offset not in self.calls[key]:  # it may have been read back already
             self.calls[key].append(offset)
             self.other_calls += row.get("format", _BEFORE["format"]) != FORMATS["call"]
-        return True
+        return whole
+
+# %% ../../nbs/teacher/06_ledger.ipynb #bcdc9645
+def calls_path(ledger: Path) -> Path:
+    "The file beside `ledger` that has the answers of the LMs."
+    return Path(ledger).with_suffix(".calls")
+
+# %% ../../nbs/teacher/06_ledger.ipynb #64bb4540
+def refresh(ledger: Ledger):
+    "Read what other threads and processes have written since."
+    with ledger._lock:
+        known = [ledger.index.attempt(*line) for line in ledger.attempts.fresh()] + [ledger.index.call(*line) for line in ledger.calls.fresh()]
+    if n := known.count(False):
+        logger.warning("%s and %s: %d rows are no attempts or calls of this version; they are left out, and what they stood for is asked again", ledger.attempts.path, ledger.calls.path.name, n)
+
+
+@contextmanager
+def claim(
+    ledger: Ledger,
+    key: str,  # of an attempt
+    check: Callable[[], None] = lambda: None,  # called while it waits; ends the wait by raising
+) -> Iterator[None]:
+    "Be the only one, in any thread and process, who works at the attempt; what others have written by then is known."
+    while not ledger._at_work.take(int(key, 16)):
+        check()
+        time.sleep(0.02)
+    try:
+        ledger.refresh()
+        yield
+    finally:
+        ledger._at_work.give(int(key, 16))
+
+# %% ../../nbs/teacher/06_ledger.ipynb #69d857dd
+def find(ledger: Ledger, *keys: str) -> tuple[int, Trace] | None:
+    "Place and content of an attempt as it was scored last, by the first of its `keys` that is there."
+    offset = next((ledger.index.attempts[int(k, 16)] for k in keys if int(k, 16) in ledger.index.attempts), None)
+    return None if offset is None else (offset, Trace.of(ledger.attempts.at(offset)))
+
+
+def add(ledger: Ledger, trace: Trace) -> int:
+    "Write an attempt down; returns its place."
+    offset = ledger.attempts.append(trace.row())
+    with ledger._lock:
+        ledger.index.attempts[int(trace.key, 16)] = offset
+    return offset
+
+
+def add_call(ledger: Ledger, key: str, call: dict):
+    "Write a completed LM call down under `key`."
+    row = {"key": key, "format": FORMATS["call"], **call}
+    offset = ledger.calls.append(row)
+    with ledger._lock:
+        ledger.index.call(offset, row)
 
 # %% ../../nbs/teacher/06_ledger.ipynb #9af80e3c
 class Ledger:
     "Attempts and the LM calls within them, found by key; in memory only where their lines begin."
+
+    refresh, claim, find, add, add_call = refresh, claim, find, add, add_call
 
     def __init__(self, path: Path):
         self.attempts, self.calls = Lines(path), Lines(calls_path(path))
         self.index, self._lock, self._at_work = Index(), threading.Lock(), AtWork.of(path)
         self.refresh()
 
-    def refresh(self):
-        "Read what other threads and processes have written since."
-        with self._lock:
-            known = [self.index.attempt(*line) for line in self.attempts.fresh()] + [self.index.call(*line) for line in self.calls.fresh()]
-        if n := known.count(False):
-            logger.warning("%s and %s: %d rows are no attempts or calls of this version; they are left out, and what they stood for is asked again", self.attempts.path, self.calls.path.name, n)
-
-    @contextmanager
-    def claim(
-        self,
-        key: str,  # of an attempt
-        check: Callable[[], None] = lambda: None,  # called while it waits; ends the wait by raising
-    ) -> Iterator[None]:
-        "Be the only one, in any thread and process, who works at the attempt; what others have written by then is known."
-        while not self._at_work.take(int(key, 16)):
-            check()
-            time.sleep(0.02)
-        try:
-            self.refresh()
-            yield
-        finally:
-            self._at_work.give(int(key, 16))
-
-    def find(self, *keys: str) -> tuple[int, Trace] | None:
-        "Place and content of an attempt as it was scored last, by the first of its `keys` that is there."
-        offset = next((self.index.attempts[int(k, 16)] for k in keys if int(k, 16) in self.index.attempts), None)
-        return None if offset is None else (offset, Trace.of(self.attempts.at(offset)))
-
-    def add(self, trace: Trace) -> int:
-        "Write an attempt down; returns its place."
-        offset = self.attempts.append(trace.row())
-        with self._lock:
-            self.index.attempts[int(trace.key, 16)] = offset
-        return offset
-
     def calls_of(self, key: str) -> list[dict]:
         "The LM calls that were completed under `key`, in that order."
         return [self.calls.at(offset) for offset in self.index.calls.get(int(key, 16), ())]
 
-    def add_call(self, key: str, call: dict):
-        "Write a completed LM call down under `key`."
-        row = {"key": key, "format": FORMATS["call"], **call}
-        offset = self.calls.append(row)
-        with self._lock:
-            self.index.call(offset, row)
-
     def close(self):
         "Close the files."
         self.attempts.close(), self.calls.close(), self._at_work.close()
-
-# %% ../../nbs/teacher/06_ledger.ipynb #bcdc9645
-def calls_path(ledger: Path) -> Path:
-    "The file beside `ledger` that has the answers of the LMs."
-    return Path(ledger).with_suffix(".calls")

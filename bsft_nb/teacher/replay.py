@@ -25,7 +25,7 @@ from ..models.student_adapter import validated
 from .ledger import Ledger, Trace
 
 # %% auto #0
-__all__ = ['call_key', 'outputs_to_json', 'outputs_from_json', 'NotRecorded', 'bill', 'Record', 'LMCall', 'recording',
+__all__ = ['call_key', 'outputs_to_json', 'outputs_from_json', 'NotRecorded', 'bill', 'take', 'Record', 'LMCall', 'recording',
            'answers_async', 'Recorded', 'recorded', 'copy_program', 'rollout', 'recorded_program', 'remembered']
 
 # %% ../../nbs/teacher/08_replay.ipynb #4275f960
@@ -69,33 +69,31 @@ def bill(told: list[dict]) -> dict:
     seconds = round(sum(r["seconds"] for r in told), 4) if told else None
     return {"tokens": total, "cost": sum(costs) if costs else None, "latency": seconds}
 
+# %% ../../nbs/teacher/08_replay.ipynb #49bac261
+def take(record: Record, call: str) -> dict | None:
+    "The recorded row of a call, once each; `None` if the LM is to be asked. Raises `NotRecorded` where that is not allowed."
+    with record._lock:
+        row = record._rows[call].popleft() if record._rows[call] else None
+        if row is None and not record.ask:
+            record.missed = True
+            raise NotRecorded
+        record.told += [row] if row else []
+    return row
+
 # %% ../../nbs/teacher/08_replay.ipynb #8d006bc0
 class Record:
     "The LM calls of one attempt: those that were completed before, and those of now."
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        key: str,  # under which its LM calls are kept
-        attempt: tuple[str, ...],  # the attempt's keys, the present format first
-        ask: bool = True,  # False: an LM is never called; what is not recorded raises `NotRecorded`
-    ):
+    take = take
+
+    def __init__(self, ledger: Ledger, key: str, attempt: tuple[str, ...], ask: bool = True):
+        "`key`: under which its LM calls are kept. `attempt`: its keys, the present format first. `ask`: False where no LM may be called."
         self.ledger, self.key, self.attempt, self.ask, self.missed = ledger, key, attempt, ask, False
         self.told: list[dict] = []  # the calls that were answered, with what the LM told about them
         self.made = 0  # of these, those that an LM was asked now
         self._lock, self._rows = threading.Lock(), defaultdict(deque)
         for row in sorted(ledger.calls_of(key), key=lambda r: r["attempt"] not in attempt):  # its own before others'
             self._rows[row["call"]].append(row)
-
-    def take(self, call: str) -> dict | None:
-        "The recorded row of a call, once each; `None` if the LM is to be asked."
-        with self._lock:
-            row = self._rows[call].popleft() if self._rows[call] else None
-            if row is None and not self.ask:
-                self.missed = True
-                raise NotRecorded
-            self.told += [row] if row else []
-        return row
 
     def keep(self, call: str, outputs: Any, told: dict):
         "Write a completed call down."

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from ..run.files import Damaged, beside, explained, make_folder, read_json, writ
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'MARK', 'STATE', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'damaged', 'newest', 'progress', 'note',
-           'scores', 'record_score', 'ranked', 'stale_epochs', 'tidy', 'keep_only', 'install', 'installed']
+__all__ = ['logger', 'MARK', 'STATE', 'are_whole', 'checkpoint_at', 'Checkpoint', 'write_checkpoint', 'checkpoints', 'damaged',
+           'newest', 'kept', 'progress', 'note', 'scores', 'record_score', 'ranked', 'stale_epochs', 'tidy',
+           'keep_only', 'install', 'installed']
 
 # %% ../../nbs/training/04_checkpoints.ipynb #27aa6a50
 def _tell(sentence: str):
@@ -38,6 +39,31 @@ MARK = "checkpoint.json"
 STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "trainer_state.json")
 
 
+def are_whole(checkpoint: Checkpoint, names: Iterable[str]) -> bool:
+    "Are these files there, with the size and, where it is known, the digest that they were written with?"
+    names = sorted(names)
+    if not all((f := checkpoint.path / n).is_file() and f.stat().st_size == checkpoint.files[n] for n in names):
+        return False
+    wrong = faults(checkpoint.path, {n: checkpoint.digests[n] for n in names if n in checkpoint.digests})
+    if wrong:
+        _tell(f"the checkpoint {checkpoint.path} is left out: {', '.join(wrong)}")
+    return not wrong
+
+# %% ../../nbs/training/04_checkpoints.ipynb #9d9c2b10
+def checkpoint_at(kind: type[Checkpoint], path: Path) -> Checkpoint | None:
+    "The checkpoint in the folder `path`, as its mark tells; `None` where it has no mark, or one that cannot be used."
+    try:
+        row = read_json(path / MARK, {}, dict)
+        about = kind(path, **{k: v for k, v in row.items() if k in kind.__dataclass_fields__})
+        kinds = [(about.step, int), (about.epoch, (int, float)), (about.ends_epoch, bool), (about.files, dict), (about.digests, dict)]
+        fine = all(isinstance(value, of) for value, of in kinds)
+    except (TypeError, Damaged, OSError) as e:  # no mark, or gone meanwhile: not whole
+        if isinstance(e, Damaged):
+            _tell(str(e))
+        return None
+    return about if fine else None
+
+# %% ../../nbs/training/04_checkpoints.ipynb #e2051570
 @dataclass(frozen=True)
 class Checkpoint:
     "A state of a training, in a folder of its own."
@@ -53,38 +79,9 @@ class Checkpoint:
         if not all(map(is_inside, self.files)):  # they are linked and copied by these names
             raise TypeError(f"{self.path} lists files that are not within it")
 
-    @property
-    def loadable(self) -> bool:
-        "Are the weights whole?"
-        return self._have(n for n in self.files if n not in STATE)
-
-    @property
-    def resumable(self) -> bool:
-        "Is everything whole that training needs to go on?"
-        return "optimizer.pt" in self.files and self._have(self.files)
-
-    def _have(self, names) -> bool:
-        names = list(names)
-        if not all((f := self.path / n).is_file() and f.stat().st_size == self.files[n] for n in names):
-            return False
-        wrong = faults(self.path, {n: self.digests[n] for n in names if n in self.digests})
-        if wrong:
-            _tell(f"the checkpoint {self.path} is left out: {', '.join(wrong)}")
-        return not wrong
-
-    @classmethod
-    def at(cls, path: Path) -> Checkpoint | None:
-        "The checkpoint in the folder `path`, as its mark tells; `None` where it has no mark, or one that cannot be used."
-        try:
-            row = read_json(path / MARK, {}, dict)
-            about = cls(path, **{k: v for k, v in row.items() if k in cls.__dataclass_fields__})
-            kinds = [(about.step, int), (about.epoch, (int, float)), (about.ends_epoch, bool), (about.files, dict), (about.digests, dict)]
-            fine = all(isinstance(value, kind) for value, kind in kinds)
-        except (TypeError, Damaged, OSError) as e:  # no mark, or gone meanwhile: not whole
-            if isinstance(e, Damaged):
-                _tell(str(e))
-            return None
-        return about if fine else None
+    at = classmethod(checkpoint_at)
+    loadable = property(lambda self: are_whole(self, self.files.keys() - {*STATE}), doc="Are the weights whole?")
+    resumable = property(lambda self: "optimizer.pt" in self.files and are_whole(self, self.files), doc="Is everything whole that training needs to go on?")
 
 # %% ../../nbs/training/04_checkpoints.ipynb #76999743
 def write_checkpoint(
@@ -128,6 +125,12 @@ def damaged(folder: Path) -> list[Path]:
 def newest(folder: Path) -> Checkpoint | None:
     "The last checkpoint that training can go on from."
     return next((c for c in reversed(checkpoints(folder)) if c.resumable), None)
+
+
+def kept(folder: Path) -> str:
+    "What is on the disk, in a sentence."
+    last = newest(folder)
+    return f"The checkpoint at step {last.step} is whole: the next call with the same arguments goes on from it" if last else "No checkpoint had been written yet"
 
 # %% ../../nbs/training/04_checkpoints.ipynb #ce2776ba
 def progress(folder: Path) -> dict:

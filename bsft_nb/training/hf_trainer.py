@@ -8,28 +8,26 @@ from __future__ import annotations
 import functools
 import gc
 import math
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-import psutil
 import torch
 from safetensors import SafetensorError
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from .checkpoints import Checkpoint, newest, note, stale_epochs, tidy, write_checkpoint
+from .checkpoints import Checkpoint, kept, note, tidy, write_checkpoint
 from ..data.pairs import Pair
 from ..run.events import EventLog, StopSignal
+from .callback import ProgressCallback, check_finite
 from .jobs import Job, TrainConfig
 from .objective import Objective
 from .packing import BatchOrder
 from ..models.devices import pick_device
 
 # %% auto #0
-__all__ = ['arguments', 'out_of_memory', 'pieces', 'kept', 'within_memory', 'check_finite', 'accumulate', 'mean_loss',
-           'whole_step', 'save_checkpoint', 'held_loss', 'finish_step', 'fill', 'report_step', 'memory_mb',
-           'ProgressCallback', 'Loop']
+__all__ = ['arguments', 'out_of_memory', 'pieces', 'within_memory', 'accumulate', 'training_step', 'ends_epoch', 'mean_loss',
+           'whole_step', 'save_checkpoint', 'held_loss', 'finish_step', 'fill', 'Loop']
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #7d22b166
 def arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
@@ -70,12 +68,6 @@ def pieces(rows: list[Pair], bsize: int, micro: int) -> list[list[Pair]]:
     return [b[i : i + micro] for b in batches for i in range(0, len(b), micro)]
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #949a92f1
-def kept(job: Job) -> str:
-    "What is on the disk, in a sentence."
-    last = newest(job.checkpoints)
-    return f"The checkpoint at step {last.step} is whole: the next call with the same arguments goes on from it" if last else "No checkpoint had been written yet"
-
-
 def within_memory(loop: Loop, work: Callable):
     "What `work()` returns; where memory ends, again with half the rows at a time. Raises `MemoryError` at one row."
     while True:
@@ -85,7 +77,7 @@ def within_memory(loop: Loop, work: Callable):
             if not out_of_memory(e):
                 raise
             if loop.micro == 1:
-                raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {loop.job.model} with one row at a time ({str(e):.200}). Choose a smaller target, a smaller max_length=, gradient_checkpointing=True, or peft=True. {kept(loop.job)}") from e
+                raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {loop.job.model} with one row at a time ({str(e):.200}). Choose a smaller target, a smaller max_length=, gradient_checkpointing=True, or peft=True. {kept(loop.job.checkpoints)}") from e
         _halve(loop)
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #648ad02e
@@ -96,15 +88,6 @@ def _halve(loop: Loop):
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
     loop.events.emit("warn", note=f"out of memory at step {loop.state.global_step + 1} of {loop.job.model}: going on with {loop.micro} row{'s' * (loop.micro > 1)} at a time and more accumulation. Each step still learns from the same rows")
-
-# %% ../../nbs/training/05_hf_trainer.ipynb #96de64b4
-def check_finite(loop: Loop, what: str, value: float, step: int):
-    "Raise `FloatingPointError` where `value`, the loss or the gradient, is not finite."
-    if math.isfinite(value):
-        return
-    shown = ", ".join(f"{p.example} of {p.predictor!r}" for p in loop.batch[:8]) + (" and others" if len(loop.batch) > 8 else "")
-    fix = "train with bf16=False, or " if loop.job.config.bf16 else ""
-    raise FloatingPointError(f"the {what} of {loop.job.model} is {value} at step {step} of {loop.state.max_steps}, rows {shown}. Lower lr={loop.job.config.lr}, {fix}look at these rows. {kept(loop.job)}")
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #72220376
 def accumulate(
@@ -122,6 +105,20 @@ def accumulate(
             loop.accelerator.backward(loss)
         total = total + loss.detach()
     return total
+
+# %% ../../nbs/training/05_hf_trainer.ipynb #0e87d40e
+def training_step(loop: Loop, model: torch.nn.Module, inputs: dict, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+    "Gradients of all rows of an optimizer step; returns their loss."
+    loop.batch = inputs["pairs"]
+    loss = within_memory(loop, lambda: accumulate(loop, model, num_items_in_batch))
+    loop.done = [loop.done[0] + sum(p.tokens for p in loop.batch), loop.done[1] + len(loop.batch)]
+    check_finite(loop, "loss", loss.item(), loop.state.global_step + 1)
+    return loss
+
+
+def ends_epoch(loop: Loop) -> bool:
+    "Is this step an epoch's last?"
+    return loop.state.global_step % math.ceil(len(loop.rows) / loop.get_total_train_batch_size(loop.args)) == 0
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #163c178e
 @torch.no_grad()
@@ -148,14 +145,16 @@ def save_checkpoint(loop: Loop, loss: float | None) -> Checkpoint:
     try:
         made = write_checkpoint(folder, step, round(loop.state.epoch, 6), loss, loop.ends_epoch, loop._fill)
     except (OSError, RuntimeError, SafetensorError) as e:
-        raise OSError(getattr(e, "errno", None) or 0, f"the checkpoint of {loop.job.model} at step {step} could not be written to {folder} ({type(e).__name__}: {e}). Make room or permit writing there, or give run_dir= on another disk. {kept(loop.job)}") from e
+        raise OSError(getattr(e, "errno", None) or 0, f"the checkpoint of {loop.job.model} at step {step} could not be written to {folder} ({type(e).__name__}: {e}). Make room or permit writing there, or give run_dir= on another disk. {kept(loop.job.checkpoints)}") from e
     measured = {} if loss is None else {"eval_loss": loss}
     loop.events.emit("checkpoint", model=loop.job.model, step=step, epoch=made.epoch, path=str(made.path.relative_to(loop.job.folder)), **measured)
     return made
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #9e109359
-def held_loss(loop: Loop, model: torch.nn.Module) -> float:
-    "Mean loss of a held-out item at this step, measured once and emitted as an event."
+def held_loss(loop: Loop, model: torch.nn.Module) -> float | None:
+    "Mean loss of a held-out item at this step, measured once and emitted as an event; `None` without held-out rows."
+    if not loop.held:
+        return None
     step = loop.state.global_step
     if step not in loop.evaluated:
         loss = within_memory(loop, lambda: mean_loss(loop, model.eval(), loop.held))
@@ -186,85 +185,19 @@ def fill(loop: Loop, made: Path):
         loop._save_rng_state(str(made))
     loop.state.save_to_json(str(made / "trainer_state.json"))
 
-# %% ../../nbs/training/05_hf_trainer.ipynb #0632e590
-def report_step(
-    loop: Loop,
-    logs: dict,  # as `Trainer` writes them
-    since: float,  # seconds since the last report
-    counted: list[int],  # tokens and rows since then
-    left: float,  # seconds until the end
-):
-    "The event of a training step."
-    state, (tokens, rows) = loop.state, counted
-    names = {"loss": "loss", "learning_rate": "lr", "grad_norm": "grad_norm"}
-    values = {v: float(logs[k]) for k, v in names.items() if k in logs}
-    rates = {"tokens_per_s": round(tokens / since, 1), "examples_per_s": round(rows / since, 2), "eta_s": round(left, 1), "memory_mb": memory_mb()}
-    loop.events.emit("train", model=loop.job.model, step=state.global_step, steps=state.max_steps, epoch=round(state.epoch, 3), **values, **rates)
-
-
-def memory_mb() -> int:
-    "Mebibytes: the most that the accelerator has given out, or what the process holds."
-    used = torch.accelerator.max_memory_allocated() if torch.accelerator.is_available() else psutil.Process().memory_info().rss
-    return round(used / 2**20)
-
-# %% ../../nbs/training/05_hf_trainer.ipynb #9bd54ed2
-class ProgressCallback(TrainerCallback):
-    "Tells `loop` when to save and when to stop, and the log how it goes."
-
-    def __init__(self, loop: Loop):
-        self.loop, self.said = loop, 0.0
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.began = self.saved = self.then = time.monotonic()
-        self.first, self.counted = state.global_step, [0, 0]
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        config, step = self.loop.job.config, state.global_step
-        late = config.save_minutes is not None and time.monotonic() - self.saved > 60 * config.save_minutes
-        due = config.save_steps is not None and step % config.save_steps == 0
-        control.should_training_stop |= self.loop.stop.requested
-        control.should_save = self.loop.ends_epoch or control.should_training_stop or due or late
-        if config.eval_steps is not None and step % config.eval_steps == 0:
-            self.loop.held_loss(self.loop.model_wrapped)
-
-    def on_save(self, args, state, control, **kwargs):
-        job, self.saved = self.loop.job, time.monotonic()
-        early = job.config.patience is not None and self.loop.ends_epoch and stale_epochs(job.checkpoints) >= job.config.patience
-        if early and state.global_step < state.max_steps:
-            self.loop.events.emit("warn", note=f"{job.model}: no better checkpoint for {job.config.patience} epoch{'s' * (job.config.patience > 1)}, training ends at step {state.global_step} of {state.max_steps}")
-        control.should_training_stop |= early or self.loop.stop.requested
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs:
-            return
-        check_finite(self.loop, "gradient", float(logs.get("grad_norm", 0.0)), state.global_step)
-        now, last = time.monotonic(), state.global_step >= state.max_steps
-        if state.is_world_process_zero and (last or now - self.said > 0.5):
-            left = (now - self.began) / (state.global_step - self.first) * (state.max_steps - state.global_step)
-            report_step(self.loop, logs, now - self.then, [a - b for a, b in zip(self.loop.done, self.counted)], left)
-            self.said, self.then, self.counted = now, now, list(self.loop.done)
-
 # %% ../../nbs/training/05_hf_trainer.ipynb #e0089f10
 class Loop(Trainer):
     "Training of one job. Raises `FloatingPointError`, `MemoryError`, `OSError` that say what to do; checkpoints written before stay."
+    training_step, held_loss, _fill = training_step, held_loss, fill
+    ends_epoch = property(ends_epoch, doc="Is this step an epoch's last?")
 
-    def __init__(
-        self,
-        job: Job,
-        objective: Objective,
-        rows: list[Pair],  # to learn from
-        held: list[Pair],  # for the held-out loss; may be empty
-        events: EventLog,
-        stop: StopSignal,
-        save: Callable[[Path], None],  # writes the student into an empty folder
-        after: Callable[[Checkpoint], None] | None = None,  # called with the checkpoint of each epoch
-    ):
+    def __init__(self, job: Job, objective: Objective, rows: list[Pair], held: list[Pair], events: EventLog, stop: StopSignal, save: Callable[[Path], None], after: Callable[[Checkpoint], None] | None = None):
+        "`held`: for the held-out loss; may be empty. `save` writes the student into an empty folder. `after` is called with the checkpoint of each epoch."
         self.job, self.objective, self.rows, self.events, self.stop, self.save, self.after = job, objective, rows, events, stop, save, after
         self.held = sorted(held, key=lambda p: (p.predictor, p.tokens))
         self.micro, self.batch, self.done, self.evaluated = job.config.bsize, [], [0, 0], {}  # rows at a time; of this step; tokens and rows so far; step → loss
-        super().__init__(objective.module, arguments(job.config, job.checkpoints), data_collator=functools.partial(whole_step, objective), train_dataset=rows)
+        super().__init__(objective.module, arguments(job.config, job.checkpoints), data_collator=functools.partial(whole_step, objective), train_dataset=rows, callbacks=[ProgressCallback(self)])
         self.remove_callback(PrinterCallback)  # events are the only output
-        self.add_callback(ProgressCallback(self))
 
     def _get_train_sampler(self, train_dataset=None):
         return BatchOrder(self.rows, self.job.config.bsize, self.job.config.seed, 0.1 if self.objective.pads else None)
@@ -272,28 +205,8 @@ class Loop(Trainer):
     def _collated(self, rows: list[Pair]) -> dict:
         return self._prepare_inputs(self.objective.batch(rows))
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        "Gradients of all rows of an optimizer step; returns their loss."
-        self.batch = inputs["pairs"]
-        loss = within_memory(self, lambda: accumulate(self, model, num_items_in_batch))
-        self.done = [self.done[0] + sum(p.tokens for p in self.batch), self.done[1] + len(self.batch)]
-        check_finite(self, "loss", loss.item(), self.state.global_step + 1)
-        return loss
-
-    @property
-    def ends_epoch(self) -> bool:
-        "Is this step an epoch's last?"
-        return self.state.global_step % math.ceil(len(self.rows) / self.get_total_train_batch_size(self.args)) == 0
-
-    def held_loss(self, model) -> float | None:
-        "Mean loss of a held-out item now, also as an event; `None` without held-out rows."
-        return held_loss(self, model) if self.held else None
-
     def _save_checkpoint(self, model, trial):
         finish_step(self, model)
-
-    def _fill(self, made: Path):
-        fill(self, made)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         "Nothing: the model came with the checkpoint's weights."

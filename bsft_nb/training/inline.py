@@ -17,17 +17,14 @@ __all__ = ['Inline', 'train_and_score']
 # %% ../../nbs/training/08_inline.ipynb #d6b50543
 class Inline:
     "`Launcher`: in this process. `start` raises `Busy`, `Stopped`, and what `train` raises."
-
     where = "in this process"
-
     def __init__(self, folder: RunFolder, jobs: list[Job], score: Score | None):
         self.folder, self.jobs, self.score = folder, jobs, score
 
     def start(self):
         "Train all jobs."
         with only_training(self.folder), claim(self.folder, "inline", [j.model for j in self.jobs]):
-            for job in self.jobs:
-                train_and_score(job, self.folder, self.score)
+            train_and_score(self.jobs, self.folder, self.score)
 
     def alive(self) -> bool:
         "No: `start` has returned."
@@ -44,8 +41,9 @@ class Inline:
         "It came to its end, or `start` raised."
 
 # %% ../../nbs/training/08_inline.ipynb #e5282063
-def train_and_score(job: Job, folder: RunFolder, score: Score | None):
-    "Train a job here, and score its checkpoints."
-    train(job, folder.log, folder.stop_signal, (lambda c: score_checkpoint(job, c, score, folder.log)) if score else None)
-    for late, c in unscored([job]) if score else []:
-        score_checkpoint(late, c, score, folder.log)
+def train_and_score(jobs: list[Job], folder: RunFolder, score: Score | None):
+    "Train the jobs here, one after another, and score their checkpoints."
+    for job in jobs:
+        train(job, folder.log, folder.stop_signal, (lambda c, job=job: score_checkpoint(job, c, score, folder.log)) if score else None)
+        for late, c in unscored([job]) if score else []:
+            score_checkpoint(late, c, score, folder.log)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'LORA', 'check_numbers', 'check_choices', 'check_lora', 'lora_settings', 'TrainConfig', 'add_lora', 'Job']
+__all__ = ['SCHEDULES', 'LORA', 'check_numbers', 'check_choices', 'check_lora', 'lora_settings', 'TrainConfig', 'add_lora',
+           'job_key', 'job_pairs', 'save_job', 'load_job', 'Job']
 
 # %% ../../nbs/training/03_jobs.ipynb #2cdabb86
 def _whole(name: str, value: Any, least: int, other: str = ""):
@@ -201,6 +202,37 @@ def add_lora(
         raise TargetError(f"peft={settings!r:.200}: this does not fit {type(model).__name__}: {why:.300}. {there}")
     return made
 
+# %% ../../nbs/training/03_jobs.ipynb #5385a7d5
+def job_key(job: Job, train: list[Pair], held: list[Pair]) -> str:
+    "16 hexadecimal digits that change with what training depends on."
+    rows = [[p.prompt_ids, p.completion_ids] for p in [*train, *held]]
+    return fingerprint([job.fingerprint, asdict(job.config), job.meta, len(train), rows])
+
+
+def job_pairs(job: Job) -> tuple[list[Pair], list[Pair]]:
+    "Pairs of the job's predictors to learn from, and held-out ones."
+    return tuple([p for p in rows if p.predictor in job.predictors] for rows in load_pairs(Path(job.folder) / "pairs"))
+
+# %% ../../nbs/training/03_jobs.ipynb #04806383
+def save_job(job: Job) -> Path:
+    "Write the job into its run folder."
+    path = Path(job.folder) / "jobs" / f"{job.model}.json"
+    write_json(path, asdict(job))
+    return path
+
+
+def load_job(kind: type[Job], folder: RunFolder, model: str) -> Job:
+    "The job of the student `model`, from the run folder. Raises `FileNotFoundError` where there is none, `Damaged` where it cannot be used."
+    path = folder / "jobs" / f"{folder_name(model)}.json"
+    remedy = "compile again with the same arguments, which writes it anew"
+    state = read_json(path, None, dict, remedy)
+    if state is None:
+        raise FileNotFoundError(f"{path} is not there: the run {folder.id} has no job {model!r}")
+    try:
+        return kind(**{**state, "folder": str(folder.path), "model": model, "predictors": tuple(state["predictors"]), "config": TrainConfig(**state["config"])})
+    except (TypeError, KeyError) as e:
+        raise Damaged(f"{path} cannot be used (it is no job of this version: {e}): {remedy}") from e
+
 # %% ../../nbs/training/03_jobs.ipynb #7229b3c1
 @dataclass(frozen=True)
 class Job:
@@ -214,40 +246,6 @@ class Job:
     meta: dict = field(default_factory=dict)  # content of the student's bsft.json
     scored: bool = False  # somebody scores the checkpoints while it trains
 
-    @property
-    def checkpoints(self) -> Path:
-        "Where resumable states are kept."
-        return Path(self.folder) / "checkpoints" / self.model
-
-    @property
-    def student(self) -> Path:
-        "Where the chosen student goes."
-        return Path(self.folder) / self.model
-
-    def pairs(self) -> tuple[list[Pair], list[Pair]]:
-        "Pairs of these predictors to learn from, and held-out ones."
-        return tuple([p for p in rows if p.predictor in self.predictors] for rows in load_pairs(Path(self.folder) / "pairs"))
-
-    def save(self) -> Path:
-        "Write the job into its run folder."
-        path = Path(self.folder) / "jobs" / f"{self.model}.json"
-        write_json(path, asdict(self))
-        return path
-
-    @classmethod
-    def load(cls, folder: RunFolder, model: str) -> Job:
-        "The job of the student `model`, from the run folder."
-        path = folder / "jobs" / f"{folder_name(model)}.json"
-        remedy = "compile again with the same arguments, which writes it anew"
-        state = read_json(path, None, dict, remedy)
-        if state is None:
-            raise FileNotFoundError(f"{path} is not there: the run {folder.id} has no job {model!r}")
-        try:
-            return cls(**{**state, "folder": str(folder.path), "model": model, "predictors": tuple(state["predictors"]), "config": TrainConfig(**state["config"])})
-        except (TypeError, KeyError) as e:
-            raise Damaged(f"{path} cannot be used (it is no job of this version: {e}): {remedy}") from e
-
-    def key(self, train: list[Pair], held: list[Pair]) -> str:
-        "16 hexadecimal digits that change with what training depends on."
-        rows = [[p.prompt_ids, p.completion_ids] for p in [*train, *held]]
-        return fingerprint([self.fingerprint, asdict(self.config), self.meta, len(train), rows])
+    load, save, pairs, key = classmethod(load_job), save_job, job_pairs, job_key
+    checkpoints = property(lambda self: Path(self.folder) / "checkpoints" / self.model, doc="Where resumable states are kept.")
+    student = property(lambda self: Path(self.folder) / self.model, doc="Where the chosen student goes.")

@@ -80,7 +80,8 @@ class Process:
     where = "a process of its own, which outlives the kernel"
 
     def __init__(self, folder: RunFolder, jobs: list[Job], score: Score | None):
-        self.folder, self.models, self.poll, self.process = folder, [j.model for j in jobs], folder.log.follow(), None
+        self.folder, self.models, self.process = folder, [j.model for j in jobs], None
+        self.events = folder.log.follow()  # reads what the process has appended to the log
 
     def start(self):
         "Begin to train in a new process."
@@ -89,10 +90,6 @@ class Process:
     def alive(self) -> bool:
         "Has the process not ended yet?"
         return self.process.poll() is None
-
-    def events(self):
-        "Read what the process has appended to the log."
-        self.poll()
 
     def stop(self):
         "Ask for an end, through the folder."

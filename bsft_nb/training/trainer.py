@@ -12,7 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checkpoints import Checkpoint, checkpoints, damaged, install, installed, keep_only, note, progress, ranked, scores
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from bsft_nb.training.hf_trainer import Loop
+
+# %% auto #0
+__all__ = ['load_trainable', 'save_student', 'merge', 'fitting_pairs', 'begin', 'finished', 'unreadable_state', 'resumable',
+           'check_space', 'run_loop', 'train', 'choose']
+
+# %% ../../nbs/training/06_trainer.ipynb #4d4a6d81
+from .checkpoints import Checkpoint, checkpoints, damaged, install, installed, keep_only, kept, note, progress, ranked, scores
 from ..data.pairs import DataError, Pair
 from ..run.events import EventLog, Stopped, StopSignal
 from ..models.frozen import freeze
@@ -24,15 +34,6 @@ from ..models.convert import quiet
 from .objective import Completions
 from ..run.files import read_json, write_json
 from ..models.tokens import Codec, load_codec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from bsft_nb.training.hf_trainer import Loop
-
-# %% auto #0
-__all__ = ['load_trainable', 'save_student', 'merge', 'fitting_pairs', 'begin', 'finished', 'unreadable_state', 'resumable',
-           'check_space', 'run_loop', 'train', 'choose']
 
 # %% ../../nbs/training/06_trainer.ipynb #894e8515
 def load_trainable(
@@ -182,19 +183,19 @@ def check_space(job: Job, model: PreTrainedModel):
 # %% ../../nbs/training/06_trainer.ipynb #97ee9d40
 def run_loop(loop: Loop, last: Checkpoint | None):
     "Train to the end, or to a stop request. Raises what `Loop` raises; memory that ends outside of a step is a `MemoryError` too."
-    from bsft_nb.training.hf_trainer import kept, out_of_memory
+    from bsft_nb.training.hf_trainer import out_of_memory
 
     try:
         loop.train(resume_from_checkpoint=str(last.path) if last else None)
     except RuntimeError as e:
         if not out_of_memory(e):
             raise
-        raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {loop.job.model}, outside of what fewer rows could help ({str(e):.200}). Choose a smaller target, or peft=True. {kept(loop.job)}") from e
+        raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {loop.job.model}, outside of what fewer rows could help ({str(e):.200}). Choose a smaller target, or peft=True. {kept(loop.job.checkpoints)}") from e
     finally:
         release_omp_threads()
     step = loop.state.global_step
     if loop.stop.requested and step < loop.state.max_steps:
-        raise Stopped(f"stopped on request after step {step} of {loop.state.max_steps} of {loop.job.model}. {kept(loop.job)}{_best_so_far(loop.job)}")
+        raise Stopped(f"stopped on request after step {step} of {loop.state.max_steps} of {loop.job.model}. {kept(loop.job.checkpoints)}{_best_so_far(loop.job)}")
     note(loop.job.checkpoints, trained=step)
 
 # %% ../../nbs/training/06_trainer.ipynb #4017aa4d

@@ -166,4 +166,4 @@ def test_the_advice_is_a_call_that_can_be_made(tmp_path, n):
     for call in calls:
         tree = ast.parse(call, mode="eval").body
         bound = inspect.signature(getattr(Run, tree.func.attr)).bind("self", *tree.args, **{k.arg: k.value for k in tree.keywords})
-        assert set(bound.arguments) == {"self", "program", "examples", "metric", "teacher", "teacher_settings"}
+        assert set(bound.arguments) == {"run", "program", "examples", "metric", "teacher", "teacher_settings"}

@@ -82,6 +82,7 @@ class Compilation:
     gathered: Gathered | None = None
     found: dict = field(default_factory=dict)  # what `run.json` says of it: `faults`, and a fingerprint of the `rows`
     plan: dict = field(default_factory=dict)  # what the preflight said
+    others: list[str] = field(default_factory=list)  # sentences on finished runs of the same arguments, made with other versions
     folder: RunFolder = field(init=False, repr=False, compare=False)  # once it is opened
 
     __post_init__, open = own_examples, open_run

@@ -92,6 +92,8 @@ def reusable(c: Compilation) -> dict[str, Path] | None:
 # %% ../../nbs/optimizer/10_pipeline.ipynb #83f95683
 def make_students(c: Compilation) -> dict[str, Path]:
     "Gather, train, choose: the student's folder for each predictor. Notes how long each took."
+    for sentence in c.others:
+        c.warn(sentence)
     seconds, began = {}, time.time()
     c.gathered = c.gathered or gather(c)
     jobs = make_jobs(c, c.gathered.built)

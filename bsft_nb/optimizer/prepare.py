@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -16,8 +17,9 @@ from typing import Any
 import dspy
 
 # %% auto #0
-__all__ = ['FIELDS', 'MANY', 'ENTRIES', 'training_config', 'check_call', 'Watched', 'is_far', 'target_and_codec', 'check_data',
-           'content_key', 'identified', 'prepare', 'compilation', 'planned']
+__all__ = ['FIELDS', 'MANY', 'ENTRIES', 'KEYS', 'training_config', 'check_call', 'Watched', 'is_far', 'target_and_codec',
+           'check_data', 'content_key', 'identified', 'otherwise', 'made_otherwise', 'prepare', 'compilation',
+           'planned']
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #b9af8263
 from ..data.limits import check_answers, check_lengths
@@ -157,6 +159,26 @@ def identified(c: Compilation, asked: dict[str, Any]) -> dict[str, Any]:
             about |= ENTRIES[o.name](c, asked[o.name]) if o.name in ENTRIES else {o.name: asked[o.name]}
     return {**about, "key": versioned("run", about), "format": FORMATS["run"], "created": time.strftime("%Y-%m-%d %H:%M:%S")}
 
+# %% ../../nbs/optimizer/11_prepare.ipynb #98737596
+KEYS = {"student_key", "teacher_key", "metric"}  # entries that are keys: another format writes others for the same
+
+
+def otherwise(c: Compilation, info: dict) -> list[str] | None:
+    "What differs between the versions with which a run and this compile are made; `None` where they were asked for other things."
+    aside = {"versions", "key", "format", "created", *(KEYS if info.get("format", 1) != FORMATS["run"] else ())}
+    now = json.loads(json.dumps(c.asked))
+    if not info.get("key") or any(info[name] != value for name, value in now.items() if name in info and name not in aside):
+        return None
+    before = info.get("versions", {})
+    return [f"{p} {before[p]}, now {v}" for p, v in now["versions"].items() if before.get(p, v) != v] or ["an earlier version of bsft_nb"]
+
+
+def made_otherwise(c: Compilation) -> list[str]:
+    "A sentence for each finished run beside this one that differs from it in versions alone."
+    runs = sorted(c.path.parent.glob(f"{type(c.student).__name__.lower()}-*/run.json"))
+    found = [(r.id, r.info, otherwise(c, r.info)) for r in (RunFolder(p.parent) for p in runs if p.parent != c.path)]
+    return [f"run {id} of {info.get('created', 'another day')} was made for the same arguments with {', '.join(how)}. This is another run: it is trained again, and the teacher is asked only for what is not in the ledger. To use the student that is there: bsft_nb.load({id!r}, program)" for id, info, how in found if how and info.get("status") == "finished"]
+
 # %% ../../nbs/optimizer/11_prepare.ipynb #cba2488e
 def prepare(
     asked: dict[str, Any],  # as for `check_call`, or what it returned; and `home`: the folder of runs and ledgers
@@ -190,6 +212,7 @@ def planned(c: Compilation) -> Preflight:
     "What this compile would do and cost. Raises what the dry run finds."
     asked = c.teachers if c.traces is None and c.pairs is None else []
     ledger = ledger_path(c.student)
+    known, told = c.boot.known(asked, c.trainset, ledger) if asked and ledger.exists() else (0, [])
     with dspy.context(**c.boot.teacher_settings):
         plan = preflight(
             c.student,
@@ -198,7 +221,7 @@ def planned(c: Compilation) -> Preflight:
             c.trainset,
             c.target,
             rounds=c.boot.max_rounds,
-            known=c.boot.known(asked, c.trainset, ledger) if asked and ledger.exists() else 0,
+            known=known,
             max_calls=c.max_calls,
             epochs=c.config.epochs,
             bf16=c.config.bf16,
@@ -207,5 +230,7 @@ def planned(c: Compilation) -> Preflight:
         )
     done = c.path.exists() and RunFolder(c.path).info.get("key") == c.asked["key"]
     if not done:
+        c.others = made_otherwise(c)
+        plan.warnings.extend([*told, *c.others])
         dry_run(c.student, PairBuilder(c.student, c.adapter, c.codec), c.target, c.config)
     return plan

@@ -228,11 +228,11 @@ def run_all(c: Collection, num_threads: int, on_trace: Callable[[Trace, bool], N
     return [at for _, found in sorted(places.items()) for at in found]
 
 # %% ../../nbs/teacher/12_bootstrap.ipynb #0fce5b97
-def known(boot: TraceBootstrapper, teachers: list[dspy.Module], trainset: list[dspy.Example], ledger: Path) -> int:
-    "How many attempts of these teachers at these examples are in the ledger, so that they ask nobody."
+def known(boot: TraceBootstrapper, teachers: list[dspy.Module], trainset: list[dspy.Example], ledger: Path) -> tuple[int, list[str]]:
+    "How many attempts of these teachers at these examples are in the ledger, so that they ask nobody; and a sentence on each kind of work of another version, which may be asked again."
     with closing(Ledger(ledger)) as store:
         c = Collection(boot, teachers, trainset, store)
-        return sum(len(list(in_ledger(c, *job))) for job in c.jobs())
+        return sum(len(list(in_ledger(c, *job))) for job in c.jobs()), list(told_before(c))
 
 
 @contextmanager

@@ -482,7 +482,7 @@ def test_attempts_under_keys_that_can_still_be_made_are_found(tmp_path, caplog):
     as_then = {a: b for e in SHOUTS for a, b in [keys.attempt_keys(said, 0, keys.example_key(e), 0)]}
     written_before(path, as_then.__getitem__)
     size = path.stat().st_size
-    assert boot.known([Shout()], SHOUTS[:4], path) == 4
+    assert boot.known([Shout()], SHOUTS[:4], path) == (4, [])
     again = collect()
     assert [t.calls for t in again] == first and lm.engine.calls == 4 and path.stat().st_size == size
     assert not again.warnings and not caplog.records and {t.format for t in again} == {1}

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..teacher.ledger import RECORD, Call, Trace
 from ..run.files import replacing, to_json
-from ..models.student_adapter import read_value
+from ..models.values import read_value
 from .pairs import DataError, Pair
 from ..run.folder import fingerprint
 

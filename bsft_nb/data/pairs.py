@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from ..teacher.ledger import Call
 from ..teacher.keys import example_key
 from ..teacher.calls import inputs_key
-from ..models.student_adapter import read_value, roundtrip, validated
+from ..models.student_adapter import roundtrip
+from ..models.values import read_value, validated
 from ..models.tokens import Codec
 
 # %% auto #0

@@ -190,23 +190,13 @@ class Codec:
         self.lock = threading.Lock()  # a fast tokenizer's settings are not safe to change from two threads
         self.ids, self.around = remembered_ids(self), lru_cache(2)(partial(_around, tokenizer))
 
-    def prompt(self, messages: list[dict]) -> list[int]:
-        "As `prompt_ids`, of messages with `role` and `content` (text) each."
-        return prompt_ids(self, messages)
-
-    def completion(self, text: str) -> list[int]:
-        "As `completion_ids`."
-        return completion_ids(self, text)
-
-    def text(self, ids: list[int]) -> str:
-        "As `answer_text`."
-        return answer_text(self, ids)
-
     def survives(self, text: str) -> bool:
         "Does `text` come back unchanged from being tokenised as an answer?"
         with contextlib.suppress(TextError):
             return self.text(self.completion(text)) == text
         return False
+
+    prompt, completion, text = prompt_ids, completion_ids, answer_text
 
 # %% ../../nbs/models/08_tokens.ipynb #b04a0a64
 def _load_tokenizer(path: Path, name: str) -> PreTrainedTokenizerBase:

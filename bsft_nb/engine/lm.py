@@ -116,8 +116,9 @@ _engines: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # what wa
 _engines_lock = threading.Lock()
 
 
-def engine_at(kind: type, path: Path, templates: bool, dtype: str | None, moment: str | None) -> StudentEngine:
-    "The engine that all share, made anew where the weights have changed."
+def engine_at(kind: type, path: str | Path, templates: bool = True, dtype: str | None = None, moment: str | None = None) -> StudentEngine:
+    "The engine of the folder `path`: the same object for all who ask, made anew where the weights have changed."
+    path = Path(path)
     key = (str(path.absolute()), templates, dtype, None if (path / "bsft.json").exists() else moment)  # a student's template has its date
     with _engines_lock:
         engine = _engines.get(key)
@@ -162,19 +163,19 @@ class StudentEngine:
         self.worker = worker_at(base.path if base else self.path, (base or self.target).fingerprint, dtype)
         self.known_codec, self.loading = None, threading.Lock()
 
-    @classmethod
-    def at(cls, path: str | Path, templates: bool = True, dtype: str | None = None, moment: str | None = None) -> StudentEngine:
-        "The engine of the folder `path`: the same object for all who ask."
-        return engine_at(cls, Path(path), templates, dtype, moment)
-
     def __deepcopy__(self, memo) -> StudentEngine:
         return self
 
     def __reduce__(self):
         return type(self).load_state, (self.dump_state(),)
 
+    @classmethod
+    def load_state(cls, state: dict) -> StudentEngine:  # a pickled engine names this method
+        "The engine that `dump_state` described. Raises `ValueError` where the weights are others by now."
+        return from_state(cls, state)
+
+    at, codec, dump_state = classmethod(engine_at), property(codec_of), to_state
     submit, complete, stream, close = queue_request, answer, answer_in_pieces, let_go
-    codec, dump_state, load_state = property(codec_of), to_state, classmethod(from_state)
 
 # %% ../../nbs/engine/11_lm.ipynb #81591c5c
 def _after_fork_in_child():

@@ -39,7 +39,7 @@ PRIVATE: dict[str, str] = {  # the name → why nothing public does it
     "threading._register_atexit": "runs before thread pools are joined, which `atexit` does not",
 }
 
-
+# %% ../nbs/compat.ipynb #c9d1ffcf
 def find(name: str) -> Any:
     "What a dotted name stands for. Raises `AttributeError` or `ImportError` where it is gone."
     parts = name.split(".")
@@ -74,7 +74,7 @@ def request_to_dict(request: Request) -> dict:
 
     return serde.request_to_dict(request)
 
-
+# %% ../nbs/compat.ipynb #a6960333
 def has_async_engine(lm: dspy.BaseLM) -> bool:
     "Has an LM with an engine of its own a counterpart for `await`? False where DSPy no longer tells."
     return getattr(lm, "_async_engine_spec", None) is not None
@@ -114,7 +114,7 @@ def has_vnni() -> bool:
     told = getattr(torch.cpu, "_is_vnni_supported", None)
     return told is not None and told()
 
-
+# %% ../nbs/compat.ipynb #f5a9ba13
 def others_keep_tensors() -> bool:
     "Has somebody set hooks for the tensors that autograd keeps, such as gradient checkpointing? Yes, where torch cannot tell."
     import torch

@@ -87,7 +87,7 @@ def _t5_tokenizer(texts: Iterable[str], sentinels: list[str]):
     tok.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", tok.token_to_id("</s>"))])
     return tok
 
-
+# %% ../nbs/lessons.ipynb #52bcd8c3
 def save_t5(folder: str | Path, texts: Iterable[str], layers: int = 2, width: int = 64) -> Path:
     "An encoder-decoder with random weights, its tokenizer trained on `texts`; 100 sentinels."
     import torch

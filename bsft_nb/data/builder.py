@@ -20,16 +20,16 @@ from ..teacher.keys import example_key
 from .dedupe import CONFLICTS, deduplicate, id_bytes, merge_alike, normalised, settle
 from ..run.files import explained, make_folder
 from .funnel import OUTSIDE, Funnel, count_traces, funnel_text, where_it_ends
-from .pairs import DataError, Pair, PairBuilder
+from .pairs import DataError, Pair, PairBuilder, fits
 from ..run.folder import fingerprint
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # %% auto #0
-__all__ = ['FEW', 'SAMPLES', 'quotas', 'held_out', 'Reading', 'read_funnel', 'by_predictor', 'reduced', 'Built', 'split',
-           'check_conflicts', 'build', 'build_from_pairs', 'contradictions', 'check_rows', 'to_dataset', 'save_pairs',
-           'load_pairs']
+__all__ = ['FEW', 'SAMPLES', 'quotas', 'held_out', 'Reading', 'take_in', 'read_funnel', 'by_predictor', 'reduced', 'Built',
+           'split', 'check_conflicts', 'build', 'build_from_pairs', 'contradictions', 'check_rows', 'to_dataset',
+           'save_pairs', 'load_pairs']
 
 # %% ../../nbs/data/04_builder.ipynb #301f6fd8
 FEW = 20  # values that make a field a label
@@ -77,9 +77,6 @@ def held_out(
     return {key for s, keys in strata.items() for key in keys[: most[s]]}
 
 # %% ../../nbs/data/04_builder.ipynb #ceed68be
-SAMPLES = 3  # calls a predictor that are compared with what is asked
-
-
 class Reading:
     "What stays of the traces when they have been read."
 
@@ -100,19 +97,23 @@ class Reading:
             self.attempts["kept"].update(names)
             for call in trace.calls:
                 for outputs in (call.outputs, *call.more):  # with n=3 there are three answers to learn from
-                    self.call(replace(call, outputs=outputs, more=[]), trace)
+                    take_in(self, replace(call, outputs=outputs, more=[]), trace)
 
-    def call(self, call: Call, trace: Trace):
-        "Take in one answer to a call of an accepted attempt."
-        self.calls[call.predictor] += 1
-        try:
-            pair = self.builder.pair(call, trace.example, trace.score)
-        except DataError as e:
-            self.dropped.append(f"{e} (example {trace.example})")
-            return
-        self.pairs.append(pair)
-        if sum(c.predictor == call.predictor for c, _ in self.samples) < SAMPLES:
-            self.samples.append((call, pair))
+# %% ../../nbs/data/04_builder.ipynb #11751f8a
+SAMPLES = 3  # calls a predictor that are compared with what is asked
+
+
+def take_in(read: Reading, call: Call, trace: Trace):
+    "Add one answer to a call of the accepted attempt `trace` to what was `read`."
+    read.calls[call.predictor] += 1
+    try:
+        pair = read.builder.pair(call, trace.example, trace.score)
+    except DataError as e:
+        read.dropped.append(f"{e} (example {trace.example})")
+        return
+    read.pairs.append(pair)
+    if sum(c.predictor == call.predictor for c, _ in read.samples) < SAMPLES:
+        read.samples.append((call, pair))
 
 # %% ../../nbs/data/04_builder.ipynb #b555c38a
 def read_funnel(read: Reading) -> Funnel:
@@ -151,9 +152,9 @@ class Built:
 def split(builder: PairBuilder, read: Reading, held: set[str], conflicts: str, valset: list[Pair] | None) -> Built:
     "The rows that were read: reduced, checked for length, split."
     unique, several, left_out = reduced(read.pairs, held, conflicts)
-    fitting, limit = [p for p in unique if builder.fits(p)], builder.codec
+    fitting, limit = [p for p in unique if fits(builder.codec, p)], builder.codec
     limits = f"{limit.max_length}{f' for a prompt, {limit.max_answer} for an answer' if limit.max_answer else ''}"
-    too_long = [f"predictor {p.predictor!r}: a row of {p.tokens} tokens is longer than the limit of {limits} (example {p.example})" for p in unique if not builder.fits(p)]
+    too_long = [f"predictor {p.predictor!r}: a row of {p.tokens} tokens is longer than the limit of {limits} (example {p.example})" for p in unique if not fits(builder.codec, p)]
     train = [p for p in fitting if p.example not in held]
     learned = {(p.predictor, normalised(p.prompt)) for p in train}
     apart = [p for p in fitting if p.example in held]
@@ -176,7 +177,7 @@ def build(
     traces: Iterable[Trace],
     held: set[str] = frozenset(),  # keys of held-out examples
     conflicts: str = "all",  # one of `CONFLICTS`
-    valset: list[Pair] | None = None,  # rows to hold out as given, such as `builder.labelled(…)`
+    valset: list[Pair] | None = None,  # rows to hold out as given, such as those of `labelled_pairs`
 ) -> Built:
     "Pairs of all accepted traces: deduplicated, checked for length, split. Raises `ValueError` for another `conflicts`."
     check_conflicts(conflicts)

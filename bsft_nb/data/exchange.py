@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..teacher.ledger import RECORD, Call, Trace
 from ..run.files import replacing, to_json
-from ..models.student_adapter import read_value
+from ..models.values import read_value
 from .pairs import DataError, Pair
 from ..run.folder import fingerprint
 
@@ -43,7 +43,7 @@ def as_rendered(p: Pair) -> dict:
 
 EXPORTERS: dict[str, Callable[[Pair], dict]] = {"openai": as_chat, "prompt-completion": as_rendered}  # a new form is one entry
 
-
+# %% ../../nbs/data/05_exchange.ipynb #8ed7285e
 def _row(p: Pair, form: str) -> dict:
     row = EXPORTERS[form](p)
     return {**row, "example": p.example, "predictor": p.predictor, "score": p.score, "digest": digest(row)}
@@ -86,6 +86,18 @@ def export_traces(
     "Write `traces` as JSON lines, one after the other. Returns how many."
     return write_rows(path, ({**t.row(), "split": HELD_OUT} if t.example in held else t.row() for t in traces), private)
 
+# %% ../../nbs/data/05_exchange.ipynb #b71668c7
+def _object(line: bytes) -> dict:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as e:
+        raise DataError(f"not UTF-8 ({e.reason} at byte {e.start}): save the file in UTF-8") from e
+    except ValueError as e:
+        raise DataError(f"not JSON ({e}): a row is one JSON object on one line") from e
+    if not isinstance(row, dict):
+        raise DataError(f"{type(row).__name__} {row!r:.60}, not a JSON object")
+    return row
+
 # %% ../../nbs/data/05_exchange.ipynb #53dd16de
 SHOWN = 10  # faulty lines that an error names
 
@@ -106,18 +118,6 @@ def read_rows(path: str | Path, read: Callable[[dict], Any]) -> list[Any]:
     if not made:
         raise DataError(f"{path}: the file has no rows")
     return made
-
-
-def _object(line: bytes) -> dict:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as e:
-        raise DataError(f"not UTF-8 ({e.reason} at byte {e.start}): save the file in UTF-8") from e
-    except ValueError as e:
-        raise DataError(f"not JSON ({e}): a row is one JSON object on one line") from e
-    if not isinstance(row, dict):
-        raise DataError(f"{type(row).__name__} {row!r:.60}, not a JSON object")
-    return row
 
 # %% ../../nbs/data/05_exchange.ipynb #b5203e73
 def check_fields(row: dict, kinds: dict[str, tuple[type, ...]], needed: Iterable[str], what: str = "field"):
@@ -194,7 +194,7 @@ def _call(row: Any, signatures: dict, kept: bool) -> Call:
         check_call(call, signatures[call.predictor])
     return call
 
-
+# %% ../../nbs/data/05_exchange.ipynb #9000345f
 def _trace(row: dict, signatures: dict) -> Trace:
     number, text = (int, float, type(None)), (str, type(None))
     kinds = {k: (str, int, float, dict, list, type(None)) for k in Trace.__dataclass_fields__}

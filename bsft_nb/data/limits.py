@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import dspy
 
 from ..teacher.ledger import Call
-from .pairs import DataError, PairBuilder
+from .pairs import DataError, PairBuilder, fits
 from ..models.texts import TextError, check_unicode, texts_in
 from ..models.tokens import Codec
 
@@ -85,7 +85,7 @@ def check_answers(
                 call = Call(predictor, {k: e[k] for k in s.input_fields}, {k: e[k] for k in s.output_fields})
                 with contextlib.suppress(DataError):  # a label of another type: it is not what the teacher will say
                     pair, n = builder.pair(call, "", None), n + 1
-                    long += [] if builder.fits(pair) else [(i, predictor, len(pair.completion_ids) if codec.encoder_decoder else pair.tokens)]
+                    long += [] if fits(codec, pair) else [(i, predictor, len(pair.completion_ids) if codec.encoder_decoder else pair.tokens)]
     if len(long) > share * n:
         shown = "; ".join(f"{name}[{i}], predictor {p!r}: {tokens} tokens" for i, p, tokens in long[:5])
         what = f"answers in {name} are longer than the {codec.max_answer} tokens that the target's decoder has positions for" if codec.encoder_decoder else f"prompts of {name} are, with their answers, longer than the target's limit of {codec.max_length} tokens"

@@ -17,12 +17,12 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from .exchange import check_fields, check_predictor, check_split, digest, read_rows
-from .pairs import DataError, Pair, PairBuilder, rendered
+from .pairs import DataError, Pair, PairBuilder, made_pair, rendered
 from ..run.folder import fingerprint
 
 # %% auto #0
 __all__ = ['MOST_FRAMES', 'texts_in_frame', 'frames', 'first_that_fits', 'check_messages', 'read_chat', 'read_rendered',
-           'read_completion', 'check_row', 'PairReader', 'read_pairs', 'completions_in']
+           'read_completion', 'check_row', 'control_tokens', 'PairReader', 'read_pairs', 'completions_in']
 
 # %% ../../nbs/data/06_pair_reader.ipynb #dbf8e6da
 _MARK = re.compile(r"qz\d+zq")
@@ -125,15 +125,19 @@ def check_row(row: dict):
     check_fields(row, {k: v for k, v in kinds.items() if k in (*form, *others)}, [*form, "predictor"])
     check_split(row)
 
+# %% ../../nbs/data/06_pair_reader.ipynb #6da34167
+def control_tokens(builder: PairBuilder) -> list[str]:
+    "Names of the tokenizer's special tokens that no edited text may contain."
+    tokenizer = builder.codec.tokenizer
+    ours = {tokenizer.unk_token, getattr(builder.adapter, "separator", None)}
+    return [t for t in tokenizer.all_special_tokens if t not in ours]
+
 # %% ../../nbs/data/06_pair_reader.ipynb #2a1f30dc
 class PairReader:
     "Turns rows of either form back into pairs of one student."
 
     def __init__(self, builder: PairBuilder):
-        self.builder, self._frames = builder, {}
-        tokenizer = builder.codec.tokenizer
-        ours = {tokenizer.unk_token, getattr(builder.adapter, "separator", None)}
-        self.control = [t for t in tokenizer.all_special_tokens if t not in ours]
+        self.builder, self.control, self._frames = builder, control_tokens(builder), {}
 
     def frames(self, predictor: str) -> list[list[dict]]:
         "As `frames`, made once."
@@ -151,7 +155,7 @@ class PairReader:
         messages, completion = read_chat(self, row) if "messages" in row else read_rendered(self, row, edited)
         outputs = read_completion(self, predictor, completion, edited)
         example = row.get("example") or fingerprint([predictor, messages])  # a row that a person added
-        return self.builder.row(predictor, messages, outputs, example, row.get("score"))
+        return made_pair(self.builder, predictor, messages, outputs, example, row.get("score"))
 
 # %% ../../nbs/data/06_pair_reader.ipynb #f7cc8c61
 def read_pairs(path: str | Path, builder: PairBuilder) -> list[Pair]:

@@ -16,12 +16,13 @@ from pydantic import TypeAdapter, ValidationError
 from ..teacher.ledger import Call
 from ..teacher.keys import example_key
 from ..teacher.calls import inputs_key
-from ..models.student_adapter import read_value, roundtrip, validated
+from ..models.student_adapter import roundtrip
+from ..models.values import read_value, validated
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['Pair', 'DataError', 'typed_outputs', 'input_value', 'fits', 'rendered', 'labelled_pairs', 'PairBuilder',
-           'prompt_diff', 'check_parity']
+__all__ = ['Pair', 'DataError', 'typed_outputs', 'input_value', 'prompt_values', 'fits', 'rendered', 'completion_text',
+           'made_pair', 'labelled_pairs', 'PairBuilder', 'prompt_diff', 'check_parity']
 
 # %% ../../nbs/data/01_pairs.ipynb #5f49c6c7
 @dataclass
@@ -74,6 +75,11 @@ def input_value(value, annotation):
             pass
     return value
 
+
+def prompt_values(signature: type[dspy.Signature], inputs: dict) -> dict:
+    "Those of `inputs` that `signature` takes, as they are put into a prompt; they may be given in JSON form."
+    return {k: input_value(inputs[k], f.annotation) for k, f in signature.input_fields.items() if k in inputs}
+
 # %% ../../nbs/data/01_pairs.ipynb #2e048e3f
 def fits(codec: Codec, pair: Pair) -> bool:
     "Is the row within the model's length?"
@@ -86,6 +92,25 @@ def rendered(codec: Codec, messages: list[dict], ids: list[int]) -> str:
     if codec.encoder_decoder:
         return " ".join(m["content"] for m in messages)
     return codec.tokenizer.decode(ids, skip_special_tokens=False)
+
+# %% ../../nbs/data/01_pairs.ipynb #0a07c19f
+def completion_text(builder: PairBuilder, predictor: str, outputs: dict) -> str:
+    "The completion that spells `outputs`. Raises `DataError` where it does not survive the target's vocabulary."
+    adapter, signature, codec = builder.adapter, builder.signatures[predictor], builder.codec
+    why = roundtrip(adapter, signature, outputs, lambda text: codec.text(codec.completion(text)))
+    if why:
+        raise DataError(f"predictor {predictor!r}: a completion does not survive the target's vocabulary: {why}")
+    return adapter.format_assistant_message_content(signature, outputs)
+
+
+def made_pair(builder: PairBuilder, predictor: str, messages: list[dict], outputs: dict, example: str, score: float | None) -> Pair:
+    "The pair of a prompt's messages and an answer's values. Raises `DataError` where one of them cannot be tokenised."
+    text, codec = completion_text(builder, predictor, outputs), builder.codec
+    try:
+        ids = codec.prompt(messages)
+    except ValueError as e:  # half of a surrogate pair, a control token, a chat template that fails
+        raise DataError(f"predictor {predictor!r}: the prompt cannot be tokenised: {e}") from e
+    return Pair(example, predictor, rendered(codec, messages, ids), text, score, ids, codec.completion(text), messages)
 
 # %% ../../nbs/data/01_pairs.ipynb #8a497d23
 def labelled_pairs(builder: PairBuilder, examples: Iterable[dspy.Example]) -> list[Pair]:
@@ -105,23 +130,13 @@ def labelled_pairs(builder: PairBuilder, examples: Iterable[dspy.Example]) -> li
 class PairBuilder:
     "Turns predictor calls into pairs, in one student's format."
 
-    def __init__(
-        self,
-        student: dspy.Module,
-        adapter: dspy.Adapter,
-        codec: Codec,
-    ):
+    def __init__(self, student: dspy.Module, adapter: dspy.Adapter, codec: Codec):
         self.adapter, self.codec = adapter, codec
         self.signatures = {name: p.signature for name, p in student.named_predictors()}
 
-    def values(self, predictor: str, inputs: dict) -> dict:
-        "Those of `inputs` that `predictor` takes, as they are put into a prompt; they may be given in JSON form."
-        signature = self.signatures[predictor]
-        return {k: input_value(inputs[k], f.annotation) for k, f in signature.input_fields.items() if k in inputs}
-
     def messages(self, predictor: str, inputs: dict) -> list[dict]:
         "The messages that `predictor` sends for `inputs`."
-        return self.adapter.format(self.signatures[predictor], [], self.values(predictor, inputs))
+        return self.adapter.format(self.signatures[predictor], [], prompt_values(self.signatures[predictor], inputs))
 
     def prompt_ids(self, predictor: str, inputs: dict) -> list[int]:
         "Token ids of the prompt that `predictor` sends for `inputs` (values or their JSON form)."
@@ -130,24 +145,7 @@ class PairBuilder:
     def pair(self, call: Call, example: str, score: float | None) -> Pair:
         "The pair of one call. Raises `DataError` where an output has another type, or does not survive the vocabulary."
         outputs = typed_outputs(call, self.signatures[call.predictor])
-        return self.row(call.predictor, self.messages(call.predictor, call.inputs), outputs, example, score)
-
-    def row(self, predictor: str, messages: list[dict], outputs: dict, example: str, score: float | None) -> Pair:
-        "The pair of a prompt's messages and an answer's values. Raises `DataError` as `pair` does."
-        signature = self.signatures[predictor]
-        why = roundtrip(self.adapter, signature, outputs, lambda text: self.codec.text(self.codec.completion(text)))
-        if why:
-            raise DataError(f"predictor {predictor!r}: a completion does not survive the target's vocabulary: {why}")
-        text = self.adapter.format_assistant_message_content(signature, outputs)
-        try:
-            ids = self.codec.prompt(messages)
-        except ValueError as e:  # half of a surrogate pair, a control token, a chat template that fails
-            raise DataError(f"predictor {predictor!r}: the prompt cannot be tokenised: {e}") from e
-        return Pair(example, predictor, rendered(self.codec, messages, ids), text, score, ids, self.codec.completion(text), messages)
-
-    def fits(self, pair: Pair) -> bool:
-        "Is the row within the model's length?"
-        return fits(self.codec, pair)
+        return made_pair(self, call.predictor, self.messages(call.predictor, call.inputs), outputs, example, score)
 
     def labelled(self, examples: Iterable[dspy.Example]) -> list[Pair]:
         "`labelled_pairs` of these examples."
@@ -173,7 +171,7 @@ def check_parity(
     "How many prompts were compared. Raises `DataError` with a diff at the first that differs."
     n = 0
     for call, pair in samples:
-        values = builder.values(call.predictor, call.inputs)
+        values = prompt_values(builder.signatures[call.predictor], call.inputs)
         if call.asked and call.asked != inputs_key(builder.signatures[call.predictor], values):
             raise DataError(f"predictor {call.predictor!r}: the inputs that were written down are not those that the teacher's LM was asked about: {str(call.inputs):.300}\nThe student would learn from a prompt that nobody sends. Look for an input that changes while the predictor runs, or whose type loses something on its way through JSON, and give plain values instead")
         ids = asked(call.predictor, values)

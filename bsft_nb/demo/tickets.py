@@ -22,7 +22,7 @@ from ..optimizer.teleprompter import BootstrapFinetune
 
 # %% auto #0
 __all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'few_shot', 'right_share', 'side_by_side', 'parser',
-           'rows_used', 'main']
+           'rows_used', 'Stages', 'tuned_by', 'main']
 
 # %% ../../nbs/demo/tickets.ipynb #b23bb353
 class Route(dspy.Signature):
@@ -124,6 +124,36 @@ def rows_used(funnel: dict) -> dict:
     names = {"traces_tried": "tried", "traces_kept": "kept", "train_rows": "trained"}
     return {name: funnel[stage]["all"] for name, stage in names.items()}
 
+# %% ../../nbs/demo/tickets.ipynb #e9766224
+class Stages:
+    "Seconds of each stage since the one before; printed as they end."
+
+    def __init__(self):
+        self.began, self.seconds = time.time(), {}
+
+    def end(self, stage: str):
+        "The `stage` is over."
+        self.seconds[stage] = round(time.time() - self.began - sum(self.seconds.values()), 1)
+        print(f"-- {stage}: {self.seconds[stage]} s", flush=True)
+
+    def total(self) -> dict[str, float]:
+        "All stages, and the whole time as `total`."
+        return {**self.seconds, "total": round(time.time() - self.began, 1)}
+
+# %% ../../nbs/demo/tickets.ipynb #b266c2db
+def tuned_by(taught: dspy.Module, args: argparse.Namespace) -> tuple[dspy.Module, BootstrapFinetune]:
+    "The program tuned on what the teacher `taught` gets right, and the optimizer, whose `run` has the figures."
+    warm = local_lm(args.target, temperature=2.0, seed=0, dtype=args.dtype)
+    tp = BootstrapFinetune(
+        metric=both_right,
+        teacher_settings=dict(lm=warm, adapter=StudentAdapter(full_instructions=True)),
+        max_rounds=args.rounds,
+        num_threads=64,
+    )
+    data = dict(trainset=tickets("train"), valset=tickets("dev")[:30])
+    compiled = tp.compile(Triage(), teacher=taught, **data, target=args.target, bsize=8, lr=3e-4, epochs=args.epochs, training=dict(frozen=0.4))
+    return compiled, tp
+
 # %% ../../nbs/demo/tickets.ipynb #c12a765f
 def main(argv: list[str] | None = None) -> dict:
     "Run the demo; prints each stage, a table, and as the last line the figures as JSON."
@@ -131,33 +161,20 @@ def main(argv: list[str] | None = None) -> dict:
     for name in ("dspy", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)  # the seconds are those of a first run
-    began, seconds, testset = time.time(), {}, tickets("test")
-
-    def say(stage: str):
-        seconds[stage] = round(time.time() - began - sum(seconds.values()), 1)
-        print(f"-- {stage}: {seconds[stage]} s", flush=True)
-
-    lm, warm = local_lm(args.target, dtype=args.dtype), local_lm(args.target, temperature=2.0, seed=0, dtype=args.dtype)
+    stages, testset, lm = Stages(), tickets("test"), local_lm(args.target, dtype=args.dtype)
     lm("Hello", max_tokens=1)
-    say("load")
+    stages.end("load")
     untuned, said_untuned = right_share(Triage(), testset, lm)
     taught = few_shot(tickets("train"))
     teacher, said_teacher = right_share(taught, testset, lm)
     print(f"right on 100 test tickets: untuned {untuned:.2f}, teacher {teacher:.2f}")
-    say("baselines")
-    tp = BootstrapFinetune(
-        metric=both_right,
-        teacher_settings=dict(lm=warm, adapter=StudentAdapter(full_instructions=True)),
-        max_rounds=args.rounds,
-        num_threads=64,
-    )
-    compiled = tp.compile(Triage(), teacher=taught, trainset=tickets("train"), valset=tickets("dev")[:30], target=args.target, bsize=8, lr=3e-4, epochs=args.epochs, training=dict(frozen=0.4))
-    seconds.update(tp.run.info["seconds"])
-    say("rest of compile")
+    stages.end("baselines")
+    compiled, tp = tuned_by(taught, args)
+    stages.seconds.update(tp.run.info["seconds"])
+    stages.end("rest of compile")
     tuned, said_tuned = right_share(compiled, testset)
-    say("test")
+    stages.end("test")
     print(side_by_side(testset, {"untuned": said_untuned, "teacher": said_teacher, "tuned": said_tuned}))
-    seconds["total"] = round(time.time() - began, 1)
-    figures = {"untuned": untuned, "teacher": teacher, "tuned": tuned, "n_test": len(testset), **rows_used(tp.run.funnel()), "seconds": seconds}
+    figures = {"untuned": untuned, "teacher": teacher, "tuned": tuned, "n_test": len(testset), **rows_used(tp.run.funnel()), "seconds": stages.total()}
     print(json.dumps(figures), flush=True)
     return figures

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .sampling import Numbers, Row
-from ..models.tokens import Codec
+from .sampling import Numbers, Row, finished
+from ..models.tokens import Codec, inner_ids
 
 # %% auto #0
-__all__ = ['Part', 'Ending', 'Guide']
+__all__ = ['Part', 'Ending', 'continued', 'with_mark', 'room_needed', 'Guide', 'strays', 'force', 'narrow', 'follow']
 
 # %% ../../nbs/engine/01_constrained.ipynb #42ea8d24
 @dataclass(frozen=True)
@@ -46,6 +46,29 @@ class Ending:
         before = self.numbers.following(tuple(answer[self.start : -1]), False, True)
         return bool(self.mark) and answer[-1] == self.mark[0] and any(i in self.numbers.stop for i in before)
 
+# %% ../../nbs/engine/01_constrained.ipynb #1e645e92
+def continued(codec: Codec, answer: list[int], text: str, end: bool) -> list[int]:
+    "The `answer` so far with `text` after it, and with `end` the token that ends it."
+    said = codec.text(answer)
+    text = text if not said or said[-1].isspace() else f" {text}"
+    ids = codec.completion(said + text)
+    ids = ids if end else [t for t in ids if t not in codec.stop_ids]
+    return ids if ids[: len(answer)] == answer else answer + inner_ids(codec, text) + [codec.end_id] * end
+
+# %% ../../nbs/engine/01_constrained.ipynb #c8ec138e
+def with_mark(codec: Codec, answer: list[int], part: Part) -> list[int]:
+    "The `answer` so far with the mark of `part` after it."
+    said, mark = codec.text(answer), part.mark.rstrip()
+    rest = min((m[k:] for m in (mark, mark.lstrip(" ")) for k in range(len(m)) if said.endswith(m[:k])), key=len)
+    ways = [[t for t in codec.completion(said + rest) if t not in codec.stop_ids], answer + inner_ids(codec, rest), answer + inner_ids(codec, mark)]
+    return next(w for w in ways if w is ways[-1] or w[: len(answer)] == answer and re.search(f"{part.pattern}$", codec.text(w)))
+
+
+def room_needed(codec: Codec, part: Part) -> int:
+    "Most tokens of a part and its mark, as far as that is known beforehand."
+    longest, mark = max([len(inner_ids(codec, part.mark + t)) for t in part.texts], default=0), len(inner_ids(codec, part.mark))
+    return max(longest, mark + 20 if part.number else 0) or mark + 1
+
 # %% ../../nbs/engine/01_constrained.ipynb #51f470b2
 class Guide:
     "Where a row stands in an answer of several parts."
@@ -53,75 +76,64 @@ class Guide:
     def __init__(self, parts: list[Part], codec: Codec, numbers: Callable[[], Numbers]):
         self.parts, self.codec, self.numbers = parts, codec, numbers
         self.at, self.start, self.to, self.marked = 0, 0, 0, False  # the part, where it begins, that after `choices`, is the next mark whole?
-        sizes = [self._size(p) for p in parts]
+        sizes = [room_needed(codec, p) for p in parts]
         self.need = [sum(sizes[i:]) + 1 for i in range(len(parts) + 1)]  # tokens from each part's mark on
-
-    def _size(self, part: Part) -> int:
-        longest = max([len(self._ids(part.mark + t)) for t in part.texts], default=0)
-        return max(longest, len(self._ids(part.mark)) + 20 if part.number else 0) or len(self._ids(part.mark)) + 1
-
-    def _ids(self, text: str, end: bool = False) -> list[int]:
-        "Tokens of `text` within an answer."
-        if self.codec.encoder_decoder:
-            ids = self.codec.completion(text)
-            return ids if end else [i for i in ids if i not in self.codec.stop_ids]
-        with self.codec._lock:
-            return list(self.codec._ids(text, control=False)) + ([self.codec.tokenizer.eos_token_id] if end else [])
 
     def enter(self, row: Row, i: int):
         "Part `i` begins: its mark is written."
         self.at, self.to, self.start, self.marked = i, i + 1, len(row.answer), False
         part, tail = self.parts[i], self.parts[i + 1].mark.rstrip() if i + 1 < len(self.parts) else ""
-        row.choices, row.numbers = [self._whole(row, text + tail, not tail) for text in part.texts], None
-        if part.number:
-            row.numbers = Ending(self.numbers(), self.start, self._ids(tail) if tail else [])
-
-    def _whole(self, row: Row, text: str, end: bool) -> list[int]:
-        "The answer so far with `text` after it."
-        said = self.codec.text(row.answer)
-        text = text if not said or said[-1].isspace() else f" {text}"
-        ids = self.codec.completion(said + text)
-        ids = ids if end else [t for t in ids if t not in self.codec.stop_ids]
-        return ids if ids[: len(row.answer)] == row.answer else row.answer + self._ids(text, end)
+        row.choices = [continued(self.codec, row.answer, text + tail, not tail) for text in part.texts]
+        row.numbers = Ending(self.numbers(), self.start, inner_ids(self.codec, tail) if tail else []) if part.number else None
 
     def forces(self, row: Row, token: int) -> bool:
         "Must something else come than the `token` that was drawn? Then the row's `choices` say what."
-        if row.choices or row.numbers or self.at + 1 == len(self.parts):
-            return False
-        following = self.parts[self.at + 1]
-        ends = token in self.codec.stop_ids or len(row.answer) + 1 + self.need[self.at + 1] >= row.max_tokens
-        if not ends and ":" in self.codec.tokenizer.decode([token]):
-            said = self.codec.text([*row.answer[self.start :], token])
-            self.marked = re.search(rf"{following.pattern} *$", said) is not None
-            ends = not self.marked and any(re.search(p.pattern, said) for p in self.parts if p.mark)
-        if ends:
-            row.choices = [self._with_mark(row.answer, following)]
-        return ends
-
-    def _with_mark(self, answer: list[int], part: Part) -> list[int]:
-        "The answer so far with the mark of `part` after it, of which the beginning may be there already."
-        said, mark = self.codec.text(answer), part.mark.rstrip()
-        rest = min((m[k:] for m in (mark, mark.lstrip(" ")) for k in range(len(m)) if said.endswith(m[:k])), key=len)
-        ways = [[t for t in self.codec.completion(said + rest) if t not in self.codec.stop_ids], answer + self._ids(rest), answer + self._ids(mark)]
-        return next(w for w in ways if w is ways[-1] or w[: len(answer)] == answer and re.search(f"{part.pattern}$", self.codec.text(w)))
+        return force(self, row, token)
 
     def took(self, row: Row) -> bool:
         "A token was added to the answer. Is it still going on?"
-        n = len(row.answer)
-        left = [c for c in row.choices if c[:n] == row.answer]
-        if not left and row.choices:  # a number, where a text was possible too
-            row.choices = []
-        if len(left) == 1 and left[0][-1] in self.codec.stop_ids and not row.numbers and row.logprobs is None:
-            row.answer = [t for t in left[0] if t not in self.codec.stop_ids]
-            return not row.finished()
-        if left and row.numbers and row.answer[-1] not in self._digits(row):
-            row.numbers = None
-        if not left and row.numbers and row.numbers.ended(row.answer):
-            row.choices, row.numbers = [row.answer[:-1] + row.numbers.mark], None
-            left = row.choices
-        if (len(left) == 1 and left[0] == row.answer) or self.marked:
-            self.enter(row, self.to)
-        return n < row.max_tokens
+        return follow(self, row)
 
-    def _digits(self, row: Row) -> list[int]:
-        return row.numbers.following(tuple(row.answer[:-1]), False)
+# %% ../../nbs/engine/01_constrained.ipynb #e165cdea
+def strays(guide: Guide, row: Row, token: int) -> bool:
+    "Does `token` complete a mark that is not the next one? Whether it completes the next one is noted."
+    if ":" not in guide.codec.tokenizer.decode([token]):
+        return False
+    said = guide.codec.text([*row.answer[guide.start :], token])
+    guide.marked = re.search(rf"{guide.parts[guide.at + 1].pattern} *$", said) is not None
+    return not guide.marked and any(re.search(p.pattern, said) for p in guide.parts if p.mark)
+
+
+def force(guide: Guide, row: Row, token: int) -> bool:
+    "As `Guide.forces`."
+    if row.choices or row.numbers or guide.at + 1 == len(guide.parts):
+        return False
+    full = len(row.answer) + 1 + guide.need[guide.at + 1] >= row.max_tokens
+    ends = token in guide.codec.stop_ids or full or strays(guide, row, token)
+    if ends:
+        row.choices = [with_mark(guide.codec, row.answer, guide.parts[guide.at + 1])]
+    return ends
+
+# %% ../../nbs/engine/01_constrained.ipynb #0e8a07bb
+def narrow(row: Row) -> list[list[int]]:
+    "The `choices` of the row that its answer still fits; what its last token rules out is taken away."
+    left = [c for c in row.choices if c[: len(row.answer)] == row.answer]
+    if not left and row.choices:  # a number, where a text was possible too
+        row.choices = []
+    return left
+
+
+def follow(guide: Guide, row: Row) -> bool:
+    "As `Guide.took`."
+    left, stop_ids = narrow(row), guide.codec.stop_ids
+    if len(left) == 1 and left[0][-1] in stop_ids and not row.numbers and row.logprobs is None:
+        row.answer = [t for t in left[0] if t not in stop_ids]
+        return not finished(row)
+    if left and row.numbers and row.answer[-1] not in row.numbers.following(tuple(row.answer[:-1]), False):
+        row.numbers = None
+    if not left and row.numbers and row.numbers.ended(row.answer):
+        row.choices, row.numbers = [row.answer[:-1] + row.numbers.mark], None
+        left = row.choices
+    if (len(left) == 1 and left[0] == row.answer) or guide.marked:
+        guide.enter(row, guide.to)
+    return len(row.answer) < row.max_tokens

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .sampling import Row
+from .sampling import Row, draw, take
 from ..models.abilities import batch_mates
 from ..models.targets import decoder_start
 from ..models.tokens import Codec
@@ -46,8 +46,8 @@ def padded_inputs(
 def _draw(row: Row, scores: torch.Tensor, codec: Codec) -> int | None:
     "The token that the row draws and takes; `None` where it is finished, at fault or given up."
     try:
-        token = row.draw(scores)
-        return token if not row.cancelled() and row.take(token, codec) else None
+        token = draw(row, scores)
+        return token if not row.cancelled() and take(row, token, codec) else None
     except Exception as e:  # a row's fault is its own: whoever asked for it is told
         row.error = e
         return None

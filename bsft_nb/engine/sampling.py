@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['Numbers', 'trimmed', 'pick', 'seeded', 'token_logprob', 'goes_on', 'stopped', 'never', 'Row', 'common_end', 'sign_of',
-           'learn_templates', 'find_template']
+__all__ = ['Numbers', 'Sampling', 'trimmed', 'seeded', 'pick', 'token_logprob', 'never', 'Row', 'allowed', 'draw', 'finished',
+           'stopped', 'goes_on', 'take', 'common_end', 'sign_of', 'learn_templates', 'find_template']
 
 # %% ../../nbs/engine/00_sampling.ipynb #a3542264
 class Numbers:
@@ -50,6 +50,15 @@ class Numbers:
         self.following = following  # (answer so far, is it the last token?, may a space come before?) → ids
 
 # %% ../../nbs/engine/00_sampling.ipynb #c2c29309
+@dataclass(frozen=True)
+class Sampling:
+    "How a token is drawn from the model's distribution."
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    seed: int | None = None  # None: torch's own generator draws
+
+
 def trimmed(p: torch.Tensor, top_p: float, top_k: int) -> torch.Tensor:
     "Probabilities (1-d) without the tail that `top_p` and `top_k` (0: all) exclude; `p` is changed."
     if top_p < 1 or 0 < top_k < len(p):
@@ -60,6 +69,16 @@ def trimmed(p: torch.Tensor, top_p: float, top_k: int) -> torch.Tensor:
         p[order[drop]] = 0
     return p
 
+# %% ../../nbs/engine/00_sampling.ipynb #8310ee62
+def seeded(row: Row) -> torch.Generator | None:
+    "The row's own generator of random numbers; `None`, torch's, where it has no seed."
+    import torch
+
+    if row.sampling.seed is not None and row.generator is None:
+        digest = hashlib.sha256(repr((row.sampling.seed, row.prompt)).encode()).digest()
+        row.generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+    return row.generator
+
 
 def pick(logits: torch.Tensor, row: Row) -> int:
     "An index of `logits` (1-d), as the settings of `row` say. Raises `ValueError` where they are not numbers."
@@ -67,49 +86,20 @@ def pick(logits: torch.Tensor, row: Row) -> int:
 
     if not torch.isfinite(logits).any() or logits.isnan().any():
         raise ValueError("the model's scores are not numbers: its weights are damaged, or training diverged")
-    if not row.temperature:
+    how = row.sampling
+    if not how.temperature:
         return int(logits.argmax())
-    p = trimmed((logits / row.temperature).softmax(-1), row.top_p, row.top_k)
+    p = trimmed((logits / how.temperature).softmax(-1), how.top_p, how.top_k)
     return int(torch.multinomial(p, 1, generator=seeded(row)))
 
-# %% ../../nbs/engine/00_sampling.ipynb #8310ee62
-def seeded(row: Row) -> torch.Generator | None:
-    "The row's own generator of random numbers; `None`, torch's, where it has no seed."
-    import torch
-
-    if row.seed is not None and row.generator is None:
-        digest = hashlib.sha256(repr((row.seed, row.prompt)).encode()).digest()
-        row.generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
-    return row.generator
-
-
+# %% ../../nbs/engine/00_sampling.ipynb #2e4b3180
 def token_logprob(logits: torch.Tensor, token: int, n: int) -> tuple[int, float, list[tuple[int, float]]]:
     "The `token`, its log-probability, and the `n` most probable ones, (id, log-probability) each."
     p = logits.log_softmax(-1)
     best = p.topk(n)
     return token, float(p[token]), list(zip(best.indices.tolist(), best.values.tolist()))
 
-# %% ../../nbs/engine/00_sampling.ipynb #56f21350
-def goes_on(row: Row, codec: Codec) -> bool:
-    "A token was added to the answer. Is there more to come? What is known of the rest is added."
-    if row.guide is not None:
-        return row.guide.took(row) and not (stopped(row, codec) and row.finished())
-    left = [c for c in row.choices if c[: len(row.answer)] == row.answer]
-    if len(left) == 1 and not row.numbers and row.logprobs is None:
-        row.answer = [t for t in left[0] if t not in codec.stop_ids]
-        return not row.finished()
-    if row.sign and row.answer[-row.sign :] == list(row.end[: row.sign]):
-        whole = row.answer + [t for t in row.end[row.sign :] if t not in codec.stop_ids]
-        row.answer = whole[: row.max_tokens]
-        return not row.finished() if len(whole) < row.max_tokens else False
-    return not (stopped(row, codec) and row.finished()) and len(row.answer) < row.max_tokens
-
-
-def stopped(row: Row, codec: Codec) -> bool:
-    "Is a stop text in the answer?"
-    return bool(row.stop) and any(s in codec.text(row.answer) for s in row.stop)
-
-
+# %% ../../nbs/engine/00_sampling.ipynb #c66941c6
 def never() -> bool:
     "Of a row that nobody gives up."
     return False
@@ -120,10 +110,7 @@ class Row:
     "A prompt on its way to an answer."
     prompt: list[int]  # token ids
     max_tokens: int  # of the answer
-    temperature: float = 0.0  # 0: greedy
-    top_p: float = 1.0
-    top_k: int = 0  # 0: all
-    seed: int | None = None
+    sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     choices: list[list[int]] = field(default_factory=list)  # the answer is one of these, in token ids …
     numbers: Numbers | None = None  # … or a whole number; where both are empty, anything
@@ -141,41 +128,66 @@ class Row:
     @property
     def free(self) -> bool:
         "Is the most probable token all that is asked for?"
-        return not (self.temperature or self.choices or self.numbers or self.guide or self.logprobs is not None)
+        return not (self.sampling.temperature or self.choices or self.numbers or self.guide or self.logprobs is not None)
 
-    def draw(self, logits: torch.Tensor) -> int:
-        "The next token id, from `logits` over the vocabulary (1-d). Raises `ValueError` where they are not numbers."
-        whole = logits.float().cpu()
-        token = self._pick(whole)
-        if self.guide is not None and self.guide.forces(self, token):
-            token = self._pick(whole)
-        if self.logprobs is not None:
-            self.scores.append(token_logprob(whole, token, self.logprobs))
-        return token
+# %% ../../nbs/engine/00_sampling.ipynb #37d0b517
+def allowed(row: Row) -> list[int] | None:
+    "The token ids that may come next, or `None` for all."
+    if not (row.choices or row.numbers):
+        return None
+    n = len(row.answer)
+    ids = {c[n] for c in row.choices if c[:n] == row.answer and len(c) > n}
+    return sorted(ids | set(row.numbers.following(tuple(row.answer), n + 1 >= row.max_tokens) if row.numbers else ()))
 
-    def _pick(self, whole: torch.Tensor) -> int:
-        ids = self.allowed()
-        return pick(whole, self) if ids is None else ids[pick(whole[ids], self)]
 
-    def allowed(self) -> list[int] | None:
-        "The token ids that may come next, or `None` for all."
-        if not (self.choices or self.numbers):
-            return None
-        n = len(self.answer)
-        ids = {c[n] for c in self.choices if c[:n] == self.answer and len(c) > n}
-        return sorted(ids | set(self.numbers.following(tuple(self.answer), n + 1 >= self.max_tokens) if self.numbers else ()))
+def _pick(row: Row, whole: torch.Tensor) -> int:
+    ids = allowed(row)
+    return pick(whole, row) if ids is None else ids[pick(whole[ids], row)]
 
-    def take(self, token: int, codec: Codec) -> bool:
-        "Add `token` to the answer. Is the answer still going on?"
-        if token in codec.stop_ids:
-            return not self.finished()
-        self.answer.append(token)
-        return goes_on(self, codec)
 
-    def finished(self) -> bool:
-        "The answer is whole: note it, and say so."
-        self.finish = "stop"
-        return True
+def draw(row: Row, logits: torch.Tensor) -> int:
+    "The next token id, from `logits` over the vocabulary (1-d). Raises `ValueError` where they are not numbers."
+    whole = logits.float().cpu()
+    token = _pick(row, whole)
+    if row.guide is not None and row.guide.forces(row, token):
+        token = _pick(row, whole)
+    if row.logprobs is not None:
+        row.scores.append(token_logprob(whole, token, row.logprobs))
+    return token
+
+# %% ../../nbs/engine/00_sampling.ipynb #1c7ce855
+def finished(row: Row) -> bool:
+    "The answer is whole: note it, and say so."
+    row.finish = "stop"
+    return True
+
+
+def stopped(row: Row, codec: Codec) -> bool:
+    "Is a stop text in the answer?"
+    return bool(row.stop) and any(s in codec.text(row.answer) for s in row.stop)
+
+# %% ../../nbs/engine/00_sampling.ipynb #56f21350
+def goes_on(row: Row, codec: Codec) -> bool:
+    "A token was added to the answer. Is there more to come? What is known of the rest is added."
+    if row.guide is not None:
+        return row.guide.took(row) and not (stopped(row, codec) and finished(row))
+    left = [c for c in row.choices if c[: len(row.answer)] == row.answer]
+    if len(left) == 1 and not row.numbers and row.logprobs is None:
+        row.answer = [t for t in left[0] if t not in codec.stop_ids]
+        return not finished(row)
+    if row.sign and row.answer[-row.sign :] == list(row.end[: row.sign]):
+        whole = row.answer + [t for t in row.end[row.sign :] if t not in codec.stop_ids]
+        row.answer = whole[: row.max_tokens]
+        return not finished(row) if len(whole) < row.max_tokens else False
+    return not (stopped(row, codec) and finished(row)) and len(row.answer) < row.max_tokens
+
+
+def take(row: Row, token: int, codec: Codec) -> bool:
+    "Add `token` to the answer. Is the answer still going on?"
+    if token in codec.stop_ids:
+        return not finished(row)
+    row.answer.append(token)
+    return goes_on(row, codec)
 
 # %% ../../nbs/engine/00_sampling.ipynb #331286e7
 def common_end(rows: list[tuple]) -> tuple:

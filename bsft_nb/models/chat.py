@@ -15,7 +15,7 @@ from .budget import ChatError, TooMuch
 from .sandbox import BoundedTemplate
 
 # %% auto #0
-__all__ = ['fold', 'Frame', 'framed', 'either', 'ChatTemplate']
+__all__ = ['fold', 'Frame', 'framed', 'either', 'asked_parts', 'ChatTemplate']
 
 # %% ../../nbs/models/06_chat.ipynb #5b29b345
 def fold(messages: list[dict]) -> list[dict]:
@@ -96,6 +96,18 @@ def _rewritten(chat: ChatTemplate, frame: Frame, text: str, messages: list[dict]
     said = [(c, False) for c in contents if c.strip()]
     return [part for pair in zip([(b, True) for b in frame.between], [*said, ("", False)]) for part in pair]
 
+# %% ../../nbs/models/06_chat.ipynb #1d91eb68
+def asked_parts(chat: ChatTemplate, messages: list[dict]) -> list[tuple[str, bool]]:
+    "The prompt that asks for the answer to `messages`: texts, and whether the template wrote them. Raises `ChatError`."
+    for some in (messages, fold(messages)):
+        outline = tuple((m["role"], None if m["content"].strip() else m["content"]) for m in some)
+        for listed in (False, True):
+            frame = chat._frames(outline, listed)
+            if isinstance(frame, Frame):
+                text = chat.render(some, listed)
+                return frame.parts(text, [m["content"] for m in some if m["content"].strip()]) or _rewritten(chat, frame, text, some, listed)
+    raise ChatError(str(chat._frames(outline, False)))
+
 # %% ../../nbs/models/06_chat.ipynb #c8e9403c
 class ChatTemplate:
     "A chat template. Raises `ChatError` where it cannot be compiled."
@@ -113,20 +125,11 @@ class ChatTemplate:
         self._mark = next(m for m in ("7302915486"[i:] + "7302915486"[:i] for i in range(10)) if m not in source)
         self._frames = lru_cache(256)(lambda outline, listed: framed(lambda some: self.render(some, listed), self._mark, outline))
 
-    def parts(self, messages: list[dict]) -> list[tuple[str, bool]]:
-        "The prompt that asks for the answer to `messages`: texts, and whether the template wrote them. Raises `ChatError`."
-        for some in (messages, fold(messages)):
-            outline = tuple((m["role"], None if m["content"].strip() else m["content"]) for m in some)
-            for listed in (False, True):
-                frame = self._frames(outline, listed)
-                if isinstance(frame, Frame):
-                    text = self.render(some, listed)
-                    return frame.parts(text, [m["content"] for m in some if m["content"].strip()]) or _rewritten(self, frame, text, some, listed)
-        raise ChatError(str(self._frames(outline, False)))
-
     def render(self, messages: list[dict], listed: bool = False) -> str:
         "What the template makes of `messages`. `listed`: contents are given as lists of parts, as to models that see pictures too."
         given = sum(len(m["content"]) for m in messages)
         if listed:
             messages = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
         return self.template.render(given, messages=messages, tools=None, documents=None, add_generation_prompt=True, **self.special)
+
+    parts = asked_parts

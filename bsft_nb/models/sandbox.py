@@ -22,7 +22,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from .budget import GROWTH, LARGEST, Budget, ChatError, could_make, size_of
 
 # %% auto #0
-__all__ = ['FROZEN', 'Sandbox', 'BoundedTemplate', 'asks_date', 'on_date']
+__all__ = ['FROZEN', 'made', 'joined', 'concat', 'afford', 'stock', 'Sandbox', 'reasoned', 'BoundedTemplate', 'asks_date',
+           'on_date']
 
 # %% ../../nbs/models/05_sandbox.ipynb #9075a4e4
 def _counted(visit: Callable) -> Callable:
@@ -98,7 +99,32 @@ def _tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False
         raise ChatError(f"it writes JSON with an indent of {indent!r:.20}")
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
+# %% ../../nbs/models/05_sandbox.ipynb #7fee2a13
+def made(sandbox: Sandbox, value: Any) -> Any:
+    "`value`, counted."
+    budget = sandbox.budget
+    budget.spend(len(value) if type(value) is str else 1 if type(value) is bool else size_of(value, budget.left))
+    return value
+
+
+def joined(sandbox: Sandbox, values: list) -> str:
+    "The texts of `values`, which were counted, as one."
+    return sandbox.made("".join(map(str, values)))
+
+
+def concat(sandbox: Sandbox, parts) -> str:
+    "As `''.join`. Jinja calls it for all that a template, a macro or a block writes."
+    parts = list(parts)
+    sandbox.budget.spend(sum(map(len, parts)))
+    return "".join(parts)
+
 # %% ../../nbs/models/05_sandbox.ipynb #06a5157b
+def afford(sandbox: Sandbox, name: str, first: Any, others: list):
+    "Raises `ChatError` where what an operation could make is more than what is left."
+    if could_make(name, first, others) > sandbox.budget.left:
+        sandbox.budget.spend(sandbox.budget.left + 1)
+
+
 def _bounded(sandbox: Sandbox, name: str, fn: Callable) -> Callable:
     "The filter `fn`, or a test, whose `name` is not needed; counted."
     skip = int(hasattr(fn, "jinja_pass_arg"))
@@ -111,6 +137,16 @@ def _bounded(sandbox: Sandbox, name: str, fn: Callable) -> Callable:
         return sandbox.made(fn(*args, **kwargs))
     return bounded
 
+# %% ../../nbs/models/05_sandbox.ipynb #6dbc89c4
+def stock(sandbox: Sandbox):
+    "Take away what a template must not find, add what transformers offers, and have filters and tests counted."
+    for name in ("random", "urlize", "striptags", "xmlattr", "pprint", "wordwrap"):
+        del sandbox.filters[name]
+    del sandbox.globals["lipsum"]
+    sandbox.globals |= {"raise_exception": _raise, "dict": _Dict(), "namespace": _Namespace}
+    sandbox.filters = {k: _bounded(sandbox, k, f) for k, f in {**sandbox.filters, "tojson": _tojson}.items()}
+    sandbox.tests = {k: _bounded(sandbox, "", f) for k, f in sandbox.tests.items()}
+
 # %% ../../nbs/models/05_sandbox.ipynb #4d53406e
 class Sandbox(ImmutableSandboxedEnvironment):
     "An environment that counts what a rendering makes. One rendering at a time."
@@ -121,37 +157,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self):
         self.budget = Budget()
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        for name in ("random", "urlize", "striptags", "xmlattr", "pprint", "wordwrap"):
-            del self.filters[name]
-        del self.globals["lipsum"]
-        self.globals |= {"raise_exception": _raise, "dict": _Dict(), "namespace": _Namespace}
-        self.filters = {k: _bounded(self, k, f) for k, f in {**self.filters, "tojson": _tojson}.items()}
-        self.tests = {k: _bounded(self, "", f) for k, f in self.tests.items()}
+        stock(self)
 
     @property
     def tick(self):
         "A look at the clock. A property: the code of a template only names it."
         self.budget.spend()
-
-    def made(self, value: Any) -> Any:
-        "`value`, counted."
-        self.budget.spend(len(value) if type(value) is str else 1 if type(value) is bool else size_of(value, self.budget.left))
-        return value
-
-    def joined(self, values: list) -> str:
-        "The texts of `values`, which were counted, as one."
-        return self.made("".join(map(str, values)))
-
-    def concat(self, parts) -> str:
-        "As `''.join`. Jinja calls it for all that a template, a macro or a block writes."
-        parts = list(parts)
-        self.budget.spend(sum(map(len, parts)))
-        return "".join(parts)
-
-    def afford(self, name: str, first: Any, others: list):
-        "Raises `ChatError` where what an operation could make is more than what is left."
-        if could_make(name, first, others) > self.budget.left:
-            self.budget.spend(self.budget.left + 1)
 
     def call_binop(self, context, operator, left, right):
         "As in Jinja, counted."
@@ -166,13 +177,26 @@ class Sandbox(ImmutableSandboxedEnvironment):
             __self.afford(method.__name__, method.__self__, [*args, *kwargs.values()])
         return __self.made(super().call(__context, __obj, *args, **kwargs))
 
+    made, joined, concat, afford = made, joined, concat, afford
+
+# %% ../../nbs/models/05_sandbox.ipynb #aef5ffff
+def reasoned(make: Callable):
+    "What `make` gives. Raises `ChatError` with the reason for whatever it raises."
+    try:
+        return make()
+    except ChatError:
+        raise
+    except Exception as e:  # a template raises what it likes
+        reason = " ".join(str(e).split())
+        raise ChatError(f"it raises {type(e).__name__}: {reason:.300}" if reason else f"it raises {type(e).__name__}") from e
+
 # %% ../../nbs/models/05_sandbox.ipynb #1328f949
 class BoundedTemplate:
     "A compiled template. Raises `ChatError` where it cannot be compiled."
 
     def __init__(self, source: str):
         self.source, self._sandbox = source, Sandbox()
-        self._template = self._try(lambda: self._sandbox.from_string(source))
+        self._template = reasoned(lambda: self._sandbox.from_string(source))
 
     def render(
         self,
@@ -181,22 +205,13 @@ class BoundedTemplate:
     ) -> str:
         "The text. Raises `ChatError` for whatever the template raises, and where it exceeds the budget."
         self._sandbox.budget = Budget(LARGEST + GROWTH * given)
-        return self._try(lambda: self._template.render(**values))
+        return reasoned(lambda: self._template.render(**values))
 
     def literals(self) -> str:
         "All that the template may write of its own, pieces divided by a null character."
         tree = self._sandbox.parse(self.source)
         texts = {n.data for n in tree.find_all(nodes.TemplateData)} | {n.value for n in tree.find_all(nodes.Const) if isinstance(n.value, str)}
         return "\0".join(sorted(texts))
-
-    def _try(self, make: Callable):
-        try:
-            return make()
-        except ChatError:
-            raise
-        except Exception as e:  # a template raises what it likes
-            reason = " ".join(str(e).split())
-            raise ChatError(f"it raises {type(e).__name__}: {reason:.300}" if reason else f"it raises {type(e).__name__}") from e
 
 # %% ../../nbs/models/05_sandbox.ipynb #1a45f3b1
 FROZEN = "{#- The date is that of training. -#}{%- macro strftime_now(format) -%}"

@@ -5,6 +5,7 @@
 # %% ../../nbs/models/08_tokens.ipynb #5a7d2614
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # %% auto #0
-__all__ = ['SENTINEL', 'fix_date', 'chat_template', 'encode', 'new_ids', 'sentinel_id', 'prompt_ids', 'completion_ids', 'Codec',
-           'longest', 'longest_answer', 'load_codec', 'check_token_ids']
+__all__ = ['SENTINEL', 'fix_date', 'chat_template', 'encode', 'new_ids', 'sentinel_id', 'prompt_ids', 'completion_ids',
+           'inner_ids', 'answer_text', 'ends_of', 'remembered_ids', 'Codec', 'longest', 'longest_answer', 'load_codec',
+           'check_token_ids']
 
 # %% ../../nbs/models/08_tokens.ipynb #103b0625
 def fix_date(tokenizer: PreTrainedTokenizerBase, moment: str | None) -> str | None:
@@ -115,22 +117,55 @@ def _target_ids(codec: Codec, text: str) -> list[int]:
 
 # %% ../../nbs/models/08_tokens.ipynb #793f6223
 def prompt_ids(codec: Codec, messages: list[dict]) -> list[int]:
-    "Token ids of the prompt that asks for the answer to `messages`."
-    if codec.chat:
-        return [i for text, ours in codec.chat.parts(messages) for i in codec._ids(text, ours)]
-    before, after = codec.around("text")
-    if codec.encoder_decoder:
-        return [*before, *_one_line(codec, messages), *after]
-    return [*before, *new_ids(codec, _plain_text(messages), control=False)]
+    "Token ids of the prompt that asks for the answer to `messages`. Raises `TextError` and `ChatError`."
+    for m in messages:
+        check_unicode(m["content"])
+    with codec.lock:
+        if codec.chat:
+            return [i for text, ours in codec.chat.parts(messages) for i in codec.ids(text, ours)]
+        before, after = codec.around("text")
+        if codec.encoder_decoder:
+            return [*before, *_one_line(codec, messages), *after]
+        return [*before, *new_ids(codec, _plain_text(messages), control=False)]
 
-
+# %% ../../nbs/models/08_tokens.ipynb #521f8223
 def completion_ids(codec: Codec, text: str) -> list[int]:
-    "Token ids of the answer `text`, with the token that ends it."
-    if not codec.encoder_decoder:
-        return [*codec._ids(text if codec.chat else " " + text, control=False), codec.end_id]
-    before, after = codec.around("text_target")
-    ids = [*before, *_target_ids(codec, text), *after]
+    "Token ids of the answer `text`, with the token that ends it. Raises `TextError`."
+    check_unicode(text)
+    with codec.lock:
+        if not codec.encoder_decoder:
+            return [*codec.ids(text if codec.chat else " " + text, control=False), codec.end_id]
+        before, after = codec.around("text_target")
+        ids = [*before, *_target_ids(codec, text), *after]
     return ids if ids[-1:] == [codec.end_id] else [*ids, codec.end_id]
+
+
+def inner_ids(codec: Codec, text: str) -> list[int]:
+    "Token ids of `text` as it stands within an answer: no token ends it."
+    if codec.encoder_decoder:
+        return [i for i in completion_ids(codec, text) if i not in codec.stop_ids]
+    with codec.lock:
+        return list(codec.ids(text, control=False))
+
+
+def answer_text(codec: Codec, ids: list[int]) -> str:
+    "The answer that generated token `ids` spell."
+    drop = codec.stop_ids | {codec.pad_id, codec.tokenizer.bos_token_id}
+    text = codec.tokenizer.decode([i for i in ids if i not in drop], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text.removeprefix(" ") if not codec.chat else text
+
+# %% ../../nbs/models/08_tokens.ipynb #f7ca385a
+def ends_of(tokenizer: PreTrainedTokenizerBase, stop_ids: tuple[int, ...]) -> tuple[set[int], int | None, int]:
+    "All ids that end a generation, the one that ends an answer, and the one for padding."
+    ends = [i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None]
+    pads = [i for i in (tokenizer.pad_token_id, *sorted(ends), 0) if i is not None]
+    return set(ends), ends[0] if ends else None, pads[0]
+
+
+def remembered_ids(codec: Codec) -> Callable[[str, bool], list[int]]:
+    "`new_ids` of the codec, which remembers short texts: instructions, demos and choices come again with every call."
+    known = lru_cache(1024)(partial(new_ids, codec))
+    return lambda text, control: known(text, control) if len(text) < 1000 else new_ids(codec, text, control)
 
 # %% ../../nbs/models/08_tokens.ipynb #16046f3c
 class Codec:
@@ -149,46 +184,19 @@ class Codec:
         self.max_length, self.max_answer = max_length, max_answer
         self.moment = None if encoder_decoder else fix_date(tokenizer, moment)  # None: the template does not ask for it
         self.chat = None if encoder_decoder else chat_template(tokenizer)
-        ends = [i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None]
-        self.stop_ids, self.end_id = set(ends), ends[0] if ends else None
-        self.pad_id = next((i for i in (tokenizer.pad_token_id, *sorted(self.stop_ids)) if i is not None), 0)
+        self.stop_ids, self.end_id, self.pad_id = ends_of(tokenizer, stop_ids)
         self.control = control_ids(tokenizer, self.chat.control if self.chat else frozenset())
-        self._lock = threading.Lock()  # a fast tokenizer's settings are not safe to change from two threads
-        self._known_ids = lru_cache(1024)(partial(new_ids, self))  # of short texts: instructions, demos and choices come again with every call
         self.sentinel = sentinel_id(tokenizer, self.control) if encoder_decoder else None
-        self.around = lru_cache(2)(lambda kind: _around(tokenizer, kind))
-
-    def prompt(
-        self,
-        messages: list[dict],  # `role` and `content` (text) each
-    ) -> list[int]:
-        "Token ids of the prompt that asks for the answer to `messages`. Raises `TextError` and `ChatError`."
-        for m in messages:
-            check_unicode(m["content"])
-        with self._lock:
-            return prompt_ids(self, messages)
-
-    def completion(self, text: str) -> list[int]:
-        "Token ids of the answer `text`, with the token that ends it. Raises `TextError`."
-        check_unicode(text)
-        with self._lock:
-            return completion_ids(self, text)
-
-    def _ids(self, text: str, control: bool) -> list[int]:
-        return self._known_ids(text, control) if len(text) < 1000 else new_ids(self, text, control)
-
-    def text(self, ids: list[int]) -> str:
-        "The answer that generated token `ids` spell."
-        drop = self.stop_ids | {self.pad_id, self.tokenizer.bos_token_id}
-        text = self.tokenizer.decode([i for i in ids if i not in drop], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text.removeprefix(" ") if not self.chat else text
+        self.lock = threading.Lock()  # a fast tokenizer's settings are not safe to change from two threads
+        self.ids, self.around = remembered_ids(self), lru_cache(2)(partial(_around, tokenizer))
 
     def survives(self, text: str) -> bool:
         "Does `text` come back unchanged from being tokenised as an answer?"
-        try:
+        with contextlib.suppress(TextError):
             return self.text(self.completion(text)) == text
-        except TextError:
-            return False
+        return False
+
+    prompt, completion, text = prompt_ids, completion_ids, answer_text
 
 # %% ../../nbs/models/08_tokens.ipynb #b04a0a64
 def _load_tokenizer(path: Path, name: str) -> PreTrainedTokenizerBase:

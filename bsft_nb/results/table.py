@@ -101,6 +101,16 @@ def is_right(score: float | np.ndarray, threshold: float | None) -> bool | np.nd
     return score > 0 if threshold is None else score >= threshold
 
 
+def _right(table: Table, column: str) -> np.ndarray:
+    "Is each row's answer right?"
+    return is_right(table.figures(column), table.threshold)
+
+
+def _wrong(table: Table, column: str) -> np.ndarray:
+    "Is each row's answer known to be wrong?"
+    return ~table.right(column) & np.isfinite(table.figures(column))
+
+# %% ../../nbs/results/03_table.ipynb #4caa5341
 def _differs(table: Table) -> np.ndarray:
     present = (table.states("teacher") != ABSENT) & (table.states("tuned") != ABSENT)
     return present & (table.index["digests"][:, 0] != table.index["digests"][:, 1])
@@ -116,8 +126,29 @@ _PASSES: dict[str, Callable[[Table], np.ndarray]] = {
 }
 FILTERS = tuple(_PASSES)
 
+# %% ../../nbs/results/03_table.ipynb #7f45567c
+def _lines(table: Table, rows: Iterable[int] | None = None) -> Iterator[bytes]:
+    "These rows, or all, as bytes."
+    offsets = table.index["offsets"]
+    with open(table.path, "rb") as f:
+        for i in range(len(offsets)) if rows is None else rows:
+            f.seek(offsets[i])
+            yield f.readline()
+
+
+def _read(table: Table, rows: Iterable[int]) -> list[dict]:
+    "These rows, from the disk, each with its number as `row`."
+    numbers = [int(i) for i in rows]
+    return [{"row": i, **json.loads(line)} for i, line in zip(numbers, _lines(table, numbers))]
+
+
+def _page(table: Table, rows: np.ndarray, number: int = 0, size: int = 50) -> list[dict]:
+    "The page `number` (from 0) of the selection `rows`."
+    return table.read(rows[number * size : (number + 1) * size])
+
 # %% ../../nbs/results/03_table.ipynb #ca9942e0
-def _select(table: Table, filter: str, search: str, sort: str, descending: bool, where: tuple[str, str] | None) -> np.ndarray:
+def _select(table: Table, filter: str = "all", search: str = "", sort: str = "", descending: bool = False, where: tuple[str, str] | None = None) -> np.ndarray:
+    "Numbers of the rows in `filter` (of `FILTERS`) with `search` in any text and the value `where[1]` in the field `where[0]`, sorted by the field `sort`; rows without it last. Raises `ValueError` for another filter."
     if filter not in FILTERS:
         raise ValueError(f"filter {filter!r} is not one of {', '.join(FILTERS)}")
     passes = _PASSES[filter](table)
@@ -128,15 +159,6 @@ def _select(table: Table, filter: str, search: str, sort: str, descending: bool,
     rows = np.flatnonzero(passes)
     return _sorted(rows, table.values(sort), descending) if sort else rows
 
-
-def _lines(table: Table, rows: Iterable[int] | None = None) -> Iterator[bytes]:
-    "These rows, or all, as bytes."
-    offsets = table.index["offsets"]
-    with open(table.path, "rb") as f:
-        for i in range(len(offsets)) if rows is None else rows:
-            f.seek(offsets[i])
-            yield f.readline()
-
 # %% ../../nbs/results/03_table.ipynb #a6b5a3d8
 def _values(table: Table, name: str) -> list:
     first, _, rest = name.partition(".")
@@ -146,6 +168,7 @@ def _values(table: Table, name: str) -> list:
 
 
 def _fields(table: Table) -> list[str]:
+    "Names for `values`, `sort` and slices, as far as the first 50 rows show them."
     names = {}
     for row in table.page(np.arange(len(table))):
         names |= dict.fromkeys(f"{side}.{k}" for side in ("inputs", "labels") for k in row[side])
@@ -153,7 +176,8 @@ def _fields(table: Table) -> list[str]:
     return [*names, *(f"{c}.{f}" for c in table.columns for f in FIGURES)]
 
 
-def _slices(table: Table, field: str, of: str, against: str, most: int) -> list[Slice]:
+def _slices(table: Table, field: str, of: str = "tuned", against: str = "teacher", most: int = 50) -> list[Slice]:
+    "The rows by the value of `field`, the `most` frequent first: how often `of` scores better than `against`."
     groups: dict[str, list[int]] = {}
     for i, value in enumerate(table.values(field)):
         groups.setdefault(_as_text(value), []).append(i)
@@ -186,40 +210,14 @@ class Table:
         values = self.index["figures"][:, COLUMNS.index(column), FIGURES.index(which)]
         return np.where(self.states(column) == FAILED, 0.0, values) if which == "score" else values
 
-    def right(self, column: str) -> np.ndarray:
-        "Is each row's answer right?"
-        return is_right(self.figures(column), self.threshold)
-
-    def wrong(self, column: str) -> np.ndarray:
-        "Is each row's answer known to be wrong?"
-        return ~self.right(column) & np.isfinite(self.figures(column))
-
-    def read(self, rows: Iterable[int]) -> list[dict]:
-        "These rows, from the disk, each with its number as `row`."
-        numbers = [int(i) for i in rows]
-        return [{"row": i, **json.loads(line)} for i, line in zip(numbers, _lines(self, numbers))]
-
-    def page(self, rows: np.ndarray, number: int = 0, size: int = 50) -> list[dict]:
-        "The page `number` (from 0) of the selection `rows`."
-        return self.read(rows[number * size : (number + 1) * size])
-
     def values(self, name: str) -> list:
         "A field of every row: `inputs.question`, `labels.answer`, `tuned.outputs.answer`, or a figure such as `tuned.score`."
         if name not in self._kept:
             self._kept[name] = _values(self, name)
         return self._kept[name]
 
-    def select(self, filter: str = "all", search: str = "", sort: str = "", descending: bool = False, where: tuple[str, str] | None = None) -> np.ndarray:
-        "Numbers of the rows in `filter` (of `FILTERS`) with `search` in any text and the value `where[1]` in the field `where[0]`, sorted by the field `sort`; rows without it last. Raises `ValueError` for another filter."
-        return _select(self, filter, search, sort, descending, where)
-
-    def fields(self) -> list[str]:
-        "Names for `values`, `sort` and slices, as far as the first 50 rows show them."
-        return _fields(self)
-
-    def slices(self, field: str, of: str = "tuned", against: str = "teacher", most: int = 50) -> list[Slice]:
-        "The rows by the value of `field`, the `most` frequent first: how often `of` scores better than `against`."
-        return _slices(self, field, of, against, most)
+    right, wrong, read, page = _right, _wrong, _read, _page
+    select, fields, slices = _select, _fields, _slices
 
 # %% ../../nbs/results/03_table.ipynb #142ec03e
 def write_table(path: Path, rows: Iterable[dict]) -> Table:

@@ -105,11 +105,16 @@ _COLOURS = {
 }
 
 
-def _card(decision: str, words: tuple[str, ...]) -> str:
-    "A card without scripts or style sheets."
-    items = "".join(f'<li style="margin:2px 0">{escape(w)}</li>' for w in words)
-    title = f'<div style="font-weight:bold;margin-bottom:4px">Verdict: {escape(decision)}</div>'
-    return f'<div style="border-left:4px solid {_COLOURS.get(decision, "#888888")};padding:6px 12px;margin:8px 0">{title}<ul style="margin:0;padding-left:18px">{items}</ul></div>'
+def _text(v: Verdict) -> str:
+    "The verdict as lines."
+    return "\n".join([f"Verdict: {v.decision}", *(f"- {w}" for w in v.words)])
+
+
+def _card(v: Verdict) -> str:
+    "The verdict as a card, without scripts or style sheets."
+    items = "".join(f'<li style="margin:2px 0">{escape(w)}</li>' for w in v.words)
+    title = f'<div style="font-weight:bold;margin-bottom:4px">Verdict: {escape(v.decision)}</div>'
+    return f'<div style="border-left:4px solid {_COLOURS.get(v.decision, "#888888")};padding:6px 12px;margin:8px 0">{title}<ul style="margin:0;padding-left:18px">{items}</ul></div>'
 
 # %% ../../nbs/results/04_verdict.ipynb #9e725d5c
 @dataclass(frozen=True)
@@ -131,15 +136,8 @@ class Verdict:
     calls_to_repay_cost: float | None = None  # the same for the teacher's money
     words: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        "The verdict as lines."
-        return "\n".join([f"Verdict: {self.decision}", *(f"- {w}" for w in self.words)])
-
-    def _repr_html_(self) -> str:
-        "The verdict as a card, without scripts or style sheets."
-        return _card(self.decision, self.words)
-
-    text, html = __str__, _repr_html_
+    __str__ = text = _text
+    _repr_html_ = html = _card
 
 # %% ../../nbs/results/04_verdict.ipynb #0d9e708e
 FEW, WIDE = 30, 0.2  # examples below which, and width of the retained share's interval above which, evidence is called thin

@@ -121,7 +121,7 @@ def main():
     for _ in range(4):  # memory after the last storm is that after those before
         began = time.time()
         counts = storm(engine, n, 64)
-        thread = engine._worker._thread
+        thread = engine.worker.thread
         engine.close()
         gc.collect()
         levels.append(process.memory_info().rss / 2**20)

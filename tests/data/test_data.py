@@ -246,7 +246,7 @@ def test_parity_through_the_students_own_files(chat_llama, tmp_path):
     samples = [(c, builder.pair(c, "e", 1.0)) for c in INPUTS]
     with dspy.context(adapter=dspy.JSONAdapter()):
         assert check_parity(builder, samples, asked_by(program)) == len(INPUTS)
-    assert program.route.lm.engine._worker._thread is None, "no model was started"
+    assert program.route.lm.engine.worker.thread is None, "no model was started"
 
 
 @pytest.mark.parametrize("broken", ["demos", "instructions", "adapter"])

@@ -18,7 +18,7 @@ from bsft_nb.data.exchange import (
     read_traces,
 )
 from bsft_nb.data.pair_reader import completions_in, read_pairs
-from bsft_nb.data.pairs import DataError, PairBuilder
+from bsft_nb.data.pairs import DataError, PairBuilder, fits
 from bsft_nb.models.student_adapter import fitting
 from bsft_nb.models.tokens import load_codec
 from bsft_nb.teacher.ledger import Call, Trace
@@ -73,7 +73,7 @@ def test_pairs_come_back_token_for_token(builder, tmp_path, form):
     assert export_pairs(iter(pairs), tmp_path / "sub" / "pairs.jsonl", form) == 3
     again = read_pairs(tmp_path / "sub" / "pairs.jsonl", builder)
     assert [(p.example, p.predictor, p.completion, p.score, p.prompt_ids, p.completion_ids) for p in again] == [(p.example, p.predictor, p.completion, p.score, p.prompt_ids, p.completion_ids) for p in pairs]
-    assert build_from_pairs(builder, again).train == [p for p in again if builder.fits(p)]
+    assert build_from_pairs(builder, again).train == [p for p in again if fits(builder.codec, p)]
     assert [f.name for f in (tmp_path / "sub").iterdir()] == ["pairs.jsonl"]
 
 

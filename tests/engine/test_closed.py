@@ -10,6 +10,7 @@ from dspy.lm15 import Config, Message, Request
 from bsft_nb.engine.lm import student_lm
 from bsft_nb.engine.predict import keep_format
 from bsft_nb.engine.requests import to_row
+from bsft_nb.engine.sampling import draw, take
 from bsft_nb.lessons import CHAT, save_llama
 from bsft_nb.models.student_adapter import StudentAdapter, adapter_state, fitting, joint
 from bsft_nb.models.tokens import load_codec
@@ -88,7 +89,7 @@ def written(codec, row, wish):
     while going:
         logits, n = torch.zeros(len(codec.tokenizer)), len(row.answer)
         logits[wish[n] if n < len(wish) and row.answer == wish[:n] else min(codec.stop_ids)] = 9
-        going = row.take(row.draw(logits), codec)
+        going = take(row, draw(row, logits), codec)
     return codec.text(row.answer)
 
 

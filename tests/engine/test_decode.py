@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from bsft_nb.engine.attention import kv_buffer
-from bsft_nb.engine.decode import Batch, Generator
-from bsft_nb.engine.sampling import Numbers, Row, find_template, learn_templates
+from bsft_nb.engine.decode import Batch, Generator, buffer_tokens
+from bsft_nb.engine.sampling import (
+    Numbers,
+    Row,
+    Sampling,
+    draw,
+    find_template,
+    learn_templates,
+    take,
+)
 from bsft_nb.models.loading import load_weights
 from bsft_nb.models.tokens import load_codec
 
@@ -91,7 +99,7 @@ def test_an_answer_that_has_begun_goes_on_the_same(llama):
 def drawn(llama, indices):
     codec = load_codec(llama)
     asked = prompts(codec, 6)
-    rows = [Row(asked[i], 8, temperature=1.5, seed=3) for i in indices]
+    rows = [Row(asked[i], 8, Sampling(temperature=1.5, seed=3)) for i in indices]
     Generator(load_weights(llama), codec)(rows, group=None)
     return {i: r.answer for i, r in zip(indices, rows, strict=True)}
 
@@ -114,9 +122,9 @@ def test_numbers_are_whole_however_hot(folder, request):
     numbers, generator, values = Numbers(codec), torch.Generator().manual_seed(0), set()
     for limit in (1, 2, 30):
         for _ in range(100):
-            row, on = Row([1], limit, temperature=2.0, numbers=numbers, generator=generator), True
+            row, on = Row([1], limit, Sampling(temperature=2.0), numbers=numbers, generator=generator), True
             while on:
-                on = row.take(row.draw(torch.randn(len(codec.tokenizer), generator=generator) * 3), codec)
+                on = take(row, draw(row, torch.randn(len(codec.tokenizer), generator=generator) * 3), codec)
             values.add(int(codec.text(row.answer)))
             assert codec.text(row.answer) == str(int(codec.text(row.answer)))
     assert min(values) < 0 and 0 in values and max(values) > 9
@@ -127,12 +135,12 @@ def test_a_sampled_prompt_that_comes_again_is_not_read_again_and_the_longest_unu
     a, b, c = [codec.prompt([{"role": "user", "content": x * 9}]) for x in "abc"]
     generator, read = Generator(load_weights(llama), codec), []
     n = len(Batch(generator, [Row(p, 4) for p in (a, b, c)], "g").prefix)
-    generator.prompts.limit = int(2.5 * kv_buffer(generator.model, len(a) - n).nbytes)
+    generator.reader.prompts.limit = int(2.5 * kv_buffer(generator.model, len(a) - n).nbytes)
     generator.model.register_forward_pre_hook(lambda model, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
 
     def tokens_read(prompt):
         read.clear()
-        Batch(generator, [Row(prompt, 4, temperature=1.0)], "g")
+        Batch(generator, [Row(prompt, 4, Sampling(temperature=1.0))], "g")
         return sum(read)
 
     assert tokens_read(a) == tokens_read(b) == len(a) - n
@@ -154,7 +162,7 @@ def test_groups_that_begin_alike_read_what_differs(llama):
         answers += [r.answer for r in rows]
         begun.append(read[at])
     assert answers == [by_generate(load_weights(llama), codec, p) for p in shown]
-    first, second = (len(p) for p, _ in generator.prefixes.known.values())
+    first, second = (len(p) for p, _ in generator.reader.prefixes.known.values())
     same = next(i for i, (a, b) in enumerate(zip(shown[0], shown[2])) if a != b)
     assert 0 < same < second and begun == [first, second - same], "the second beginning is read from where it differs"
 
@@ -164,12 +172,12 @@ def test_rows_that_end_with_their_first_token_take_no_buffer(llama):
     asked = prompts(codec, 5)
     generator = Generator(load_weights(llama), codec)
     batch = Batch(generator, [Row(p, n) for p, n in zip(asked, (1, 6, 1, 6, 1))], "g")
-    assert batch.buffer is None and batch.size > 0
+    assert batch.own.buffer is None and buffer_tokens(batch) > 0
     assert [r.prompt for r in batch.draw()] == [asked[0], asked[2], asked[4]]
     going = sorted(batch.rows, key=lambda r: asked.index(r.prompt))
-    assert batch.buffer is None
+    assert batch.own.buffer is None
     batch.advance()
-    assert batch.buffer.shape[2] == 2
+    assert batch.own.buffer.shape[2] == 2
     while batch.rows:
         batch.draw()
         batch.advance()
@@ -192,7 +200,7 @@ def test_scores_that_are_not_numbers_fail_one_row_only(llama):
     codec = load_codec(llama)
     asked = prompts(codec, 2)
     generator = Generator(load_weights(llama), codec)
-    batch = Batch(generator, [Row(p, 4, temperature=1.0) for p in asked], "g")
+    batch = Batch(generator, [Row(p, 4, Sampling(temperature=1.0)) for p in asked], "g")
     batch.logits = batch.logits.clone()
     batch.logits[0] = torch.nan
     gone = batch.draw()
@@ -222,4 +230,4 @@ def test_a_sign_within_a_completion_is_none():
 def test_a_template_does_not_lengthen_an_answer():
     codec = SimpleNamespace(stop_ids={0})
     row = Row([1], 4, answer=[7, 8], end=(9, 9, 9, 0), sign=1)
-    assert not row.take(9, codec) and row.answer == [7, 8, 9, 9] and row.finish == "length"
+    assert not take(row, 9, codec) and row.answer == [7, 8, 9, 9] and row.finish == "length"

@@ -67,7 +67,7 @@ def test_usage_history_and_close(llama):
     lm = local_lm(llama, max_tokens=4)
     lm("hello")
     assert lm.history[-1]["usage"]["prompt_tokens"] == 5 or lm.history[-1]["usage"].get("input_tokens") == 5
-    thread = lm.engine._worker._thread
+    thread = lm.engine.worker.thread
     lm.engine.close()
     lm.engine.close()
     assert not thread.is_alive()
@@ -231,9 +231,9 @@ def test_a_slow_listener_blocks_nobody_and_one_who_leaves_frees_the_place(llama)
     slow.close()
     engine.complete(ask("x", max_tokens=2))
     deadline = time.monotonic() + 10
-    while engine._worker._thread.batches.pending and time.monotonic() < deadline:
+    while engine.worker.thread.batches.pending and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not engine._worker._thread.batches.pending
+    assert not engine.worker.thread.batches.pending
 
 
 def test_a_long_answer_holds_up_nobody(llama):
@@ -358,7 +358,7 @@ def test_what_answers_for_a_worker_that_is_gone_is_waited_for_at_exit(llama):
 
     worker = Worker(llama)
     worker.submit(Pending(Row([1, 2, 3], 2), (None, "g"))).result(60)
-    thread, alive = worker._thread, weakref.ref(worker)
+    thread, alive = worker.thread, weakref.ref(worker)
     with thread.busy:
         last = worker.submit(Pending(Row([1, 2, 4], 2), (None, "g")))
         del worker
@@ -386,7 +386,7 @@ def lora(llama, tmp_path):
 
 def test_adapters_share_one_base_and_answer_as_if_alone(llama, lora):
     engines = [StudentEngine.at(f) for f in (llama, *lora)]
-    assert len({id(e._worker) for e in engines}) == 1 and len({e.target.fingerprint for e in engines}) == 3
+    assert len({id(e.worker) for e in engines}) == 1 and len({e.target.fingerprint for e in engines}) == 3
     jobs = [(e, e.submit(ask(f"case {i}", max_tokens=12))) for i in range(4) for e in engines]
     for folder, engine in zip((llama, *lora), engines, strict=True):
         model = load_weights(folder)

@@ -9,14 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typed_values import TYPED, Colour, Leaf
 
-from bsft_nb.models.student_adapter import (
-    StudentAdapter,
-    fitting,
-    read_value,
-    roundtrip,
-    write_value,
-)
+from bsft_nb.models.student_adapter import StudentAdapter, fitting, roundtrip
 from bsft_nb.models.tokens import load_codec
+from bsft_nb.models.values import read_value, write_value
 
 SETTINGS = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

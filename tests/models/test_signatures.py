@@ -12,12 +12,8 @@ from dspy.lm15 import Message, Response, Usage
 from bsft_nb import BootstrapFinetune
 from bsft_nb.lessons import teacher_lm
 from bsft_nb.models.signatures import TAKEN, bad_names, lossy, unreadable
-from bsft_nb.models.student_adapter import (
-    StudentAdapter,
-    read_value,
-    roundtrip,
-    write_value,
-)
+from bsft_nb.models.student_adapter import StudentAdapter, roundtrip
+from bsft_nb.models.values import read_value, write_value
 from bsft_nb.optimizer.selection import slugs
 
 

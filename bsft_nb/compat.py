@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['PRIVATE', 'find', 'response_to_dict', 'response_from_dict', 'request_to_dict', 'has_async_engine', 'mark_compiled',
-           'attention_of', 'takes_attention', 'generation_parameters', 'int_mm', 'has_vnni', 'others_keep_tensors',
-           'before_exit']
+           'attention_of', 'takes_attention', 'generation_parameters', 'int_mm', 'has_vnni', 'has_cpu_bf16',
+           'others_keep_tensors', 'before_exit']
 
 # %% ../nbs/compat.ipynb #79d00411
 PRIVATE: dict[str, str] = {  # the name → why nothing public does it
@@ -35,6 +35,8 @@ PRIVATE: dict[str, str] = {  # the name → why nothing public does it
     "transformers.Trainer._prepare_inputs": "moves a batch to where the model is",
     "torch._int_mm": "matrix product of 8-bit whole numbers",
     "torch.cpu._is_vnni_supported": "whether the processor multiplies 8-bit whole numbers by itself",
+    "torch.cpu._is_avx512_bf16_supported": "whether the processor computes in bfloat16 by itself",
+    "torch.cpu._is_amx_tile_supported": "the same, of matrices",
     "torch._C._autograd._top_saved_tensors_default_hooks": "whether somebody else, such as gradient checkpointing, decides what autograd keeps",
     "threading._register_atexit": "runs before thread pools are joined, which `atexit` does not",
 }
@@ -111,7 +113,18 @@ def has_vnni() -> bool:
     "Does the processor multiply 8-bit whole numbers by itself (AVX-512 VNNI)? False where torch cannot tell."
     import torch
 
-    told = getattr(torch.cpu, "_is_vnni_supported", None)
+    return _says(torch.cpu, "_is_vnni_supported")
+
+
+def has_cpu_bf16() -> bool:
+    "Does the processor compute in bfloat16 by itself (AVX-512 BF16 or AMX)? False where torch cannot tell."
+    import torch
+
+    return any(_says(torch.cpu, name) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+def _says(where: Any, name: str) -> bool:
+    told = getattr(where, name, None)
     return told is not None and told()
 
 # %% ../nbs/compat.ipynb #f5a9ba13

@@ -1,6 +1,7 @@
 """Private names of other packages: each is listed in `compat`, each is there, and no other module uses one."""
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import dspy
@@ -12,6 +13,7 @@ from bsft_nb import compat
 
 PACKAGE = Path(bsft_nb.__file__).parent
 OTHERS = {"dspy", "transformers", "torch", "IPython", "ipywidgets", "peft", "accelerate", "datasets", "huggingface_hub", "threading", "nn"}
+PUBLIC = {"_fields"}  # of named tuples, as documented
 
 
 @pytest.mark.parametrize("name", compat.PRIVATE)
@@ -37,7 +39,16 @@ def private_uses(source: str) -> set[str]:
                 dotted, inner = [inner.attr, *dotted], inner.value
             if isinstance(inner, ast.Name) and inner.id in known:
                 found.add(".".join([inner.id, *dotted]))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            found |= asked_by_name(node)
     return found
+
+
+def asked_by_name(function: ast.AST) -> set[str]:
+    "Private names written as strings in a function that asks for attributes by name."
+    nodes = list(ast.walk(function))
+    asks = any(isinstance(n, ast.Name) and n.id in ("getattr", "setattr", "hasattr", "delattr", "attrgetter") for n in nodes)
+    return {n.value for n in nodes if asks and isinstance(n, ast.Constant) and isinstance(n.value, str) and re.fullmatch(r"_(?!_)\w+", n.value)} - PUBLIC
 
 
 @pytest.mark.parametrize("file", sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("compat.py", "_modidx.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -45,6 +56,6 @@ def test_no_other_module_uses_one(file):
     assert private_uses(file.read_text(encoding="utf-8")) == set()
 
 
-@pytest.mark.parametrize("source", ["import torch\ntorch._C.f()", "from dspy._vendor import x", "from transformers.utils import _y", "import dspy\ndspy.settings._z = 1"])
+@pytest.mark.parametrize("source", ["import torch\ntorch._C.f()", "from dspy._vendor import x", "from transformers.utils import _y", "import dspy\ndspy.settings._z = 1", "def f(x):\n    for n in ('_a', 'b'):\n        getattr(x, n)"])
 def test_a_private_use_is_seen(source):
     assert private_uses(source)

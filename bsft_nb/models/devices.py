@@ -11,6 +11,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..compat import has_cpu_bf16
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,8 +34,7 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(test() for test in tests if test)
+        return has_cpu_bf16()
     return device.type in ("xpu", "mps")
 
 # %% ../../nbs/models/01_devices.ipynb #xbcf3ebc

@@ -21,7 +21,7 @@ from dspy.lm15 import Request, Response
 from ..compat import has_async_engine, request_to_dict, response_from_dict, response_to_dict
 from .calls import add_layer, watch, witness
 from .keys import versioned
-from ..models.student_adapter import validated
+from ..models.values import validated
 from .ledger import Ledger, Trace
 
 # %% auto #0

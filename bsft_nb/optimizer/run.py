@@ -20,6 +20,7 @@ from ..results.table_file import compare_rows
 from ..data.builder import load_pairs
 from ..engine.lm import StudentEngine
 from ..data.exchange import export_pairs, export_traces
+from ..export.forms import Export, export_model
 from ..teacher.ledger import load_traces
 from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
@@ -167,6 +168,10 @@ class Run:
     def export(self, path: str | Path, what: str = "pairs", form: str = "openai") -> int:
         "Write `pairs` or `traces` as JSON lines, to edit and give back to `compile`; pairs as `openai` or `prompt-completion`. Returns how many."
         return export(self.folder, path, what, form)
+
+    def export_model(self, path: str | Path, form: str = "hf", **how: Any) -> Export:
+        "Write the student for others into the folder `path`, as `hf`, `lora` or `gguf`; `how` as for `bsft_nb.export.forms.export_model`. Raises `ExportError`."
+        return export_model(self.folder, path, form, **how)
 
     def untuned(self, program: dspy.Module) -> dspy.Module:
         "The compiled `program` with the target as it was before the training, asked in the student's format."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ..data.pairs import Pair, prompt_diff
@@ -97,14 +97,14 @@ def names_control(codec: Codec, messages: list[dict]) -> bool:
 
 def check_prompts(
     codec: Codec,  # the student's
-    tokenizer: PreTrainedTokenizerBase,  # of the exported folder
+    asked: Callable[[list[dict]], list[int]],  # messages → token ids of the prompt, as they are elsewhere
     pairs: Iterable[Pair],  # rows of the run, with their messages
 ) -> dict[str, Counter]:
     "Predictor → how many prompts are `equal` in all token ids, and how many `control` rows are not. Raises `ExportError` with a diff for any other difference."
     found: dict[str, Counter] = {}
     for pair in pairs:
-        asked = outside_ids(tokenizer, pair.messages)
-        if asked != pair.prompt_ids and not names_control(codec, pair.messages):
-            raise ExportError(f"predictor {pair.predictor!r}: the exported chat template does not give the prompt that the student was trained on\n{prompt_diff(pair.prompt_ids, asked, codec)}\nThis tokenizer joins texts otherwise than their pieces, so no template can. Serve this student with its run (bsft serve), whose prompts are those of the training")
-        found.setdefault(pair.predictor, Counter())["equal" if asked == pair.prompt_ids else "control"] += 1
+        ids = asked(pair.messages)
+        if ids != pair.prompt_ids and not names_control(codec, pair.messages):
+            raise ExportError(f"predictor {pair.predictor!r}: the exported chat template does not give the prompt that the student was trained on\n{prompt_diff(pair.prompt_ids, ids, codec)}\nThis tokenizer joins texts otherwise than their pieces, so no template can. Serve this student with its run (bsft serve), whose prompts are those of the training")
+        found.setdefault(pair.predictor, Counter())["equal" if ids == pair.prompt_ids else "control"] += 1
     return found

@@ -15,15 +15,21 @@ from typing import Any
 
 import dspy
 
+from .card import card
+from .gguf import check_gguf, write_gguf
+from .parity import Parity, checked, differences, sample
+from .runtimes import LLAMA_CPP, TRANSFORMERS, Runtime
 from .student import Student, open_students, run_folder
-from .template import ExportError
+from .template import ExportError, check_prompts, outside_ids, outside_template
 from .weights import write_adapter, write_whole
 from ..run.digests import sweep
 from ..run.files import beside, make_folder, read_json, write_json
+from ..models.tokens import load_codec
 from ..run.folder import RunFolder
 
 # %% auto #0
-__all__ = ['MARK', 'FORMS', 'SHORT', 'check_place', 'placed', 'Form', 'chosen_form', 'Export', 'export_model']
+__all__ = ['MARK', 'TORCH', 'FORMS', 'SHORT', 'check_place', 'placed', 'Form', 'chosen_form', 'check_template', 'write_student',
+           'check_asked', 'push', 'Export', 'write_all', 'export_model']
 
 # %% ../../nbs/export/06_forms.ipynb #bfc71e71
 MARK = "export.json"  # what the export is, written last
@@ -64,8 +70,9 @@ def placed(path: Path, run: RunFolder) -> Iterator[Path]:
 class Form:
     "One form of an exported student."
     about: str  # in half a sentence, for help and messages
-    dtypes: tuple[str, ...]  # precisions, the default first
+    dtypes: dict[str, float]  # precision → least share of equal answers that it lets expect; the default first
     write: Callable[[Student, Path, str], None]  # (student, an empty folder, precision)
+    runtime: Runtime  # that it is asked by
     check: Callable[[Student, str], None] = lambda student, dtype: None  # raises `ExportError` before any work
 
 
@@ -74,11 +81,13 @@ def _is_adapter(student: Student, dtype: str):
         raise ExportError(f"form='lora': the student {student.name} has weights of its own and is no LoRA adapter. Use form='hf', or train with peft=True")
 
 
+TORCH = {"float32": 1.0, "bfloat16": 0.9, "float16": 0.95}
 FORMS = {
-    "hf": Form("a folder that transformers and vLLM load, a LoRA adapter merged", ("float32", "bfloat16", "float16"), write_whole),
-    "lora": Form("a LoRA adapter that peft and vLLM load into its base", ("float32", "bfloat16", "float16"), write_adapter, _is_adapter),
+    "hf": Form("a folder that transformers and vLLM load, a LoRA adapter merged", TORCH, write_whole, TRANSFORMERS),
+    "lora": Form("a LoRA adapter that peft and vLLM load into its base", TORCH, write_adapter, TRANSFORMERS, _is_adapter),
+    "gguf": Form("a file for llama.cpp and Ollama", {"f16": 0.95, "q8_0": 0.9, "q4_k_m": 0.75, "f32": 0.98}, write_gguf, LLAMA_CPP, check_gguf),
 }
-SHORT = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+SHORT = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16", "fp16": "float16", "f16": "float16", "float16": "f16", "float32": "f32"}
 
 
 def chosen_form(form: str, dtype: str | None) -> tuple[Form, str]:
@@ -86,21 +95,78 @@ def chosen_form(form: str, dtype: str | None) -> tuple[Form, str]:
     if form not in FORMS:
         raise ExportError(f"form={form!r}: choose {', '.join(f'{k!r} ({f.about})' for k, f in FORMS.items())}")
     known = FORMS[form].dtypes
-    found = known[0] if dtype is None else dtype if dtype in known else SHORT.get(dtype, dtype)
+    found = next(iter(known)) if dtype is None else dtype if dtype in known else SHORT.get(dtype, dtype)
     if found not in known:
         raise ExportError(f"dtype={dtype!r}: form {form!r} has {', '.join(known)}")
     return FORMS[form], found
 
-# %% ../../nbs/export/06_forms.ipynb #6267edcc
+# %% ../../nbs/export/06_forms.ipynb #b75c2b20
+def check_template(student: Student, prompts: int):
+    "Raise `ExportError` with a diff where the exported chat template does not give the prompts that the student was trained on."
+    codec, rows = load_codec(student.path), sample(student, max(prompts, 8))[0]
+    codec.tokenizer.chat_template = outside_template(codec, [p.messages for p in rows])
+    check_prompts(student.codec, lambda messages: outside_ids(codec.tokenizer, messages), rows)
+
+
+def write_student(student: Student, folder: Path, form: str, dtype: str, ask: Callable[[Student, Path], Parity], license: str | None) -> Parity:
+    "Write one student into `folder`, ask it with `ask`, and write its card. Raises `ExportError`."
+    FORMS[form].write(student, folder, dtype)
+    parity = ask(student, folder)
+    files = sorted(p.name for p in folder.iterdir())
+    (folder / "README.md").write_text(card(student, form, dtype, parity, files, license), encoding="utf-8", errors="backslashreplace")
+    return parity
+
+# %% ../../nbs/export/06_forms.ipynb #bdea6c84
+def check_asked(prompts: Any, min_agreement: Any, program: Any, metric: Any, push_to_hub: Any):
+    "Raise `ExportError` for an argument that cannot be."
+    if isinstance(prompts, bool) or not isinstance(prompts, int) or prompts < 0:
+        raise ExportError(f"prompts={prompts!r}: it is how many held-out prompts the export is asked, a whole number of at least 0")
+    if min_agreement is not None and (isinstance(min_agreement, bool) or not isinstance(min_agreement, (int, float)) or not 0 <= min_agreement <= 1):
+        raise ExportError(f"min_agreement={min_agreement!r}: it is a share of answers, from 0 to 1")
+    if metric is not None and program is None:
+        raise ExportError("metric=: the program is needed, too, to score the export: program=compiled")
+    if push_to_hub is not None:
+        from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+        try:
+            validate_repo_id(push_to_hub)
+        except HFValidationError as e:
+            raise ExportError(f"push_to_hub={push_to_hub!r}: it is no id of a repository ({e}). Give it as 'name/model'") from e
+
+
+def push(path: Path, repo: str) -> str:
+    "Upload the folder `path` to the Hub's repository `repo`, made private where it is not there. Returns its address. Raises what huggingface_hub raises."
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    url = api.create_repo(repo, private=True, exist_ok=True)
+    api.upload_folder(repo_id=repo, folder_path=path, commit_message="Export of a DSPy student")
+    return str(url)
+
+# %% ../../nbs/export/06_forms.ipynb #cf77abf6
 @dataclass(frozen=True)
 class Export:
     "What was exported."
     path: Path
     form: str
     dtype: str
-    parity: dict[str, Any]  # student's name → how its answers compare, see `bsft_nb.export.parity`
+    parity: dict[str, Parity]  # student's name → how its answers compare
 
 
+def _say(student: Student, parity: Parity, say: Callable[[str], None]):
+    say(f"{student.name}: {parity}" + ("\n" + differences(parity) if parity.rows else ""))
+
+
+def write_all(found: list[Student], path: Path, form: str, dtype: str, ask: Callable[[Student, Path], Parity], license: str | None) -> dict[str, Parity]:
+    "Write the students of one run into `path`, whole or not at all. Raises `ExportError`."
+    run = found[0].run
+    with placed(path, run) as made:
+        parity = {s.name: write_student(s, made / s.name if len(found) > 1 else made, form, dtype, ask, license) for s in found}
+        about = {"run": run.id, "key": run.info.get("key"), "form": form, "dtype": dtype, "parity": {n: p.as_dict() for n, p in parity.items()}}
+        write_json(made / MARK, about, private=False)
+    return parity
+
+# %% ../../nbs/export/06_forms.ipynb #60e61263
 def export_model(
     run: Any,  # a handle on a run, its folder, its id or its path
     path: str | Path,  # of the folder to write
@@ -116,13 +182,18 @@ def export_model(
     push_to_hub: str | None = None,  # id of a repository on the Hub, made private where it is not there
     say: Callable[[str], None] = print,
 ) -> Export:
-    "Write the students of a finished run as `form` into `path`. Raises `ExportError`, and then leaves `path` as it was."
+    "Write the students of a finished run as `form` into `path`. Raises `ExportError`, and then leaves `path` as it was. The card shows one row of the run's data a predictor."
+    check_asked(prompts, min_agreement, program, metric, push_to_hub)
     folder, (chosen, precision) = run_folder(run), chosen_form(form, dtype)
+    check_place(Path(path), folder)
     found = open_students(folder, student)
     for s in found:
         chosen.check(s, precision)
-    with placed(path, folder) as made:
-        for s in found:
-            chosen.write(s, made / s.name if len(found) > 1 else made, precision)
-        write_json(made / MARK, {"run": folder.id, "key": folder.info.get("key"), "form": form, "dtype": precision}, private=False)
-    return Export(Path(path).absolute(), form, precision, {})
+        check_template(s, prompts)
+    least = chosen.dtypes[precision] if min_agreement is None else min_agreement
+    parity = write_all(found, Path(path), form, precision, lambda s, at: checked(s, at, chosen.runtime, prompts, least, program, metric), license)
+    for s in found:
+        _say(s, parity[s.name], say)
+    if push_to_hub:
+        say(f"on the Hub: {push(Path(path), push_to_hub)}")
+    return Export(Path(path).absolute(), form, precision, parity)

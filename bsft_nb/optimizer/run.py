@@ -23,6 +23,7 @@ from ..data.exchange import export_pairs, export_traces
 from ..teacher.ledger import load_traces
 from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
+from .job_file import JOB, read_job, write_job
 from .scoring import prompt_moment, with_students
 from ..results.verdict import Verdict, spent, verdict
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 # %% auto #0
-__all__ = ['saved', 'saved_pairs', 'export', 'untuned', 'compare', 'wait_for', 'status_of', 'last_funnel', 'result_elsewhere',
-           'Run']
+__all__ = ['saved', 'saved_pairs', 'config', 'export', 'untuned', 'compare', 'wait_for', 'status_of', 'last_funnel',
+           'result_elsewhere', 'Run']
 
 # %% ../../nbs/optimizer/05_run.ipynb #4bebbc92
 def saved(folder: RunFolder, name: str, why: str) -> Path:
@@ -46,6 +47,14 @@ def saved_pairs(folder: RunFolder) -> DatasetDict:
     from datasets import load_from_disk
 
     return load_from_disk(str(saved(folder, "pairs", "no pairs yet: they are built when the teacher's traces are complete")))
+
+# %% ../../nbs/optimizer/05_run.ipynb #25be9f03
+def config(folder: RunFolder, path: str | Path | None) -> dict:
+    "The job of a run; with `path`, written there too. Raises `FileNotFoundError` where the run has not begun."
+    job = read_job(saved(folder, JOB, "no job file: it has not begun, or was begun by an earlier version"))
+    if path is not None:
+        write_job(path, job)
+    return job
 
 # %% ../../nbs/optimizer/05_run.ipynb #868175ff
 def export(
@@ -163,6 +172,10 @@ class Run:
     def report(self) -> Path:
         "Write the run as one HTML file that needs nothing else, and return its path."
         return write_report(self.folder)
+
+    def config(self, path: str | Path | None = None) -> dict:
+        "What was asked, as `bsft compile FILE` takes it; with `path`, written there too, as YAML or JSON."
+        return config(self.folder, path)
 
     def export(self, path: str | Path, what: str = "pairs", form: str = "openai") -> int:
         "Write `pairs` or `traces` as JSON lines, to edit and give back to `compile`; pairs as `openai` or `prompt-completion`. Returns how many."

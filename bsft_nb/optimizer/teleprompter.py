@@ -39,12 +39,12 @@ def arguments_of(
     *args: Any,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    "The value of each option of the constructor and of a call of `method`, defaults filled in, and `home`. Raises `TypeError` as a call does."
+    "The value of each option of the constructor and of a call of `method`, defaults filled in, `home`, and the `job` file that it comes from. Raises `TypeError` as a call does."
     bound = inspect.signature(method).bind(tp, *args, **kwargs)
     bound.apply_defaults()
     _, *names = bound.arguments
     made = {o.name: getattr(tp, o.name) for o in options_of("constructor")}
-    return {**made, **{n: bound.arguments[n] for n in names}, "home": home()}
+    return {**made, **{n: bound.arguments[n] for n in names}, "home": home(), "job": tp.job}
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #98779039
 def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable:
@@ -139,6 +139,7 @@ class BootstrapFinetune(Teleprompter):
         check_values("constructor", vars(self))
         self.teleprompter = bootstrapper(self)
         self.run: Run | None = None  # the last one
+        self.job: dict | None = None  # the entries of the job file that this was made from; None: the run describes itself
 
     @carried_out_by(compile_here)
     def compile(
@@ -154,6 +155,7 @@ class BootstrapFinetune(Teleprompter):
         lr: float = 5e-5,
         epochs: int = 1,
         bf16: bool = False,
+        inputs: list[str] | None = None,  # of rows: the columns that the program is called with; None: the examples say it
         adapter: dspy.Adapter | None = None,  # the student's format; None: the `StudentAdapter` that fits the target
         seed: int = 0,
         peft: bool | dict = False,  # True, a `peft.LoraConfig` or its arguments: train a LoRA adapter, not all weights

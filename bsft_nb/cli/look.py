@@ -102,7 +102,7 @@ def answer_again(run: Run, args: argparse.Namespace):
     examples = as_examples("--data", Path(args.data), args.inputs.split(",") if args.inputs else run.config().get("inputs"))
     metric = imported("--metric", args.metric, here) if args.metric else None
     settings = {"lm": lm_named("--lm", args.lm, here)} if args.lm else None
-    program = load(run.id if run.path.parent.name == "runs" else run.path, student)
+    program = load(run.path, student)
     run.compare(program, examples, metric, teacher=(student or program).deepcopy() if args.lm else None, teacher_settings=settings)
 
 # %% ../../nbs/cli/03_look.ipynb #d22ed762

@@ -105,9 +105,8 @@ def answer_file(
 # %% ../../nbs/cli/06_predict.ipynb #03a6cd53
 def compiled_of(run: Run, program: str | None) -> dspy.Module:
     "The compiled program of a run. Raises `ValueError` that says which program is needed."
-    where = run.id if run.path.parent.name == "runs" and not (Path(run.id)).exists() else run.path
     try:
-        return load(where, program_named("--program", program, Path.cwd()) if program else None)
+        return load(run.path, program_named("--program", program, Path.cwd()) if program else None)
     except ValueError as e:
         if program or "give it too" not in str(e):
             raise

@@ -83,6 +83,7 @@ class Compilation:
     found: dict = field(default_factory=dict)  # what `run.json` says of it: `faults`, and a fingerprint of the `rows`
     plan: dict = field(default_factory=dict)  # what the preflight said
     others: list[str] = field(default_factory=list)  # sentences on finished runs of the same arguments, made with other versions
+    job: dict = field(default_factory=dict)  # what was asked, as a job file says it
     folder: RunFolder = field(init=False, repr=False, compare=False)  # once it is opened
 
     __post_init__, open = own_examples, open_run

@@ -14,8 +14,8 @@ from typing import Any
 from ..data.pairs import Pair
 
 # %% auto #0
-__all__ = ['Kind', 'whole', 'flag', 'number', 'choice', 'text', 'name', 'expression', 'data_file', 'unquoted', 'check_settings',
-           'check_file', 'check_pairs', 'check_run_dir']
+__all__ = ['Kind', 'whole', 'flag', 'number', 'choice', 'text', 'name', 'expression', 'data_file', 'unquoted', 'names',
+           'check_settings', 'check_file', 'check_pairs', 'check_run_dir']
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #48839eac
 @dataclass(frozen=True)
@@ -125,6 +125,23 @@ def unquoted(text: str) -> str:
     "Without the quotes that a magic's line needs around blanks."
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+# %% ../../nbs/optimizer/00_kinds.ipynb #892b955e
+def names(type: str) -> Kind:
+    "A list of names, or None; in text with commas between them."
+
+    def check(name: str, value: Any):
+        fine = isinstance(value, (list, tuple)) and value and all(isinstance(v, str) and v for v in value) and len(set(value)) == len(value)
+        if value is not None and not fine:
+            raise ValueError(f"{name}={value!r}: it must be a list of names, each once, such as ['question'], or None")
+
+    def code(text: str) -> str:
+        found = [n.strip().strip("'\"") for n in unquoted(text).strip("[]()").split(",")]
+        if not all(found):
+            raise ValueError(text)
+        return repr(found)
+
+    return Kind("text", type, code, check)
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #0df086f9
 def check_settings(name: str, value: Any):

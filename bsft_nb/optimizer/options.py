@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.dedupe import CONFLICTS
-from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, number, text, whole
+from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, names, number, text, whole
 from ..teacher.metric import check_metric
 from ..training.jobs import SCHEDULES
 from ..training.launch import LAUNCHERS
@@ -80,8 +80,8 @@ COMPILE = declared(
     "compile", "reference",
     ("student", REQUIRED, name("dspy.Module"), "task", "traces", "the program to fine-tune for. It is not changed"),
     ("teacher", None, name("dspy.Module, a list of them, or None"), "task", "traces", "a program with the same predictors, or a list of them. `None`: a copy of the student"),
-    ("trainset", REQUIRED, name("list of dspy.Example"), "task", "traces", "examples that say which fields are inputs"),
-    ("valset", None, name("list of dspy.Example, or None"), "task", "pairs", "examples to hold out as given; an empty list holds out nothing. `None`: a tenth of the trainset"),
+    ("trainset", REQUIRED, name("list of dspy.Example, or rows"), "task", "traces", "examples that say which fields are inputs; with `inputs`, also rows: a list of dicts, a data frame, a `datasets.Dataset`, or a file of them"),
+    ("valset", None, name("list of dspy.Example, rows, or None"), "task", "pairs", "examples or rows to hold out as given; an empty list holds out nothing. `None`: a tenth of the trainset"),
     ("target", "t5-large", text("str or path", *TARGETS), "training", "pairs", "the model to fine-tune: a Hub id, a local folder, a `.gguf` file, or `smollm2-135m`"),
     ("bsize", 12, whole(1), "training", "training", "rows in one training step"),
     ("accumsteps", 1, whole(1), "training", "training", "gradient accumulation: steps whose gradients are added up before the weights change"),
@@ -96,6 +96,7 @@ LAUNCHES = {name: launcher.where for name, launcher in LAUNCHERS.items()}
 
 ADDED = declared(
     "compile", "added",
+    ("inputs", None, names("list of str, or None"), "task", "traces", "which columns of the rows are inputs, such as `[\"question\"]`. `None`: the examples say it"),
     ("adapter", None, expression("dspy.Adapter or None", *FORMATS), "data", "pairs", "the student's format: a `StudentAdapter`, `dspy.ChatAdapter` or `dspy.JSONAdapter`. `None`: the `StudentAdapter` that fits the target's tokenizer"),
     ("seed", 0, whole(0), "training", "pairs", "of the training, and of which examples are held out"),
     ("peft", False, expression("bool, dict or peft.LoraConfig", "False", "True", "dict(r=16, lora_alpha=32)"), "training", "training", "train a LoRA adapter, not all weights: `True`, a `peft.LoraConfig` or a dict of its arguments"),

@@ -20,6 +20,7 @@ __all__ = ['make_room', 'restored', 'gained', 'reusable', 'make_students', 'tell
 from .background import ending
 from .compilation import Compilation, gave_up, how_ended, ledger_path
 from .gathering import gather
+from .job_file import JOB, keep_job
 from .selection import make_jobs, train_and_choose
 from ..teacher.calls import own_copy
 from ..run.claims import Busy, alone
@@ -44,7 +45,7 @@ def make_room(c: Compilation):
             raise Busy(f"run_dir={str(c.path)!r}: another compile still trains there. Wait for it, stop it with bsft_nb.attach({str(c.path)!r}).stop(), or give another folder")
         for name in ("checkpoints", "jobs", "pairs", *(p.name for p in c.path.glob("model*"))):
             shutil.rmtree(c.path / name, ignore_errors=True)
-        for name in ("program.json", "compare.jsonl", "report.html", "traces.jsonl"):
+        for name in ("program.json", "compare.jsonl", "report.html", "traces.jsonl", JOB):
             (c.path / name).unlink(missing_ok=True)
         c.folder.update(models={}, seconds={}, scores={})
 
@@ -136,6 +137,7 @@ def run_stages(c: Compilation) -> dspy.Module:
     log.emit("run", id=folder.id, note=f"run {folder.id}: {type(c.student).__name__} to {c.target.name}, in {near(folder.path)}")
     try:
         folder.update(status="running", worker={**this_process(), "began": began}, preflight=c.plan, **c.asked)
+        keep_job(folder / JOB, c.job)
         models = reusable(c) or make_students(c)
         compiled = with_students(c.student, models, folder.id)
         tell_others(c, compiled)

@@ -22,6 +22,7 @@ __all__ = ['FIELDS', 'MANY', 'ENTRIES', 'KEYS', 'training_config', 'check_call',
            'planned']
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #b9af8263
+from ..data.examples import as_examples
 from ..data.limits import check_answers, check_lengths
 from ..data.exchange import read_traces
 from ..data.pair_reader import completions_in, read_pairs
@@ -31,6 +32,7 @@ from ..models.student_adapter import adapter_state
 from ..models.targets import Target, is_here, resolve_target
 from ..models.tokens import Codec, check_token_ids, load_codec
 from .dry_run import dry_run
+from .job_file import described
 from .options import check_values, options_of
 from .compilation import Compilation, ledger_path
 from .preflight import Preflight, preflight
@@ -59,7 +61,7 @@ def training_config(asked: dict[str, Any]) -> TrainConfig:
 def check_call(
     asked: dict[str, Any],  # a value for each option of the constructor and of `compile`
 ) -> dict[str, Any]:
-    "The arguments with examples as lists, teachers as a list, and the training's settings as `config`. Raises for what can be seen without a tokenizer."
+    "The arguments with examples as lists, teachers as a list, and the training's settings as `config`; `as_given` are those that came. Raises for what can be seen without a tokenizer."
     if asked["traces"] is not None and asked["pairs"] is not None:
         raise ValueError("give traces= or pairs=, not both: pairs are made of traces")
     check_values("constructor", asked)
@@ -68,12 +70,13 @@ def check_call(
     given = asked["teacher"] if isinstance(asked["teacher"], (list, tuple)) else [asked["teacher"]]
     teachers = [t for t in given if t is not None]
     check_programs(student, teachers)
-    trainset = check_examples("trainset", asked["trainset"], student)
-    valset = None if asked["valset"] is None else check_examples("valset", asked["valset"], student, may_be_empty=True)
+    given = {name: as_examples(name, asked[name], asked["inputs"]) for name in ("trainset", "valset")}
+    trainset = check_examples("trainset", given["trainset"], student)
+    valset = None if given["valset"] is None else check_examples("valset", given["valset"], student, may_be_empty=True)
     teachers = teachers or [copy_program(student)]
     if asked["traces"] is None and asked["pairs"] is None:
         check_teacher_lms(teachers, asked["teacher_settings"])
-    return {**asked, "teacher": teachers, "trainset": trainset, "valset": valset, "config": config}
+    return {**asked, "teacher": teachers, "trainset": trainset, "valset": valset, "config": config, "as_given": asked}
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #6f25c5eb
 MANY = 500  # examples whose check takes long enough to be told
@@ -140,6 +143,7 @@ ENTRIES: dict[str, Callable[[Compilation, Any], dict[str, Any]]] = {  # what ent
     "teacher": lambda c, _: {"teacher_key": fingerprint([teacher_key(t, c.boot.teacher_settings) for t in c.teachers])},
     "teacher_settings": lambda c, _: {},  # in the teacher's key
     "trainset": lambda c, _: {"trainset": fingerprint([example_key(e) for e in c.trainset])},
+    "inputs": lambda c, _: {},  # in the examples' keys
     "valset": lambda c, _: {"valset": fingerprint("nothing" if c.valset == [] else [example_key(e) for e in c.valset or []])},
     "metric": lambda c, metric: {"metric": code_key(metric)},
     "target": lambda c, _: {"target": c.target.name, "target_fingerprint": c.target.fingerprint},
@@ -203,7 +207,7 @@ def compilation(asked: dict[str, Any], boot: TraceBootstrapper, target: Target, 
     c.num_threads, c.max_calls = asked["num_threads"] or dspy.settings.num_threads, asked["max_teacher_calls"]
     c.teachers_format = teachers_format(student, asked["teacher_settings"].get("adapter") or dspy.settings.adapter)
     c.launch = asked["launch"] or ("process" if frontend() == "notebook" else "inline")
-    c.asked = identified(c, asked)
+    c.asked, c.job = identified(c, asked), asked.get("job") or described(asked["as_given"])
     c.path = Path(asked["run_dir"] or asked["home"] / "runs" / f"{type(student).__name__.lower()}-{c.asked['key'][:8]}")
     return c
 

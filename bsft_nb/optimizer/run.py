@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 # %% auto #0
-__all__ = ['saved', 'saved_pairs', 'last_funnel', 'export', 'untuned', 'compare', 'status_of', 'wait', 'result', 'Run']
+__all__ = ['saved', 'saved_pairs', 'last_funnel', 'config', 'export', 'untuned', 'compare', 'status_of', 'wait', 'result', 'Run']
 
 # %% ../../nbs/optimizer/05_run.ipynb #72902147
 from ..run.folder import RunFolder
@@ -31,6 +31,7 @@ from ..export.forms import export_model
 from ..teacher.ledger import load_traces
 from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
+from .job_file import JOB, read_job, write_job
 from .scoring import prompt_moment, with_students
 from ..results.verdict import Verdict, spent, verdict
 
@@ -52,6 +53,17 @@ def saved_pairs(folder: RunFolder) -> DatasetDict:
 def last_funnel(folder: RunFolder) -> dict:
     "How many attempts were left after each stage, from tried to trained; empty before the pairs are built."
     return next((e.data["funnel"] for e in reversed(folder.log.read()) if isinstance(e.data.get("funnel"), dict)), {})
+
+# %% ../../nbs/optimizer/05_run.ipynb #25be9f03
+def config(
+    run: Run,
+    path: str | Path | None = None,  # of a YAML or JSON file to write
+) -> dict:
+    "What was asked, as `bsft compile FILE` takes it; with `path`, written there too. Raises `FileNotFoundError` where the run has not begun."
+    job = read_job(saved(run.folder, JOB, "no job file: it has not begun, or was begun by an earlier version"))
+    if path is not None:
+        write_job(path, job)
+    return job
 
 # %% ../../nbs/optimizer/05_run.ipynb #868175ff
 def export(
@@ -137,7 +149,7 @@ def result(
 class Run:
     "A handle on a run: look at it, wait for it, stop it, take its data out."
 
-    wait, result, export, export_model, untuned, compare = wait, result, export, export_model, untuned, compare  # the functions above
+    wait, result, config, export, export_model, untuned, compare = wait, result, config, export, export_model, untuned, compare  # the functions above
 
     def __init__(self, folder: RunFolder, future: Future | None = None, finish: Callable[[RunFolder, Any], Any] | None = None):
         "`future`: of the compiled program, where this process makes it. `finish`: makes the compiled program from the folder and the untrained one."

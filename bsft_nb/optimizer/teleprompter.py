@@ -39,12 +39,12 @@ def arguments_of(
     *args: Any,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    "The value of each option of the constructor and of a call of `method`, defaults filled in, and `home`. Raises `TypeError` as a call does."
+    "The value of each option of the constructor and of a call of `method`, defaults filled in, `home`, and the `job` file that it comes from. Raises `TypeError` as a call does."
     bound = inspect.signature(method).bind(tp, *args, **kwargs)
     bound.apply_defaults()
     _, *names = bound.arguments
     made = {o.name: getattr(tp, o.name) for o in options_of("constructor")}
-    return {**made, **{n: bound.arguments[n] for n in names}, "home": home()}
+    return {**made, **{n: bound.arguments[n] for n in names}, "home": home(), "job": tp.job}
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #98779039
 def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable:
@@ -137,7 +137,7 @@ class BootstrapFinetune(Teleprompter):
         self.metric, self.teacher_settings, self.multitask, self.metric_threshold = metric, teacher_settings, multitask, metric_threshold
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
         check_values("constructor", vars(self))
-        self.teleprompter, self.run = bootstrapper(self), None  # `run`: the last one
+        self.teleprompter, self.run, self.job = bootstrapper(self), None, None  # `run`: the last one; `job`: the entries of the job file that this was made from
 
     @carried_out_by(compile_here)
     def compile(
@@ -153,6 +153,7 @@ class BootstrapFinetune(Teleprompter):
         lr: float = 5e-5,
         epochs: int = 1,
         bf16: bool = False,
+        inputs: list[str] | None = None,  # of rows: the columns that the program is called with; None: the examples say it
         adapter: dspy.Adapter | None = None,  # the student's format; None: the `StudentAdapter` that fits the target
         seed: int = 0,
         peft: bool | dict = False,  # True, a `peft.LoraConfig` or its arguments: train a LoRA adapter, not all weights

@@ -55,7 +55,7 @@ def test_whoever_reads_may_stop_reading(command):
     for i in range(3):
         long_run(30, "finished", f"qa-{i}")
     code = "import sys; from bsft_nb.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen([sys.executable, "-c", code, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONUNBUFFERED": "1"})
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait(60) == 141
 
@@ -64,7 +64,7 @@ def test_a_terminal_that_cannot_show_a_text_shows_the_rest():
     folder = long_run(3)
     folder.log.emit("warn", note="日本 \u2028 é")
     code = "import sys; from bsft_nb.cli import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, "status"], capture_output=True, cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    done = subprocess.run([sys.executable, "-c", code, "status"], capture_output=True, cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (0, b"") and b"warning" in done.stdout
 
 

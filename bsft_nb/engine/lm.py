@@ -139,10 +139,8 @@ class StudentEngine:
         "The engine that `dump_state` described. Raises `ValueError` where the weights are others by now."
         return _from_state(cls, state)
 
-    @property
-    def codec(self) -> Codec:
-        "Messages to tokens and back."
-        return _codec_of(self)
+    codec = property(lambda self: _codec_of(self), doc="Messages to tokens and back.")
+    worker = property(lambda self: self._worker, doc="Whose thread answers; engines on the same weights share it.")
 
     def submit(self, request: Request, tick: Callable[[], None] | None = None) -> Pending:
         "Queue one request; `tick` is called whenever the answer has grown. Cancel the future and the row leaves its batch."

@@ -22,6 +22,7 @@ from ..training.jobs import Job
 from ..training.launch import collect
 from ..run.folder import RunFolder, find_run, mark_died
 from ..run.files import read_json
+from .portable import unpack
 from .scoring import with_students
 from .students import finished, read_program, student_faults, students
 
@@ -79,13 +80,13 @@ def matching(program: dspy.Module | None, predictors: dict, path: Path) -> dspy.
 
 # %% ../../nbs/optimizer/11_loading.ipynb #b59f41b1
 def load(
-    run: str | Path,  # run id, run folder, or a file written by `compiled.save`
+    run: str | Path,  # run id, run folder, an archive written by `pack`, or a file written by `compiled.save`
     program: dspy.Module | None = None,  # the program it belongs to, untrained; not needed for a plain `dspy.Predict`
     *,
     dtype: str | None = None,  # that the students compute in, see `StudentEngine`; None: as it was saved
 ) -> dspy.Module:
     "The compiled program. `program` itself is not changed. Raises `FileNotFoundError`, `Damaged`, or `ValueError` where state and program differ, where `dtype` is unknown, or `int8` and a student is a LoRA adapter."
-    path = Path(run) if Path(run).suffix == ".json" else find_run(run) / "program.json"
+    path = Path(run) if Path(run).suffix == ".json" else (unpack(run) if Path(run).suffix == ".tar" else find_run(run)) / "program.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: the run is not finished, or the file was moved")
     state = read_program(path)

@@ -24,6 +24,8 @@ from ..teacher.ledger import load_traces
 from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
 from .scoring import prompt_moment, with_students
+from ..serve.server import Server, start
+from .portable import pack
 from ..results.verdict import Verdict, spent, verdict
 
 if TYPE_CHECKING:
@@ -167,6 +169,14 @@ class Run:
     def export(self, path: str | Path, what: str = "pairs", form: str = "openai") -> int:
         "Write `pairs` or `traces` as JSON lines, to edit and give back to `compile`; pairs as `openai` or `prompt-completion`. Returns how many."
         return export(self.folder, path, what, form)
+
+    def serve(self, **settings) -> Server:  # port=, host=, api_key=, program=, dtype=, as for `bsft_nb.serve.server.prepared`
+        "A server in this process that answers for the students, in OpenAI's form. `stop` it, or use it in a `with` statement."
+        return start(self, **settings)
+
+    def pack(self, path: str | Path) -> Path:  # such as `out.tar`
+        "Write the run to one file, which `bsft_nb.load` takes on any machine."
+        return pack(self, path)
 
     def untuned(self, program: dspy.Module) -> dspy.Module:
         "The compiled `program` with the target as it was before the training, asked in the student's format."

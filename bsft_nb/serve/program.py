@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 # %% auto #0
-__all__ = ['THREADS', 'inputs_model', 'outputs_model', 'checked_inputs', 'is_awaited', 'called', 'program_route']
+__all__ = ['inputs_model', 'outputs_model', 'checked_inputs', 'is_awaited', 'called', 'program_route']
 
 # %% ../../nbs/serve/05_program.ipynb #b7f2b7ba
 def _fields_of(program: dspy.Module, which: str) -> dict[str, Any]:
@@ -80,23 +80,24 @@ def checked_inputs(model: type[BaseModel], data: bytes) -> dict[str, Any]:
     return {name: getattr(made, name) for name in type(made).model_fields if name in made.model_fields_set}
 
 
-THREADS = ThreadPoolExecutor(64, thread_name_prefix="bsft-program")
-
-
 def is_awaited(program: dspy.Module) -> bool:
     "Can `program` be awaited?"
     lms = [lm for p in program.predictors() if (lm := p.lm or dspy.settings.lm) is not None]
     return hasattr(program, "aforward") and all(map(has_async_engine, lms))
 
 
-async def called(program: dspy.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+async def called(
+    program: dspy.Module,
+    inputs: dict[str, Any],
+    threads: ThreadPoolExecutor | None = None,  # for a program that cannot be awaited; None: the event loop's
+) -> dict[str, Any]:
     "The outputs of `program`, as JSON-able values. Raises `Refused`."
     try:
         with dspy.context(trace=[]):
             if is_awaited(program):
                 made = await program.acall(**inputs)
             else:
-                made = await asyncio.get_running_loop().run_in_executor(THREADS, contextvars.copy_context().run, partial(program, **inputs))
+                made = await asyncio.get_running_loop().run_in_executor(threads, contextvars.copy_context().run, partial(program, **inputs))
     except AdapterParseError as e:
         raise Refused(f"the model's answer cannot be read as the program's outputs: {e!s:.400}", 502, "invalid_response_error", code="unreadable_answer") from e
     except LMError as e:
@@ -106,7 +107,7 @@ async def called(program: dspy.Module, inputs: dict[str, Any]) -> dict[str, Any]
 # %% ../../nbs/serve/05_program.ipynb #87f49dad
 def program_route(program: dspy.Module) -> Callable[[FastAPI, Desk], None]:
     "For `make_app`: adds `POST /program`, which answers with `program`."
-    inputs, outputs = inputs_model(program), outputs_model(program)
+    inputs, outputs, threads = inputs_model(program), outputs_model(program), ThreadPoolExecutor(64, thread_name_prefix="bsft-program")
     doc = inspect.getdoc(type(program)) if type(program).__module__.partition(".")[0] not in ("dspy", "bsft_nb") else getattr(getattr(program, "signature", None), "instructions", None)
 
     def extend(app: FastAPI, desk: Desk):
@@ -119,7 +120,7 @@ def program_route(program: dspy.Module) -> Callable[[FastAPI, Desk], None]:
             try:
                 desk.check(request)
                 values = checked_inputs(inputs, await body_of(request, desk.most_bytes))
-                made = await unless_left(called(program, values), lambda: left(request))
+                made = await unless_left(called(program, values, threads), lambda: left(request))
                 outcome = "answered"
                 return JSONResponse(made)
             except Exception as e:

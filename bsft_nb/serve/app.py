@@ -43,15 +43,20 @@ def check_key(header: str | None, key: str | None):
 
 
 async def body_of(request: Request, most: int) -> bytes:
-    "The body of `request`. Raises `Refused` where it is not JSON by its header, or has more than `most` bytes."
+    "The body of `request`. Raises `Refused` where it is not JSON by its header, or has more than `most` bytes, and `Left` where it never comes whole."
+    from starlette.requests import ClientDisconnect
+
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise Refused(f"the body's content type is {kind[:80]!r}: send application/json", 415)
     data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > most:
-            raise Refused(f"the body has more than {most:,} bytes", 413)
+    try:
+        async for part in request.stream():
+            data += part
+            if len(data) > most:
+                raise Refused(f"the body has more than {most:,} bytes", 413)
+    except ClientDisconnect:
+        raise Left from None
     return bytes(data)
 
 # %% ../../nbs/serve/04_app.ipynb #fa6135ce

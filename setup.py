@@ -24,7 +24,7 @@ setup(
     package_data={"bsft_nb.demo": ["*.jsonl"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("lab", "peft", "gguf", "bench", "dev")},
+    extras_require={name.removesuffix("_requirements"): cfg[name].split() for name in cfg if name.endswith("_requirements")},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
 )

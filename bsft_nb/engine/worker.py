@@ -16,7 +16,7 @@ from .scheduler import Pending, Scheduler
 from ..models.devices import release_memory
 
 # %% auto #0
-__all__ = ['start_thread', 'queue_row', 'let_go', 'Worker', 'worker_at']
+__all__ = ['start_thread', 'queue_row', 'let_go', 'Worker', 'worker_at', 'rows_now']
 
 # %% ../../nbs/engine/07_worker.ipynb #95d59a76
 def start_thread(worker: Worker) -> Scheduler:
@@ -92,6 +92,12 @@ def worker_at(path: Path, fingerprint: str, dtype: str | None = None) -> Worker:
         if worker is None:
             worker = _workers[key] = Worker(path, dtype)
         return worker
+
+# %% ../../nbs/engine/07_worker.ipynb #949cca10
+def rows_now(worker: Worker) -> tuple[int, int]:
+    "How many rows of `worker` are in batches, and how many wait."
+    thread = worker._thread
+    return (len(thread.batches.pending), len(thread.batches.waiting) + thread.inbox.arrived.qsize()) if thread is not None else (0, 0)
 
 # %% ../../nbs/engine/07_worker.ipynb #0c8f2518
 def _at_exit():

@@ -34,9 +34,14 @@ def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default"):
     "Load the LoRA adapter in `folder` into its base `model`. Raises `TargetError` where its weights are not whole."
     try:
         info = model.load_adapter(str(folder), adapter_name=name)
-    except RuntimeError as e:  # tensors of other shapes
-        raise TargetError(f"the adapter in {folder} does not fit its base: {e!s:.300}. Restore it, or train again.") from e
-    _refuse_gaps(info.missing_keys, info.mismatched_keys, folder)
+        missing = {k for k in info.missing_keys if f".{name}." in f"{k}."}  # those of adapters that were loaded before are named, too
+        _refuse_gaps(missing, info.mismatched_keys, folder)
+    except Exception as e:
+        if name in getattr(model, "peft_config", {}):  # or whoever asks again would get its random numbers
+            model.delete_adapter(name)
+        if isinstance(e, RuntimeError):  # tensors of other shapes
+            raise TargetError(f"the adapter in {folder} does not fit its base: {e!s:.300}. Restore it, or train again.") from e
+        raise
 
 
 def check_adapter(model: PeftModel, folder: Path):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..run.doors import refused_config, refused_lora
+from ..run.doors import is_inside, refused_config, refused_lora
 from .convert import converted
 from .weights import INDEX, TargetError, check_config, check_weights, is_whole, weight_files, weights_fingerprint
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig
 
 # %% auto #0
-__all__ = ['ALIASES', 'HUB_FILES', 'SOURCES', 'Target', 'check_folder', 'model_class', 'decoder_start', 'ModelSource', 'packaged',
-           'find_alias', 'find_gguf', 'find_folder', 'find_on_hub', 'is_downloaded', 'what_to_give', 'is_here',
-           'resolve_target']
+__all__ = ['ALIASES', 'HUB_FILES', 'SOURCES', 'Target', 'base_folder', 'check_folder', 'model_class', 'decoder_start',
+           'ModelSource', 'packaged', 'find_alias', 'find_gguf', 'find_folder', 'find_on_hub', 'is_downloaded',
+           'what_to_give', 'is_here', 'resolve_target']
 
 # %% ../../nbs/models/03_targets.ipynb #950cc582
 @dataclass(frozen=True)
@@ -57,10 +57,26 @@ def _read_adapter(path: Path, name: str) -> dict:
         raise TargetError(f"target {name!r}: {why}.")
     check_weights(path, name)
     try:
-        meta = json.loads((path / "bsft.json").read_text(encoding="utf-8"))["base"]
-        return {"path": str(meta["path"]), "fingerprint": meta["fingerprint"]}
+        meta = json.loads((path / "bsft.json").read_text(encoding="utf-8"))
+        return {"path": str(meta["base"]["path"]), "fingerprint": meta["base"]["fingerprint"], "target": meta.get("target")}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise TargetError(f"target {name!r} is a LoRA adapter, but no bsft.json beside it names its base. Merge it into its base, or give the folder that training wrote.") from e
+
+# %% ../../nbs/models/03_targets.ipynb #0ae18e3a
+def base_folder(
+    path: Path,  # the LoRA adapter's
+    of: dict,  # what its bsft.json says of its base: `path`, `fingerprint`; `target`, where it says so
+) -> Path:
+    "Where the base of a LoRA adapter lies here. Raises `TargetError` that says what to do where it does not."
+    beside, recorded, target = path.parent / f"base-{of['fingerprint']}", Path(of["path"]), of.get("target")
+    if is_inside(beside.name) and len(Path(beside.name).parts) == 1 and beside.is_dir():
+        return beside
+    if recorded.is_dir():
+        return recorded
+    if isinstance(target, str) and target != of["path"] and is_here(target):
+        return resolve_target(target).path
+    named = f", or fetch {target}" if isinstance(target, str) and not Path(target).is_absolute() else ""
+    raise TargetError(f"the LoRA adapter in {path} needs its base, which is not here: neither {recorded} nor {beside} is there. Copy the base to one of them{named}, or pack the run anew with its base, on the machine that has it.")
 
 # %% ../../nbs/models/03_targets.ipynb #7526786c
 def check_folder(path: Path, name: str) -> Target:
@@ -79,7 +95,8 @@ def check_folder(path: Path, name: str) -> Target:
 def _check_adapter(path: Path, name: str) -> Target:
     "The `Target` of a LoRA adapter. Raises `TargetError` where its base is not the one that it was trained on."
     of = _read_adapter(path, name)
-    base = check_folder(Path(of["path"]), f"{name}, base {of['path']}")
+    where = base_folder(path, of)
+    base = check_folder(where, f"{name}, base {where}")
     if base.fingerprint != of["fingerprint"]:
         raise TargetError(f"target {name!r}: the weights of its base {base.path} are not those it was trained on (fingerprint {base.fingerprint}, trained on {of['fingerprint']}). Restore them, or train again.")
     own = weights_fingerprint(path, "adapter_config.json")

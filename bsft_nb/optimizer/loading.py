@@ -22,12 +22,14 @@ from ..training.jobs import Job
 from ..training.launch import collect
 from ..run.folder import RunFolder, find_run, mark_died
 from ..run.files import read_json
+from .portable import unpack
+from ..serve.remote import Origin, served_lm
 from .scoring import with_students
 from .students import finished, read_program, student_faults, students
 
 # %% auto #0
-__all__ = ['check_students', 'tell_versions', 'plain_predict', 'share_lms', 'matching', 'load', 'bring_to_end', 'finish',
-           'attach']
+__all__ = ['check_students', 'tell_versions', 'plain_predict', 'share_lms', 'matching', 'asking', 'load', 'bring_to_end',
+           'finish', 'attach']
 
 # %% ../../nbs/optimizer/11_loading.ipynb #c9c44726
 def check_students(folder: Path):
@@ -77,25 +79,50 @@ def matching(program: dspy.Module | None, predictors: dict, path: Path) -> dspy.
         raise ValueError(f"{path} has predictors {sorted(predictors)}, the program {type(program).__name__} has {sorted(names)}: give the program that was compiled")
     return program
 
+# %% ../../nbs/optimizer/11_loading.ipynb #0485b6aa
+def asking(predictors: dict[str, dict], lm: dspy.LM | dict[str, dspy.LM]) -> dict[str, dspy.LM]:
+    "Predictor → an LM that asks its student at the server of `lm`. Raises as `served_lm`, and `ValueError` where predictors are missing, or one LM is to be several students of which its server says nothing."
+    given = lm if isinstance(lm, dict) else dict.fromkeys(predictors, lm)
+    if wrong := [repr(n) for n, x in given.items() if not isinstance(x, dspy.LM)]:
+        raise ValueError(f"lm= is no dspy.LM (for {', '.join(wrong)}): give dspy.LM('openai/<model>', api_base='http://…/v1')")
+    if set(given) != set(predictors):
+        raise ValueError(f"lm= names predictors {sorted(given)}, the program has {sorted(predictors)}: give an LM for each")
+    origins = {n: Origin.of(n, p) for n, p in predictors.items()}
+    made: dict[tuple, dspy.LM] = {}  # predictors with one student share its LM
+    for n, origin in origins.items():
+        if (id(given[n]), origin) not in made:
+            made[id(given[n]), origin] = served_lm(given[n], origin)
+    if not isinstance(lm, dict) and len({x.model.partition("@")[0] for x in made.values()}) < len(made):
+        raise ValueError(f"the run has {len(made)} students, and {lm.model!r} is one model: give an LM for each predictor, lm={{{', '.join(f'{n!r}: dspy.LM(...)' for n in predictors)}}}")
+    return {n: made[id(given[n]), o] for n, o in origins.items()}
+
 # %% ../../nbs/optimizer/11_loading.ipynb #b59f41b1
 def load(
-    run: str | Path,  # run id, run folder, or a file written by `compiled.save`
+    run: str | Path,  # run id, run folder, an archive written by `pack`, or a file written by `compiled.save`
     program: dspy.Module | None = None,  # the program it belongs to, untrained; not needed for a plain `dspy.Predict`
     *,
     dtype: str | None = None,  # that the students compute in, see `StudentEngine`; None: as it was saved
+    lm: dspy.LM | dict[str, dspy.LM] | None = None,  # a server that has the students, or one for each predictor, such as `dspy.LM("openai/<run>", api_base=...)`; None: they answer here
 ) -> dspy.Module:
-    "The compiled program. `program` itself is not changed. Raises `FileNotFoundError`, `Damaged`, or `ValueError` where state and program differ, where `dtype` is unknown, or `int8` and a student is a LoRA adapter."
-    path = Path(run) if Path(run).suffix == ".json" else find_run(run) / "program.json"
+    "The compiled program. `program` itself is not changed. Raises `FileNotFoundError`, `Damaged`, or `ValueError` where state and program differ, where `dtype` is unknown, or `int8` and a student is a LoRA adapter; with `lm`, `ConnectionError` where no server answers, and `ValueError` where it has other students."
+    path = Path(run) if Path(run).suffix == ".json" else (unpack(run) if Path(run).suffix == ".tar" else find_run(run)) / "program.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: the run is not finished, or the file was moved")
     state = read_program(path)
-    check_students(path.parent)
+    if lm is None:
+        check_students(path.parent)
+    elif dtype is not None:
+        raise ValueError(f"dtype={dtype!r} and lm= together: the server decides what its models compute in. Leave dtype out")
     predictors, dropped = clean_program(state, str(path))
     if dropped:
         warnings.warn(f"{path} says more than a file may decide; left out: {', '.join(dropped)}. Set what you need of it yourself, on the program", stacklevel=2)
     program = matching(program, predictors, path)
+    served = asking(predictors, lm) if lm is not None else {}
+    predictors = {n: {**p, "lm": None} if n in served else p for n, p in predictors.items()}
     keep_format(program).load_state(predictors["self"] if isinstance(program, dspy.Predict) else predictors, allow_unsafe_lm_state=True)
     tell_versions(state, path)
+    for name, predictor in program.named_predictors():
+        predictor.lm = served.get(name, predictor.lm)
     keep_format(program, next((f for p in program.predictors() if (f := getattr(getattr(p.lm, "engine", None), "teachers_format", None))), None))
     share_lms(program, dtype)
     mark_compiled(program)

@@ -32,7 +32,9 @@ from ..teacher.ledger import load_traces
 from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
 from .job_file import JOB, read_job, write_job
+from .portable import pack
 from .scoring import prompt_moment, with_students
+from ..serve.server import start
 from ..results.verdict import Verdict, spent, verdict
 
 # %% ../../nbs/optimizer/05_run.ipynb #4bebbc92
@@ -149,7 +151,8 @@ def result(
 class Run:
     "A handle on a run: look at it, wait for it, stop it, take its data out."
 
-    wait, result, config, export, export_model, untuned, compare = wait, result, config, export, export_model, untuned, compare  # the functions above
+    wait, result, config, untuned, compare = wait, result, config, untuned, compare  # the functions above
+    export, export_model, pack, serve = export, export_model, pack, start
 
     def __init__(self, folder: RunFolder, future: Future | None = None, finish: Callable[[RunFolder, Any], Any] | None = None):
         "`future`: of the compiled program, where this process makes it. `finish`: makes the compiled program from the folder and the untrained one."

@@ -27,7 +27,7 @@ from ..data.pairs import DataError, Pair
 from ..run.events import EventLog, Stopped, StopSignal
 from ..models.frozen import freeze
 from .jobs import Job, add_lora
-from ..models.targets import check_folder
+from ..models.targets import base_folder, check_folder
 from ..models.loading import check_adapter, load_weights, plain_generation
 from ..models.devices import release_omp_threads
 from ..models.convert import quiet
@@ -83,12 +83,13 @@ def merge(
     base = meta.pop("base", None)
     if base is None:
         raise ValueError(f"{folder} is no LoRA student: it needs no merging")
-    if check_folder(Path(base["path"]), base["path"]).fingerprint != base["fingerprint"]:
-        raise ValueError(f"the weights in {base['path']} are not those that {folder} was trained on (fingerprint {base['fingerprint']}): restore them")
+    where = base_folder(folder, {**base, "target": meta.get("target")})
+    if check_folder(where, str(where)).fingerprint != base["fingerprint"]:
+        raise ValueError(f"the weights in {where} are not those that {folder} was trained on (fingerprint {base['fingerprint']}): restore them")
     out.mkdir(parents=True)
     codec = load_codec(folder)
     with quiet():
-        model = PeftModel.from_pretrained(load_weights(Path(base["path"])), folder)
+        model = PeftModel.from_pretrained(load_weights(where), folder)
         check_adapter(model, folder)
         model = model.merge_and_unload()
         plain_generation(model, sorted(codec.stop_ids), codec.pad_id)

@@ -13,6 +13,7 @@ from typing import Literal
 
 import dspy
 import pytest
+import safetensors.torch
 import torch
 from dspy.lm15 import Config, Message, Request
 
@@ -396,6 +397,22 @@ def test_adapters_share_one_base_and_answer_as_if_alone(llama, lora):
                 out = model.generate(torch.tensor([row.prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=0)[0].tolist()
                 assert row.answer == [t for t in out[len(row.prompt) :] if t]
     assert student_lm(lora[0]).model != student_lm(lora[1]).model
+
+
+def test_each_adapter_answers_a_request_that_comes_alone(llama, lora):
+    engines = [StudentEngine.at(f) for f in (llama, *lora)]
+    answers = [e.submit(ask("case 1", max_tokens=12)).future.result(60).answer for e in engines]
+    assert len(set(map(tuple, answers))) == 3
+
+
+def test_an_adapter_that_was_refused_does_not_answer_later(llama, lora):
+    tensors = safetensors.torch.load_file(lora[0] / "adapter_model.safetensors")
+    safetensors.torch.save_file(dict(list(tensors.items())[1:]), lora[0] / "adapter_model.safetensors")
+    engine = StudentEngine.at(lora[0])
+    for _ in range(2):
+        with pytest.raises(TargetError, match="lack 1 tensor"):
+            engine.submit(ask("case 1")).future.result(60)
+    assert StudentEngine.at(llama).submit(ask("case 1")).future.result(60).finish in ("stop", "length")
 
 
 @pytest.mark.parametrize("folder", ["llama", "t5"])

@@ -69,6 +69,7 @@ class Compilation:
     gathered: Gathered | None = None
     found: dict = field(default_factory=dict)  # what `run.json` says of it: `faults`, and a fingerprint of the `rows`
     plan: dict = field(default_factory=dict)  # what the preflight said
+    notes: list[str] = field(default_factory=list)  # what there is to say of the arguments
     folder: RunFolder = field(init=False, repr=False, compare=False)  # once it is opened
 
     def __post_init__(self):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import dspy
+
 from ..data.dedupe import CONFLICTS
 from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, number, text, whole
 from ..teacher.metric import check_metric
@@ -18,8 +20,9 @@ from ..training.launch import LAUNCHERS
 
 # %% auto #0
 __all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED', 'TRAINING',
-           'OPTIONS', 'TABLE', 'TITLES', 'Option', 'declared', 'options_of', 'check_values', 'code_of', 'two_calls',
-           'nested_code', 'nested_values', 'default_text', 'markdown_table', 'markdown_page']
+           'OPTIONS', 'TABLE', 'DSPY', 'TITLES', 'Option', 'declared', 'check_by_lm', 'check_exclude_demos',
+           'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code', 'nested_values', 'default_text',
+           'markdown_table', 'markdown_page']
 
 # %% ../../nbs/optimizer/00_options.ipynb #0cf16834
 REQUIRED = inspect.Parameter.empty  # in the place of a default
@@ -37,8 +40,8 @@ GROUPS = {  # their titles; those after `training` are for advanced use
 @dataclass(frozen=True)
 class Option:
     "One argument."
-    of: str  # who takes it: constructor, compile, training (a field of `training=`), or teacher_settings (an entry of it)
-    source: str  # `reference`: DSPy's documentation of `BootstrapFinetune`; `added`: by this package
+    of: str  # who takes it: constructor, compile, training (a field of `training=`), teacher_settings (an entry of it), or dspy (the constructor, for programs that come from DSPy's own)
+    source: str  # `reference`: DSPy's documentation of `BootstrapFinetune`; `dspy`: version 3.4's code; `added`: by this package
     name: str
     default: Any  # `REQUIRED` where there is none
     kind: Kind
@@ -126,13 +129,38 @@ TRAINING = declared(
     ("frozen", 0.0, number(), "schedule", "training", "share of the layers that are not trained, the lowest first; above 0, the embedding is not trained either"),
 )
 
-OPTIONS: tuple[Option, ...] = (*CONSTRUCTOR, *COMPILE, *ADDED, *TRAINING)
+OPTIONS: tuple[Option, ...] = (*CONSTRUCTOR, *COMPILE, *ADDED, *TRAINING)  # of panel and magic
 TABLE: dict[str, Option] = {o.name: o for o in OPTIONS}
+
+# %% ../../nbs/optimizer/00_options.ipynb #1c881d99
+def check_by_lm(kind: type, what: str, either: str) -> Callable[[str, Any], None]:
+    "A check for a value that may be given for each LM."
+
+    def check(name: str, value: Any):
+        by_lm = isinstance(value, dict) and value and all(isinstance(k, dspy.BaseLM) for k in value)
+        if not all(v is None or isinstance(v, kind) for v in (value.values() if by_lm else [value])):
+            raise TypeError(f"{name}={value!r:.120}: it must be {what}, or a dict with {either} for each LM")
+
+    return check
+
+
+def check_exclude_demos(name: str, value: Any):
+    "Raise `ValueError` where `value` is neither None, True nor False."
+    if value is not None:
+        flag().check(name, value)
+
+
+DSPY = declared(
+    "dspy", "dspy",
+    ("train_kwargs", None, Kind("none", "dict or None", check=check_by_lm(dict, "a dict of settings", "one")), "training", "training", "settings of the training by DSPy's names, such as `dict(num_train_epochs=3)`: taken as arguments of `compile`. Where `target` is an LM, its provider gets them"),
+    ("adapter", None, Kind("none", "dspy.Adapter or None", check=check_by_lm(dspy.Adapter, "a dspy.Adapter", "one")), "data", "pairs", "as `adapter` of `compile`, which comes first"),
+    ("exclude_demos", None, Kind("none", "bool or None", check=check_exclude_demos), "data", "nothing", "students are trained and asked without demos in any case"),
+)
 
 # %% ../../nbs/optimizer/00_options.ipynb #27f076d7
 def options_of(of: str) -> list[Option]:
     "The options that `of` takes, in the order of its signature."
-    return [o for o in OPTIONS if o.of == of]
+    return [o for o in (*OPTIONS, *DSPY) if o.of == of]
 
 
 def check_values(of: str, values: dict[str, Any]):
@@ -183,6 +211,7 @@ TITLES = {
     "teacher_settings": "Of `teacher_settings=`, offered by panel and magic",
     "compile": "`tp.compile(...)`",
     "training": "Fields of `training=`",
+    "dspy": "Of DSPy 3.4, taken by `BootstrapFinetune(...)`",
 }
 
 

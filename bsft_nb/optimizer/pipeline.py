@@ -131,6 +131,8 @@ def run_stages(c: Compilation) -> dspy.Module:
     folder, log, began = c.folder, c.folder.log, time.time()
     make_room(c)
     log.emit("run", id=folder.id, note=f"run {folder.id}: {type(c.student).__name__} to {c.target.name}, in {near(folder.path)}")
+    for note in c.notes:
+        c.warn(note)
     try:
         folder.update(status="running", worker={**this_process(), "began": began}, preflight=c.plan, **c.asked)
         models = reusable(c) or make_students(c)

@@ -24,6 +24,7 @@ from ..models.student_adapter import adapter_state
 from ..models.targets import Target, is_here, resolve_target
 from ..models.tokens import Codec, check_token_ids, load_codec
 from .dry_run import dry_run
+from .dspy_arguments import taken_over
 from .options import check_values, options_of
 from .compilation import Compilation, ledger_path
 from .preflight import Preflight, preflight
@@ -59,6 +60,7 @@ def check_call(
     "The arguments with examples as lists, teachers as a list, and the training's settings as `config`. Raises for what can be seen without a tokenizer."
     if asked["traces"] is not None and asked["pairs"] is not None:
         raise ValueError("give traces= or pairs=, not both: pairs are made of traces")
+    asked = taken_over(asked)
     check_values("constructor", asked)
     check_values("compile", asked)
     config, student = training_config(asked), asked["student"]
@@ -180,7 +182,7 @@ def compilation(asked: dict[str, Any], boot: TraceBootstrapper, target: Target, 
     c.num_threads, c.max_calls = asked["num_threads"] or dspy.settings.num_threads, asked["max_teacher_calls"]
     c.teachers_format = teachers_format(student, asked["teacher_settings"].get("adapter") or dspy.settings.adapter)
     c.launch = asked["launch"] or ("process" if frontend() == "notebook" else "inline")
-    c.asked = identified(c, asked)
+    c.asked, c.notes = identified(c, asked), asked["notes"]
     c.path = Path(asked["run_dir"] or asked["home"] / "runs" / f"{type(student).__name__.lower()}-{c.asked['key'][:8]}")
     return c
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import dspy
 from dspy.teleprompt import Teleprompter
+from dspy.utils.callback import with_callbacks
 
 from ..data.pairs import Pair
 from .background import begin
@@ -29,8 +30,8 @@ from ..run.views import progress_for
 from ..teacher.bootstrap import TraceBootstrapper
 
 # %% auto #0
-__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'compile_here', 'compile_in_thread', 'awaited', 'bootstrapper',
-           'BootstrapFinetune']
+__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'told', 'compile_here', 'compile_in_thread', 'awaited',
+           'bootstrapper', 'BootstrapFinetune']
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #6b087c77
 def arguments_of(
@@ -39,12 +40,14 @@ def arguments_of(
     *args: Any,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    "The value of each option of the constructor and of a call of `method`, defaults filled in, and `home`. Raises `TypeError` as a call does."
+    "The value of each option of the constructor and of a call of `method`, defaults filled in; which were `given`, and `home`. Raises `TypeError` as a call does."
     bound = inspect.signature(method).bind(tp, *args, **kwargs)
+    _, *given = bound.arguments
     bound.apply_defaults()
     _, *names = bound.arguments
     made = {o.name: getattr(tp, o.name) for o in options_of("constructor")}
-    return {**made, **{n: bound.arguments[n] for n in names}, "home": home()}
+    dspys = {"dspy_adapter" if o.name == "adapter" else o.name: getattr(tp, o.name) for o in options_of("dspy")}
+    return {**made, **dspys, **{n: bound.arguments[n] for n in names}, "given": given, "home": home()}
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #98779039
 def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable:
@@ -55,6 +58,7 @@ def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> 
         def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any) -> Any:
             return work(tp, arguments_of(method, tp, *args, **kwargs))
 
+        call.__signature__ = inspect.signature(method)  # DSPy's callbacks get the arguments by these names
         return call
 
     return decorate
@@ -81,6 +85,15 @@ def work(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
     tp.run = run
     return run_compilation(compilation)
 
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #eac7fec4
+def told(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
+    "As `work`, with DSPy's callbacks, which see a call of `compile`."
+    def compile(self, *args: Any, **kwargs: Any) -> dspy.Module:
+        return work(self, asked, run)
+
+    compile.__signature__ = inspect.signature(BootstrapFinetune.compile)
+    return with_callbacks(compile)(tp, **{name: asked[name] for name in asked["given"]})
+
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #833223c7
 def compile_here(tp: BootstrapFinetune, asked: dict[str, Any]) -> dspy.Module:
     "Compile in this thread. The quick checks come first: what they refuse is not shown as a run."
@@ -92,7 +105,7 @@ def compile_in_thread(tp: BootstrapFinetune, asked: dict[str, Any]) -> Run:
     "The run of a thread that works from now on."
     future = Future()
     tp.run = run = shown(asked, False, future)
-    begin(lambda: work(tp, asked, run), run.folder, future)
+    begin(lambda: told(tp, asked, run), run.folder, future)
     return run
 
 
@@ -132,11 +145,16 @@ class BootstrapFinetune(Teleprompter):
         max_teacher_calls: int | None = None,  # attempts that may ask the teacher; None: no cap
         num_threads: int | None = None,  # teacher attempts at a time; dspy's setting by default
         max_errors: int | None = None,  # failed attempts until the run ends; dspy's setting by default
+        train_kwargs: dict | None = None,  # as in DSPy 3.4: settings of the training, taken as arguments of `compile`
+        adapter: dspy.Adapter | dict | None = None,  # as in DSPy 3.4; `compile` has one too, which comes first
+        exclude_demos: bool | None = None,  # as in DSPy 3.4: students never have demos
     ):
         super().__init__()
         self.metric, self.teacher_settings, self.multitask, self.metric_threshold = metric, teacher_settings, multitask, metric_threshold
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
+        self.train_kwargs, self.adapter, self.exclude_demos = train_kwargs, adapter, exclude_demos
         check_values("constructor", vars(self))
+        check_values("dspy", vars(self))
         self.teleprompter = bootstrapper(self)
         self.run: Run | None = None  # the last one
 

@@ -24,7 +24,7 @@ setup(
     package_data={"bsft_nb.demo": ["*.jsonl"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("lab", "peft", "bench", "dev")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("lab", "peft", "bench", "track", "dev")},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
 )

@@ -59,7 +59,8 @@ class Compilation:
     asked: dict = field(default_factory=dict)  # what the result depends on; with its fingerprint as `key`
     multitask: bool = True
     conflicts: str = "all"
-    launch: str = "inline"  # or `process`
+    launch: str = "inline"  # or `process`; `remote`: the provider trains
+    train_kwargs: dict = field(default_factory=dict)  # that the provider gets
     num_threads: int = 8  # teacher attempts at a time
     max_calls: int | None = None  # LM calls of the teacher at most
     traces: str | Path | None = None  # file of traces: the teacher is not asked

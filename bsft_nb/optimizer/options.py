@@ -14,6 +14,7 @@ import dspy
 
 from ..data.dedupe import CONFLICTS
 from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, number, text, whole
+from ..results.trackers import TRACKERS, check_track
 from ..teacher.metric import check_metric
 from ..training.jobs import SCHEDULES
 from ..training.launch import LAUNCHERS
@@ -85,7 +86,7 @@ COMPILE = declared(
     ("teacher", None, name("dspy.Module, a list of them, or None"), "task", "traces", "a program with the same predictors, or a list of them. `None`: a copy of the student"),
     ("trainset", REQUIRED, name("list of dspy.Example"), "task", "traces", "examples that say which fields are inputs"),
     ("valset", None, name("list of dspy.Example, or None"), "task", "pairs", "examples to hold out as given; an empty list holds out nothing. `None`: a tenth of the trainset"),
-    ("target", "t5-large", text("str or path", *TARGETS), "training", "pairs", "the model to fine-tune: a Hub id, a local folder, a `.gguf` file, or `smollm2-135m`"),
+    ("target", "t5-large", text("str, path or dspy.LM", *TARGETS), "training", "pairs", "the model to fine-tune: a Hub id, a local folder, a `.gguf` file, or `smollm2-135m`; or an LM whose provider fine-tunes it"),
     ("bsize", 12, whole(1), "training", "training", "rows in one training step"),
     ("accumsteps", 1, whole(1), "training", "training", "gradient accumulation: steps whose gradients are added up before the weights change"),
     ("lr", 5e-5, number(), "training", "training", "highest learning rate"),
@@ -106,9 +107,10 @@ ADDED = declared(
     ("conflicts", "all", choice(CONFLICTS), "data", "pairs", "which completions to train on where a prompt has several: `\"all\"`, the `\"majority\"`, or the `\"best\"` by score"),
     ("traces", None, text("path or None", check=check_file), "data", "pairs", "a JSON-lines file of traces, as `run.export` writes it: the teacher is not asked"),
     ("pairs", None, data_file("path, list of Pair, or None", check_pairs), "data", "pairs", "a JSON-lines file of pairs, or a data panel's: nothing is bootstrapped"),
-    ("launch", None, choice(LAUNCHES, none=True), "run", "nothing", "where training runs: in a `\"process\"` of its own, or `\"inline\"`. `None`: a process in a notebook, inline elsewhere"),
+    ("launch", None, choice(LAUNCHES, none=True), "run", "nothing", "where training runs: in a `\"process\"` of its own, or `\"inline\"`; `\"remote\"` where `target` is an LM. `None`: a process in a notebook, inline elsewhere"),
     ("run_dir", None, text("path or None", check=check_run_dir), "run", "nothing", "the run's folder. `None`: one under `.bsft/runs`"),
     ("display", True, flag(), "run", "nothing", "show progress: a panel in a notebook, lines of text elsewhere"),
+    ("track", None, text("str, function or None", *TRACKERS, check=check_track), "run", "nothing", "send settings, curves, scores, the funnel and the report there, too: `\"mlflow\"`, `\"wandb\"`, `\"tensorboard\"` or `\"trackio\"`; a function is called with each event"),
 )
 
 # %% ../../nbs/optimizer/00_options.ipynb #2e58e314

@@ -22,6 +22,7 @@ from ..run.digests import sweep
 from ..run.events import Stopped
 from ..training.jobs import Job
 from ..data.parity import asks_others
+from ..models.remote import is_remote
 from ..results.report import write_report
 from ..run.folder import RunFolder
 from ..run.presence import this_process
@@ -104,7 +105,7 @@ def make_students(c: Compilation) -> dict[str, Path]:
 def tell_others(c: Compilation, compiled: dspy.Module):
     "Warn where the compiled program asks somebody else than its students."
     example = next(iter([*(c.gathered.held if c.gathered else []), *c.trainset]), None)
-    if c.gathered and example is not None:  # else it was tried when it was trained
+    if c.gathered and example is not None and not is_remote(c.target.path):  # else it was tried when it was trained; a provider's model is not to be asked for a trial
         names = asks_others(compiled, own_copy(example).inputs())
         if names:
             c.warn(f"the compiled program asks not only its students: {', '.join(map(repr, names))} took the LM that DSPy is set to (dspy.configure). Make such predictors attributes of the program in its __init__, or give them an LM of their own")

@@ -15,6 +15,7 @@ import dspy
 from ..models.weights import weight_files
 from ..models.frozen import count_trainable
 from ..models.synthetic import UNKNOWN, made_up
+from ..models.remote import is_remote
 from ..models.targets import Target
 from ..models.weights import TargetError
 from ..models.devices import pick_device
@@ -156,10 +157,17 @@ class Preflight:
         return {
             "program": f"{self.program}: " + "; ".join(f"{k} ({v})" for k, v in self.predictors.items()),
             "teacher": "is not asked" if not self.calls else f"at most {self.calls:,} calls for {self.examples:,} examples{known}{money} (more where a predictor is called in a loop)",
+            **self._training_lines(),
+            **({"warnings": "; ".join(self.warnings)} if self.warnings else {}),
+        }
+
+    def _training_lines(self) -> dict[str, str]:
+        if not self.parameters:
+            return {"target": self.target, "training": f"at most {self.train_rows:,} rows at the provider, at its price"}
+        return {
             "target": f"{self.target}, {self.architecture}, {in_millions(self.parameters)} parameters",
             "memory": f"{self.memory_needed / 2**30:.1f} GiB and activations, of {self.memory_free / 2**30:.1f} GiB free",
             "training": f"at most {self.train_rows:,} rows on {self.device} in {self.precision}, about {time_span(self.train_seconds)}",
-            **({"warnings": "; ".join(self.warnings)} if self.warnings else {}),
         }
 
     def __str__(self) -> str:
@@ -203,6 +211,8 @@ def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainse
 
 def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen: float) -> dict:
     "Memory and time of a training on so many `tokens`. Raises `ValueError` where the layers cannot be frozen."
+    if is_remote(target.path):
+        return {"parameters": 0, "device": "the provider", "precision": "its own", "memory_needed": 0, "memory_free": 0, "train_seconds": 0.0}
     device, parameters = pick_device(), count_parameters(target.path)
     trainable = count_trainable(target, frozen) if frozen else parameters
     return {

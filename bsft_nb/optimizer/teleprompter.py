@@ -25,6 +25,7 @@ from .pipeline import run_compilation
 from .preflight import Preflight
 from .prepare import check_call, planned, prepare
 from .run import Run
+from ..results.tracking import tracked
 from ..run.folder import RunFolder, home
 from ..run.views import progress_for
 from ..teacher.bootstrap import TraceBootstrapper
@@ -82,10 +83,14 @@ def work(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
     except BaseException as e:
         gave_up(run.folder, e)
         raise
-    tp.run = run
-    return run_compilation(compilation)
+    tp.run, tracking = run, tracked(run.folder, asked["track"])
+    try:
+        return run_compilation(compilation)
+    finally:
+        if tracking:
+            tracking.finish()
 
-# %% ../../nbs/optimizer/12_teleprompter.ipynb #eac7fec4
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #f3b4a92a
 def told(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
     "As `work`, with DSPy's callbacks, which see a call of `compile`."
     def compile(self, *args: Any, **kwargs: Any) -> dspy.Module:
@@ -182,6 +187,7 @@ class BootstrapFinetune(Teleprompter):
         launch: Literal["process", "inline"] | None = None,  # where training runs; None: `process` in a notebook
         run_dir: str | Path | None = None,  # the run's folder; None: one under `.bsft/runs`
         display: bool = True,  # show progress
+        track: Literal["mlflow", "wandb", "tensorboard", "trackio"] | Callable | None = None,  # where the run's figures go too; a function gets each event
     ) -> dspy.Module:
         "Returns the fine-tuned program. Finished work of an earlier compile with the same arguments is used again."
 

@@ -54,6 +54,7 @@ class StudentPredict(dspy.Predict):
     def _format(self, inputs: dict) -> dict:
         lm = inputs.get("lm") or self.lm or dspy.settings.lm
         own = vars(self).get("untuned_format") if hasattr(getattr(lm, "engine", None), "adapter") else None
+        own = own or (vars(self).get("remote_format") if lm is self.lm else None)  # of a model that its provider trained
         adapter = format_of(lm) or own
         if adapter is None:  # another LM: as if nothing around had set an adapter for students
             return {"adapter": dspy.settings.users_adapter} if "users_adapter" in dspy.settings else {}

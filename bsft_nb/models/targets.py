@@ -11,10 +11,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import dspy
 
 from ..run.doors import is_inside, refused_config, refused_lora
+from ..run.files import read_json
+from ..run.folder import fingerprint
 from .convert import converted
+from .remote import is_remote, remote_folder
 from .weights import INDEX, TargetError, check_config, check_weights, is_whole, weight_files, weights_fingerprint
 
 if TYPE_CHECKING:
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['ALIASES', 'HUB_FILES', 'SOURCES', 'Target', 'base_folder', 'check_folder', 'model_class', 'decoder_start',
            'ModelSource', 'packaged', 'find_alias', 'find_gguf', 'find_folder', 'find_on_hub', 'is_downloaded',
-           'what_to_give', 'is_here', 'resolve_target']
+           'find_remote', 'what_to_give', 'is_here', 'resolve_target']
 
 # %% ../../nbs/models/03_targets.ipynb #950cc582
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ def base_folder(
 def check_folder(path: Path, name: str) -> Target:
     "The `Target` in the folder `path`. Raises `TargetError` where it is incomplete or unsafe."
     path = Path(path).absolute()  # it is kept in files that are read from elsewhere
+    if is_remote(path):
+        return Target(name, path, fingerprint(read_json(path / "remote.json", {}, dict)), False)
     if (path / "adapter_config.json").exists():
         return _check_adapter(path, name)
     config = _config(path, name)
@@ -219,7 +226,13 @@ def is_downloaded(target: str) -> bool:
     return isinstance(found, str) and is_whole(Path(found).parent)
 
 # %% ../../nbs/models/03_targets.ipynb #0d44c44f
+def find_remote(target: Any, name: str, tried: list[str]) -> Path | None:
+    "The folder that stands for an LM whose provider fine-tunes. Raises `TargetError` where it does not."
+    return remote_folder(target) if isinstance(target, dspy.BaseLM) else None
+
+
 SOURCES = [  # in this order; the Hub takes any name, so it comes last
+    ModelSource("a dspy.LM", " whose provider fine-tunes", find_remote, lambda t: isinstance(t, dspy.BaseLM)),
     ModelSource("'smollm2-135m'", "", find_alias, lambda t: t in ALIASES and (packaged(t) is not None or is_here(ALIASES[t][2]))),
     ModelSource("a .gguf file", "", find_gguf, lambda t: t.endswith(".gguf") and Path(t).expanduser().is_file()),
     ModelSource("a folder", " written by save_pretrained", find_folder, lambda t: Path(t).expanduser().is_dir()),
@@ -235,17 +248,18 @@ def what_to_give(more: bool = True) -> str:
 
 def is_here(target: str | Path) -> bool:
     "Would `resolve_target` find `target` on this machine, without the Hub?"
-    return any(source.is_here(str(target)) for source in SOURCES)
+    return any(source.is_here(target if isinstance(target, dspy.BaseLM) else str(target)) for source in SOURCES)
 
 # %% ../../nbs/models/03_targets.ipynb #85188d7c
 def resolve_target(
-    target: str | Path,  # Hub id, local folder, `.gguf` file, or the alias `smollm2-135m`
+    target: str | Path | dspy.BaseLM,  # Hub id, local folder, `.gguf` file, the alias `smollm2-135m`, or an LM whose provider fine-tunes
 ) -> Target:
     "Find or fetch the model that `target` names. Raises `TargetError` that lists what was tried."
-    if not isinstance(target, (str, Path)) or not str(target).strip():
+    remote = isinstance(target, dspy.BaseLM)
+    if not remote and (not isinstance(target, (str, Path)) or not str(target).strip()):
         raise TargetError(f"target {target!r}: {what_to_give(more=False)}")
-    name, tried = str(target), []
-    target = name
+    name, tried = target.model if remote else str(target), []
+    target = target if remote else name
     for source in SOURCES:
         found = source.find(target, name, tried)
         if isinstance(found, Path):

@@ -72,7 +72,8 @@ class Compilation:
     asked: dict = field(default_factory=dict)  # what the result depends on; with its fingerprint as `key`
     multitask: bool = True
     conflicts: str = "all"
-    launch: str = "inline"  # or `process`
+    launch: str = "inline"  # or `process`; `remote`: the provider trains
+    train_kwargs: dict = field(default_factory=dict)  # that the provider gets
     num_threads: int = 8  # teacher attempts at a time
     max_calls: int | None = None  # LM calls of the teacher at most
     traces: str | Path | None = None  # file of traces: the teacher is not asked
@@ -82,7 +83,7 @@ class Compilation:
     gathered: Gathered | None = None
     found: dict = field(default_factory=dict)  # what `run.json` says of it: `faults`, and a fingerprint of the `rows`
     plan: dict = field(default_factory=dict)  # what the preflight said
-    others: list[str] = field(default_factory=list)  # sentences on finished runs of the same arguments, made with other versions
+    notes: list[str] = field(default_factory=list)  # what there is to say of the arguments, and of finished runs of the same
     job: dict = field(default_factory=dict)  # what was asked, as a job file says it
     folder: RunFolder = field(init=False, repr=False, compare=False)  # once it is opened
 

@@ -147,7 +147,7 @@ def names(type: str) -> Kind:
 def check_settings(name: str, value: Any):
     "Raise `TypeError` where DSPy's settings are no dict."
     if not isinstance(value, dict):
-        raise TypeError(f"{name}={value!r}: it must be a dict of dspy settings, such as dict(lm=dspy.LM(...))")
+        raise TypeError(f"{name}={value!r}: it must be a dict of dspy settings, such as dict(lm=dspy.LM(...)){'. Say multitask= by name' * isinstance(value, bool)}")
 
 
 def check_file(name: str, value: Any):

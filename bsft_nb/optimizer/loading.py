@@ -14,8 +14,9 @@ from dspy.utils.saving import get_dependency_versions
 from ..compat import mark_compiled
 from ..run.claims import alone
 from ..run.doors import check_signature_text, clean_program
-from ..engine.lm import StudentEngine, in_dtype
+from ..engine.lm import StudentEngine, in_dtype, read_meta
 from ..engine.predict import StudentPredict, keep_format
+from ..models.remote import is_remote, remote_lm
 from ..run.files import Damaged
 from .run import Run
 from ..training.jobs import Job
@@ -28,8 +29,8 @@ from .scoring import with_students
 from .students import finished, read_program, student_faults, students
 
 # %% auto #0
-__all__ = ['check_students', 'tell_versions', 'plain_predict', 'share_lms', 'matching', 'asking', 'load', 'bring_to_end',
-           'finish', 'attach']
+__all__ = ['check_students', 'tell_versions', 'plain_predict', 'share_lms', 'ask_providers', 'matching', 'asking', 'load',
+           'bring_to_end', 'finish', 'attach']
 
 # %% ../../nbs/optimizer/11_loading.ipynb #c9c44726
 def check_students(folder: Path):
@@ -69,6 +70,14 @@ def share_lms(program: dspy.Module, dtype: str | None):
             if lm.model not in lms:
                 lms[lm.model] = in_dtype(lm, dtype) if dtype and isinstance(lm.engine, StudentEngine) else lm
             predictor.lm = lms[lm.model]
+
+
+def ask_providers(program: dspy.Module, folder: Path):
+    "Let predictors whose student a provider has trained ask it in its format, with the credentials that this process has."
+    found = students(RunFolder(folder)) if (folder / "run.json").exists() else {}
+    for name, predictor in program.named_predictors():
+        if name in found and is_remote(found[name]):
+            predictor.lm, predictor.remote_format = remote_lm(found[name]), read_meta(found[name])[1]
 
 
 def matching(program: dspy.Module | None, predictors: dict, path: Path) -> dspy.Module:
@@ -125,6 +134,7 @@ def load(
         predictor.lm = served.get(name, predictor.lm)
     keep_format(program, next((f for p in program.predictors() if (f := getattr(getattr(p.lm, "engine", None), "teachers_format", None))), None))
     share_lms(program, dtype)
+    ask_providers(program, path.parent)
     mark_compiled(program)
     return program
 

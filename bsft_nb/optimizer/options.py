@@ -10,16 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import dspy
+
 from ..data.dedupe import CONFLICTS
 from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, names, number, text, whole
+from ..results.trackers import TRACKERS, check_track
 from ..teacher.metric import check_metric
 from ..training.jobs import SCHEDULES
 from ..training.launch import LAUNCHERS
 
 # %% auto #0
 __all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED', 'TRAINING',
-           'OPTIONS', 'TABLE', 'TITLES', 'Option', 'declared', 'options_of', 'check_values', 'code_of', 'two_calls',
-           'nested_code', 'nested_values', 'default_text', 'markdown_table', 'markdown_page']
+           'OPTIONS', 'TABLE', 'DSPY', 'TITLES', 'Option', 'declared', 'check_by_lm', 'check_exclude_demos',
+           'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code', 'nested_values', 'default_text',
+           'markdown_table', 'markdown_page']
 
 # %% ../../nbs/optimizer/00_options.ipynb #0cf16834
 REQUIRED = inspect.Parameter.empty  # in the place of a default
@@ -37,8 +41,8 @@ GROUPS = {  # their titles; those after `training` are for advanced use
 @dataclass(frozen=True)
 class Option:
     "One argument."
-    of: str  # who takes it: constructor, compile, training (a field of `training=`), or teacher_settings (an entry of it)
-    source: str  # `reference`: DSPy's documentation of `BootstrapFinetune`; `added`: by this package
+    of: str  # who takes it: constructor, compile, training (a field of `training=`), teacher_settings (an entry of it), or dspy (the constructor, for programs that come from DSPy's own)
+    source: str  # `reference`: DSPy's documentation of `BootstrapFinetune`; `dspy`: version 3.4's code; `added`: by this package
     name: str
     default: Any  # `REQUIRED` where there is none
     kind: Kind
@@ -82,7 +86,7 @@ COMPILE = declared(
     ("teacher", None, name("dspy.Module, a list of them, or None"), "task", "traces", "a program with the same predictors, or a list of them. `None`: a copy of the student"),
     ("trainset", REQUIRED, name("list of dspy.Example, or rows"), "task", "traces", "examples that say which fields are inputs; with `inputs`, also rows: a list of dicts, a data frame, a `datasets.Dataset`, or a file of them"),
     ("valset", None, name("list of dspy.Example, rows, or None"), "task", "pairs", "examples or rows to hold out as given; an empty list holds out nothing. `None`: a tenth of the trainset"),
-    ("target", "t5-large", text("str or path", *TARGETS), "training", "pairs", "the model to fine-tune: a Hub id, a local folder, a `.gguf` file, or `smollm2-135m`"),
+    ("target", "t5-large", text("str, path or dspy.LM", *TARGETS), "training", "pairs", "the model to fine-tune: a Hub id, a local folder, a `.gguf` file, or `smollm2-135m`; or an LM whose provider fine-tunes it"),
     ("bsize", 12, whole(1), "training", "training", "rows in one training step"),
     ("accumsteps", 1, whole(1), "training", "training", "gradient accumulation: steps whose gradients are added up before the weights change"),
     ("lr", 5e-5, number(), "training", "training", "highest learning rate"),
@@ -104,9 +108,10 @@ ADDED = declared(
     ("conflicts", "all", choice(CONFLICTS), "data", "pairs", "which completions to train on where a prompt has several: `\"all\"`, the `\"majority\"`, or the `\"best\"` by score"),
     ("traces", None, text("path or None", check=check_file), "data", "pairs", "a JSON-lines file of traces, as `run.export` writes it: the teacher is not asked"),
     ("pairs", None, data_file("path, list of Pair, or None", check_pairs), "data", "pairs", "a JSON-lines file of pairs, or a data panel's: nothing is bootstrapped"),
-    ("launch", None, choice(LAUNCHES, none=True), "run", "nothing", "where training runs: in a `\"process\"` of its own, or `\"inline\"`. `None`: a process in a notebook, inline elsewhere"),
+    ("launch", None, choice(LAUNCHES, none=True), "run", "nothing", "where training runs: in a `\"process\"` of its own, or `\"inline\"`; `\"remote\"` where `target` is an LM. `None`: a process in a notebook, inline elsewhere"),
     ("run_dir", None, text("path or None", check=check_run_dir), "run", "nothing", "the run's folder. `None`: one under `.bsft/runs`"),
     ("display", True, flag(), "run", "nothing", "show progress: a panel in a notebook, lines of text elsewhere"),
+    ("track", None, text("str, function or None", *TRACKERS, check=check_track), "run", "nothing", "send settings, curves, scores, the funnel and the report there, too: `\"mlflow\"`, `\"wandb\"`, `\"tensorboard\"` or `\"trackio\"`; a function is called with each event"),
 )
 
 # %% ../../nbs/optimizer/00_options.ipynb #2e58e314
@@ -127,13 +132,38 @@ TRAINING = declared(
     ("frozen", 0.0, number(), "schedule", "training", "share of the layers that are not trained, the lowest first; above 0, the embedding is not trained either"),
 )
 
-OPTIONS: tuple[Option, ...] = (*CONSTRUCTOR, *COMPILE, *ADDED, *TRAINING)
+OPTIONS: tuple[Option, ...] = (*CONSTRUCTOR, *COMPILE, *ADDED, *TRAINING)  # of panel and magic
 TABLE: dict[str, Option] = {o.name: o for o in OPTIONS}
+
+# %% ../../nbs/optimizer/00_options.ipynb #1c881d99
+def check_by_lm(kind: type, what: str, either: str) -> Callable[[str, Any], None]:
+    "A check for a value that may be given for each LM."
+
+    def check(name: str, value: Any):
+        by_lm = isinstance(value, dict) and value and all(isinstance(k, dspy.BaseLM) for k in value)
+        if not all(v is None or isinstance(v, kind) for v in (value.values() if by_lm else [value])):
+            raise TypeError(f"{name}={value!r:.120}: it must be {what}, or a dict with {either} for each LM")
+
+    return check
+
+
+def check_exclude_demos(name: str, value: Any):
+    "Raise `ValueError` where `value` is neither None, True nor False."
+    if value is not None:
+        flag().check(name, value)
+
+
+DSPY = declared(
+    "dspy", "dspy",
+    ("train_kwargs", None, Kind("none", "dict or None", check=check_by_lm(dict, "a dict of settings", "one")), "training", "training", "settings of the training by DSPy's names, such as `dict(num_train_epochs=3)`: taken as arguments of `compile`. Where `target` is an LM, its provider gets them"),
+    ("adapter", None, Kind("none", "dspy.Adapter or None", check=check_by_lm(dspy.Adapter, "a dspy.Adapter", "one")), "data", "pairs", "as `adapter` of `compile`, which comes first"),
+    ("exclude_demos", None, Kind("none", "bool or None", check=check_exclude_demos), "data", "nothing", "students are trained and asked without demos in any case"),
+)
 
 # %% ../../nbs/optimizer/00_options.ipynb #27f076d7
 def options_of(of: str) -> list[Option]:
     "The options that `of` takes, in the order of its signature."
-    return [o for o in OPTIONS if o.of == of]
+    return [o for o in (*OPTIONS, *DSPY) if o.of == of]
 
 
 def check_values(of: str, values: dict[str, Any]):
@@ -184,6 +214,7 @@ TITLES = {
     "teacher_settings": "Of `teacher_settings=`, offered by panel and magic",
     "compile": "`tp.compile(...)`",
     "training": "Fields of `training=`",
+    "dspy": "Of DSPy 3.4, taken by `BootstrapFinetune(...)`",
 }
 
 

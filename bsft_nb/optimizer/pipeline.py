@@ -28,6 +28,7 @@ from ..run.digests import sweep
 from ..run.events import Stopped
 from ..training.jobs import Job
 from ..data.parity import asks_others
+from ..models.remote import is_remote
 from ..results.report import write_report
 from ..run.folder import RunFolder
 from ..run.presence import this_process
@@ -93,8 +94,6 @@ def reusable(c: Compilation) -> dict[str, Path] | None:
 # %% ../../nbs/optimizer/10_pipeline.ipynb #83f95683
 def make_students(c: Compilation) -> dict[str, Path]:
     "Gather, train, choose: the student's folder for each predictor. Notes how long each took."
-    for sentence in c.others:
-        c.warn(sentence)
     seconds, began = {}, time.time()
     c.gathered = c.gathered or gather(c)
     jobs = make_jobs(c, c.gathered.built)
@@ -108,7 +107,7 @@ def make_students(c: Compilation) -> dict[str, Path]:
 def tell_others(c: Compilation, compiled: dspy.Module):
     "Warn where the compiled program asks somebody else than its students."
     example = next(iter([*(c.gathered.held if c.gathered else []), *c.trainset]), None)
-    if c.gathered and example is not None:  # else it was tried when it was trained
+    if c.gathered and example is not None and not is_remote(c.target.path):  # else it was tried when it was trained; a provider's model is not to be asked for a trial
         names = asks_others(compiled, own_copy(example).inputs())
         if names:
             c.warn(f"the compiled program asks not only its students: {', '.join(map(repr, names))} took the LM that DSPy is set to (dspy.configure). Make such predictors attributes of the program in its __init__, or give them an LM of their own")
@@ -135,6 +134,8 @@ def run_stages(c: Compilation) -> dspy.Module:
     folder, log, began = c.folder, c.folder.log, time.time()
     make_room(c)
     log.emit("run", id=folder.id, note=f"run {folder.id}: {type(c.student).__name__} to {c.target.name}, in {near(folder.path)}")
+    for note in c.notes:
+        c.warn(note)
     try:
         folder.update(status="running", worker={**this_process(), "began": began}, preflight=c.plan, **c.asked)
         keep_job(folder / JOB, c.job)

@@ -15,6 +15,7 @@ import dspy
 from ..models.weights import weight_files
 from ..models.frozen import count_trainable
 from ..models.synthetic import UNKNOWN, made_up
+from ..models.remote import is_remote
 from ..models.targets import Target
 from ..models.weights import TargetError
 from ..models.devices import pick_device
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['count_parameters', 'free_memory', 'matmul_speed', 'train_seconds', 'prompt_length', 'prompt_tokens', 'price',
-           'in_millions', 'time_span', 'in_words', 'Preflight', 'student_tokens', 'warnings_of', 'check_memory',
-           'teacher_figures', 'training_figures', 'preflight']
+           'in_millions', 'time_span', 'training_in_words', 'in_words', 'Preflight', 'student_tokens', 'warnings_of',
+           'check_memory', 'teacher_figures', 'training_figures', 'preflight']
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #707215e3
 def count_parameters(folder: Path) -> int:
@@ -125,6 +126,17 @@ def time_span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #ee8d61f8
+def training_in_words(plan: Preflight) -> dict[str, str]:
+    "The training's figures in words; a provider tells nothing of its model."
+    if not plan.parameters:
+        return {"target": plan.target, "training": f"at most {plan.train_rows:,} rows at the provider, at its price"}
+    return {
+        "target": f"{plan.target}, {plan.architecture}, {in_millions(plan.parameters)} parameters",
+        "memory": f"{plan.memory_needed / 2**30:.1f} GiB and activations, of {plan.memory_free / 2**30:.1f} GiB free",
+        "training": f"at most {plan.train_rows:,} rows on {plan.device} in {plan.precision}, about {time_span(plan.train_seconds)}",
+    }
+
+
 def in_words(plan: Preflight) -> dict[str, str]:
     "The figures in words."
     known = f", {plan.calls_known:,} of them in the ledger already" if plan.calls_known else ""
@@ -132,9 +144,7 @@ def in_words(plan: Preflight) -> dict[str, str]:
     return {
         "program": f"{plan.program}: " + "; ".join(f"{k} ({v})" for k, v in plan.predictors.items()),
         "teacher": "is not asked" if not plan.calls else f"at most {plan.calls:,} calls for {plan.examples:,} examples{known}{money} (more where a predictor is called in a loop)",
-        "target": f"{plan.target}, {plan.architecture}, {in_millions(plan.parameters)} parameters",
-        "memory": f"{plan.memory_needed / 2**30:.1f} GiB and activations, of {plan.memory_free / 2**30:.1f} GiB free",
-        "training": f"at most {plan.train_rows:,} rows on {plan.device} in {plan.precision}, about {time_span(plan.train_seconds)}",
+        **training_in_words(plan),
         **({"warnings": "; ".join(plan.warnings)} if plan.warnings else {}),
     }
 
@@ -202,6 +212,8 @@ def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainse
 
 def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen: float) -> dict:
     "Memory and time of a training on so many `tokens`. Raises `ValueError` where the layers cannot be frozen."
+    if is_remote(target.path):
+        return {"parameters": 0, "device": "the provider", "precision": "its own", "memory_needed": 0, "memory_free": 0, "train_seconds": 0.0}
     device, parameters = pick_device(), count_parameters(target.path)
     trainable = count_trainable(target, frozen) if frozen else parameters
     return {

@@ -29,10 +29,13 @@ from ..data.pair_reader import completions_in, read_pairs
 from ..data.pairs import Pair, PairBuilder
 from ..engine.predict import teachers_format
 from ..models.student_adapter import adapter_state
+from ..models.remote import RemoteCodec, is_remote
 from ..models.targets import Target, is_here, resolve_target
 from ..models.tokens import Codec, check_token_ids, load_codec
 from .dry_run import dry_run
 from .job_file import described
+from .dspy_arguments import taken_over
+from .provider_arguments import provider_call
 from .options import check_values, options_of
 from .compilation import Compilation, ledger_path
 from .preflight import Preflight, preflight
@@ -64,6 +67,7 @@ def check_call(
     "The arguments with examples as lists, teachers as a list, and the training's settings as `config`; `as_given` are those that came. Raises for what can be seen without a tokenizer."
     if asked["traces"] is not None and asked["pairs"] is not None:
         raise ValueError("give traces= or pairs=, not both: pairs are made of traces")
+    asked = provider_call(taken_over(asked))
     check_values("constructor", asked)
     check_values("compile", asked)
     config, student = training_config(asked), asked["student"]
@@ -110,6 +114,8 @@ def target_and_codec(asked: dict[str, Any], folder: RunFolder) -> tuple[Target, 
         folder.log.emit("data", note=f"fetching the target {asked['target']!r}")
     target = resolve_target(asked["target"])
     folder.stop_signal.check()
+    if is_remote(target.path):
+        return target, RemoteCodec()
     if n > MANY:
         folder.log.emit("data", note=f"checking {n:,} examples against the target's vocabulary and window")
     codec = load_codec(target.path, target.name)
@@ -161,6 +167,7 @@ def identified(c: Compilation, asked: dict[str, Any]) -> dict[str, Any]:
     for o in (*options_of("constructor"), *options_of("compile")):
         if o.invalidates != "nothing":
             about |= ENTRIES[o.name](c, asked[o.name]) if o.name in ENTRIES else {o.name: asked[o.name]}
+    about |= {"train_kwargs": c.train_kwargs} if c.train_kwargs else {}
     return {**about, "key": versioned("run", about), "format": FORMATS["run"], "created": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #98737596
@@ -207,7 +214,8 @@ def compilation(asked: dict[str, Any], boot: TraceBootstrapper, target: Target, 
     c.num_threads, c.max_calls = asked["num_threads"] or dspy.settings.num_threads, asked["max_teacher_calls"]
     c.teachers_format = teachers_format(student, asked["teacher_settings"].get("adapter") or dspy.settings.adapter)
     c.launch = asked["launch"] or ("process" if frontend() == "notebook" else "inline")
-    c.asked, c.job = identified(c, asked), asked.get("job") or described(asked["as_given"])
+    c.train_kwargs = asked["train_kwargs"] if is_remote(target.path) else {}
+    c.asked, c.notes, c.job = identified(c, asked), [*asked["notes"]], asked.get("job") or described(asked["as_given"])
     c.path = Path(asked["run_dir"] or asked["home"] / "runs" / f"{type(student).__name__.lower()}-{c.asked['key'][:8]}")
     return c
 
@@ -234,7 +242,8 @@ def planned(c: Compilation) -> Preflight:
         )
     done = c.path.exists() and RunFolder(c.path).info.get("key") == c.asked["key"]
     if not done:
-        c.others = made_otherwise(c)
-        plan.warnings.extend([*told, *c.others])
+        c.notes += (others := made_otherwise(c))
+        plan.warnings.extend([*told, *others])
+    if not done and not is_remote(c.target.path):
         dry_run(c.student, PairBuilder(c.student, c.adapter, c.codec), c.target, c.config)
     return plan

@@ -25,15 +25,18 @@ from ..results.evaluate import evaluate
 from ..results.table import Table, open_table, write_table
 from ..results.table_file import compare_rows
 from ..data.builder import load_pairs
-from ..engine.lm import StudentEngine
+from ..engine.lm import StudentEngine, read_meta
 from ..data.exchange import export_pairs, export_traces
 from ..export.forms import export_model
 from ..teacher.ledger import load_traces
+from ..models.remote import is_remote
 from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
 from .job_file import JOB, read_job, write_job
 from .portable import pack
 from .scoring import prompt_moment, with_students
+from .students import students
+from ..training.jobs import Job
 from ..serve.server import start
 from ..results.verdict import Verdict, spent, verdict
 
@@ -91,6 +94,10 @@ def untuned(
     program: dspy.Module,  # the compiled program
 ) -> dspy.Module:
     "The compiled `program` with the target as it was before the training, asked in the student's format. Raises `ValueError` where a predictor has no student."
+    trained = {n: p for n, p in students(run.folder).items() if is_remote(p)}
+    if trained:
+        base = {m: Path(Job.load(run.folder, m).target) for m in {p.name for p in trained.values()}}
+        return with_students(program, {n: base[p.name] for n, p in trained.items()}, run.folder.id, read_meta(next(iter(trained.values())))[1], cache=False)
     engines = {n: p.lm.engine for n, p in program.named_predictors() if isinstance(getattr(p.lm, "engine", None), StudentEngine)}
     if len(engines) < len(program.predictors()):
         raise ValueError(f"{type(program).__name__} has predictors without a student: use what compile returned, or bsft_nb.load({run.folder.id!r}, program)")

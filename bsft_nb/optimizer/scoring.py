@@ -28,9 +28,10 @@ from ..teacher.keys import example_key
 from ..teacher.calls import watch
 from ..results.table import write_table
 from ..results.table_file import compare_rows
-from ..engine.lm import StudentEngine, student_lm
+from ..engine.lm import StudentEngine, read_meta, student_lm
 from ..engine.predict import keep_format
 from ..models.devices import release_omp_threads
+from ..models.remote import is_remote, remote_lm
 from ..teacher.replay import remembered
 from ..run.folder import RunFolder
 
@@ -44,10 +45,14 @@ def with_students(
     **lm_settings,  # as for `student_lm`
 ) -> dspy.Module:
     "A copy of `program` that asks the models in `folders`."
-    lms = {p: student_lm(p, f"{name}/{p.name}", **lm_settings) for p in dict.fromkeys(folders.values())}
-    made = keep_format(copy_program(program), teachers_format or next((lm.engine.teachers_format for lm in lms.values()), None))
+    more = {k: v for k, v in lm_settings.items() if k == "cache"}  # the others are an engine's
+    lms = {p: remote_lm(p, **more) if is_remote(p) else student_lm(p, f"{name}/{p.name}", **lm_settings) for p in dict.fromkeys(folders.values())}
+    made = keep_format(copy_program(program), teachers_format or next((read_meta(p)[2] for p in lms), None))
     for predictor_name, predictor in made.named_predictors():
-        predictor.lm, predictor.demos, predictor.untuned_format = lms[folders[predictor_name]], [], adapter
+        folder = folders[predictor_name]
+        predictor.lm, predictor.demos, predictor.untuned_format = lms[folder], [], adapter
+        if is_remote(folder):
+            predictor.remote_format = read_meta(folder)[1] or adapter
     mark_compiled(made)
     return made
 
@@ -134,7 +139,7 @@ def ask(scoring: Scoring, which: str, folders: dict[str, Path], keep_loaded: boo
     try:
         answers = ask_students(program, scoring.examples, scoring.metric, scoring.folder, scoring.num_threads)
     finally:
-        for path in () if keep_loaded else set(folders.values()):
+        for path in () if keep_loaded else {p for p in folders.values() if not is_remote(p)}:
             StudentEngine.at(path, moment=scoring.moment).close()
     if warning := check_answered(which, answers):
         scoring.folder.log.emit("warn", note=warning)

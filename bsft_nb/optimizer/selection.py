@@ -45,6 +45,7 @@ def student_meta(c: Compilation, members: list[str], rows: list[Pair]) -> dict:
     meta = {"adapter": adapter_state(c.adapter), "max_tokens": 2 * max(len(p.completion_ids) for p in rows) + 16, "signatures": signatures}
     meta |= {"teachers_format": adapter_state(c.teachers_format, TEACHERS)} if c.teachers_format else {}
     meta |= {"templates": learn_templates(rows), "run": c.folder.id, "target": c.target.name, "target_fingerprint": c.target.fingerprint, "bsft_nb": version("bsft_nb")}
+    meta |= {"train_kwargs": c.train_kwargs} if c.train_kwargs else {}
     return meta | ({"moment": c.codec.moment} if c.codec.moment else {})
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import dspy
 from dspy.teleprompt import Teleprompter
+from dspy.utils.callback import with_callbacks
 
 from ..data.pairs import Pair
 from .background import begin
@@ -24,13 +25,14 @@ from .pipeline import run_compilation
 from .preflight import Preflight
 from .prepare import check_call, planned, prepare
 from .run import Run
+from ..results.tracking import tracked
 from ..run.folder import RunFolder, home
 from ..run.views import progress_for
 from ..teacher.bootstrap import TraceBootstrapper
 
 # %% auto #0
-__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'compile_here', 'compile_in_thread', 'awaited', 'bootstrapper',
-           'BootstrapFinetune']
+__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'told', 'compile_here', 'compile_in_thread', 'awaited',
+           'bootstrapper', 'BootstrapFinetune']
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #6b087c77
 def arguments_of(
@@ -39,12 +41,14 @@ def arguments_of(
     *args: Any,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    "The value of each option of the constructor and of a call of `method`, defaults filled in, `home`, and the `job` file that it comes from. Raises `TypeError` as a call does."
+    "The value of each option of the constructor and of a call of `method`, defaults filled in; which were `given`, `home`, and the `job` file that it comes from. Raises `TypeError` as a call does."
     bound = inspect.signature(method).bind(tp, *args, **kwargs)
+    _, *given = bound.arguments
     bound.apply_defaults()
     _, *names = bound.arguments
     made = {o.name: getattr(tp, o.name) for o in options_of("constructor")}
-    return {**made, **{n: bound.arguments[n] for n in names}, "home": home(), "job": tp.job}
+    dspys = {"dspy_adapter" if o.name == "adapter" else o.name: getattr(tp, o.name) for o in options_of("dspy")}
+    return {**made, **dspys, **{n: bound.arguments[n] for n in names}, "given": given, "home": home(), "job": tp.job}
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #98779039
 def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable:
@@ -55,6 +59,7 @@ def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> 
         def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any) -> Any:
             return work(tp, arguments_of(method, tp, *args, **kwargs))
 
+        call.__signature__ = inspect.signature(method)  # DSPy's callbacks get the arguments by these names
         return call
 
     return decorate
@@ -78,8 +83,21 @@ def work(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
     except BaseException as e:
         gave_up(run.folder, e)
         raise
-    tp.run = run
-    return run_compilation(compilation)
+    tp.run, tracking = run, tracked(run.folder, asked["track"])
+    try:
+        return run_compilation(compilation)
+    finally:
+        if tracking:
+            tracking.finish()
+
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #f3b4a92a
+def told(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
+    "As `work`, with DSPy's callbacks, which see a call of `compile`."
+    def compile(self, *args: Any, **kwargs: Any) -> dspy.Module:
+        return work(self, asked, run)
+
+    compile.__signature__ = inspect.signature(BootstrapFinetune.compile)
+    return with_callbacks(compile)(tp, **{name: asked[name] for name in asked["given"]})
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #833223c7
 def compile_here(tp: BootstrapFinetune, asked: dict[str, Any]) -> dspy.Module:
@@ -92,7 +110,7 @@ def compile_in_thread(tp: BootstrapFinetune, asked: dict[str, Any]) -> Run:
     "The run of a thread that works from now on."
     future = Future()
     tp.run = run = shown(asked, False, future)
-    begin(lambda: work(tp, asked, run), run.folder, future)
+    begin(lambda: told(tp, asked, run), run.folder, future)
     return run
 
 
@@ -132,11 +150,16 @@ class BootstrapFinetune(Teleprompter):
         max_teacher_calls: int | None = None,  # attempts that may ask the teacher; None: no cap
         num_threads: int | None = None,  # teacher attempts at a time; dspy's setting by default
         max_errors: int | None = None,  # failed attempts until the run ends; dspy's setting by default
+        train_kwargs: dict | None = None,  # as in DSPy 3.4: settings of the training, taken as arguments of `compile`
+        adapter: dspy.Adapter | dict | None = None,  # as in DSPy 3.4; `compile` has one too, which comes first
+        exclude_demos: bool | None = None,  # as in DSPy 3.4: students never have demos
     ):
         super().__init__()
         self.metric, self.teacher_settings, self.multitask, self.metric_threshold = metric, teacher_settings, multitask, metric_threshold
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
+        self.train_kwargs, self.adapter, self.exclude_demos = train_kwargs, adapter, exclude_demos
         check_values("constructor", vars(self))
+        check_values("dspy", vars(self))
         self.teleprompter, self.run, self.job = bootstrapper(self), None, None  # `run`: the last one; `job`: the entries of the job file that this was made from
 
     @carried_out_by(compile_here)
@@ -164,6 +187,7 @@ class BootstrapFinetune(Teleprompter):
         launch: Literal["process", "inline"] | None = None,  # where training runs; None: `process` in a notebook
         run_dir: str | Path | None = None,  # the run's folder; None: one under `.bsft/runs`
         display: bool = True,  # show progress
+        track: Literal["mlflow", "wandb", "tensorboard", "trackio"] | Callable | None = None,  # where the run's figures go too; a function gets each event
     ) -> dspy.Module:
         "Returns the fine-tuned program. Finished work of an earlier compile with the same arguments is used again."
 

@@ -13,7 +13,9 @@ from ..run.folder import RunFolder
 from .inline import Inline
 from .jobs import Job
 from .launcher import Launcher, Score, follow
+from ..models.remote import is_remote
 from .process import Elsewhere, Process
+from .remote import Remote, remote_student
 from .trainer import choose
 
 # %% auto #0
@@ -23,6 +25,7 @@ __all__ = ['LAUNCHERS', 'launch', 'check_same', 'collect']
 LAUNCHERS: dict[str, type[Launcher]] = {  # by the name that `launch=` takes
     "process": Process,
     "inline": Inline,
+    "remote": Remote,
 }
 
 # %% ../../nbs/training/10_launch.ipynb #d424de8a
@@ -53,7 +56,7 @@ def _students(kind: type[Launcher], folder: RunFolder, jobs: list[Job], score: S
     launcher.start()
     follow(launcher, folder, jobs, score)
     launcher.collect()
-    return {j.model: choose(j) for j in jobs}
+    return {j.model: remote_student(j) if is_remote(j.target) else choose(j) for j in jobs}
 
 
 def check_same(folder: RunFolder, jobs: list[Job]):

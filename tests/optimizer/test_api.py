@@ -37,13 +37,13 @@ def test_compile_begins_as_in_the_reference():
     assert all(kind == "KEYWORD_ONLY" for _, kind, _ in found[2:])
 
 
-@pytest.mark.parametrize(("function", "of", "first"), [(BootstrapFinetune.__init__, "constructor", 3), (BootstrapFinetune.compile, "compile", 1)])
-def test_a_signature_is_what_the_table_of_options_says(function, of, first):
+@pytest.mark.parametrize(("function", "of", "more", "first"), [(BootstrapFinetune.__init__, "constructor", "dspy", 3), (BootstrapFinetune.compile, "compile", "none", 1)])
+def test_a_signature_is_what_the_table_of_options_says(function, of, more, first):
     "The same names in the same order, the same defaults; all are keyword-only but the first ones."
     itself, *found = parameters(function)
     assert itself[0] == "self"
     kinds = ["POSITIONAL_OR_KEYWORD"] * first + ["KEYWORD_ONLY"] * (len(found) - first)
-    assert found == [(o.name, kind, o.default) for o, kind in zip(options_of(of), kinds, strict=True)]
+    assert found == [(o.name, kind, o.default) for o, kind in zip(options_of(of) + options_of(more), kinds, strict=True)]
     assert [o.source for o in options_of(of)] == sorted((o.source for o in options_of(of)), reverse=True), "the reference's come first"
 
 
@@ -127,6 +127,15 @@ def test_the_reference_example_runs(tmp_path, monkeypatch):
     pairs = compiled_rag.generate_answer.predict.lm.engine.adapter
     assert pairs.separator == "<extra_id_0>", "newlines do not survive T5's vocabulary"
     shutil.rmtree(tmp_path / "hub")
+
+
+def test_a_program_moves_over_from_dspy_by_its_import():
+    "The arguments of DSPy's own, all by name: each is taken, and none is lost without a word."
+    from dspy.teleprompt.bootstrap_finetune import BootstrapFinetune as Dspys
+
+    theirs = [n for n, *_ in parameters(Dspys.__init__)[1:]]
+    assert set(theirs) <= {n for n, *_ in parameters(BootstrapFinetune.__init__)}
+    assert set(theirs) == {"metric", "multitask", "train_kwargs", "adapter", "exclude_demos", "num_threads"}, "DSPy has other arguments now"
 
 
 def test_names_that_users_type():

@@ -298,7 +298,35 @@ def test_inside_better_together(tiny):
     lm = teacher_lm(knows)
     student = dspy.Predict(Sort)
     student.set_lm(lm)
-    better = dspy.BetterTogether(metric=same_kind, w=BootstrapFinetune(same_kind))
-    arguments = {"w": dict(target=tiny, bsize=8, lr=3e-3, epochs=1)}
+    w = BootstrapFinetune(same_kind, train_kwargs={lm: dict(num_train_epochs=2, learning_rate=3e-3, output_dir="there")}, adapter=bsft_nb.StudentAdapter(full_instructions=True), exclude_demos=True)
+    better = dspy.BetterTogether(metric=same_kind, w=w)
+    arguments = {"w": dict(target=tiny, bsize=8)}
     found = better.compile(student, trainset=examples(30, 0), strategy="w", valset_ratio=0, optimizer_compile_args=arguments)  # the last program, not the best: the teacher is never wrong
     assert not found.flag_compilation_error_occurred and found.lm.model.startswith("bsft/") and lm.engine.calls > 0
+    assert (w.run.info["config"]["epochs"], w.run.info["config"]["lr"], found.lm.engine.adapter.full_instructions) == (2, 3e-3, True)
+    said = [e.data["note"] for e in w.run.events if e.kind == "warn"]
+    assert "compile(epochs=2, lr=0.003)" in said[0] and "output_dir='there' has no effect" in said[1]
+
+
+class Heard(dspy.utils.callback.BaseCallback):
+    def __init__(self):
+        self.calls = []
+
+    def on_compile_start(self, call_id, instance, inputs):
+        self.calls.append([call_id, type(instance), sorted(inputs)])
+
+    def on_compile_end(self, call_id, outputs, exception=None):
+        assert self.calls[-1][0] == call_id
+        self.calls[-1] += [type(outputs), exception]
+
+
+def test_dspys_callbacks_see_compile_start_and_acompile_alike(tiny, tmp_path):
+    tp, heard = BootstrapFinetune(same_kind, teacher_settings=dict(lm=teacher_lm(knows))), Heard()
+    call = dict(trainset=examples(12, 0), target=tiny, bsize=8, run_dir=tmp_path, display=False)
+    with dspy.context(callbacks=[heard]):
+        tp.compile(dspy.Predict(Sort), **call)
+        tp.start(dspy.Predict(Sort), **call).result()
+        asyncio.run(tp.acompile(dspy.Predict(Sort), **call))
+    ids, *_ = zip(*heard.calls, strict=True)
+    assert len(set(ids)) == 3 and all(c[1:] == heard.calls[0][1:] for c in heard.calls)
+    assert heard.calls[0][1] is BootstrapFinetune and {"student", "trainset", "target"} <= set(heard.calls[0][2]) and heard.calls[0][4] is None

@@ -63,7 +63,7 @@ def agreed(question: str, yes: bool) -> bool:
         raise ValueError(f"{question} There is nobody to ask: give --yes")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
-
+# %% ../../nbs/cli/04_change.ipynb #8bba534b
 def remove(args: argparse.Namespace) -> int:
     "Move runs to the trash, or with --for-good delete them. What the teacher answered stays in the ledger."
     if not args.run and not args.empty_trash:

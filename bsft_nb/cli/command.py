@@ -35,7 +35,7 @@ class Argument:
 def argument(*names: str, group: str = "", **how: Any) -> Argument:
     return Argument(names, how, group)
 
-
+# %% ../../nbs/cli/00_command.ipynb #fee27f31
 @dataclass(frozen=True)
 class Command:
     "One command of `bsft`."

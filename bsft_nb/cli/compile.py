@@ -44,7 +44,7 @@ TOLD = {  # where a shell's words differ from Python's
     "peft": "train a LoRA adapter, not all weights; with a value such as \"dict(r=16)\", with these arguments of peft.LoraConfig",
 }
 
-
+# %% ../../nbs/cli/05_compile.ipynb #e4707081
 def reader(option: Option) -> Callable[[str], str]:
     "A type for `argparse`: the text itself, once it is known to stand for a value."
 
@@ -58,7 +58,7 @@ def reader(option: Option) -> Callable[[str], str]:
 
     return read
 
-
+# %% ../../nbs/cli/05_compile.ipynb #c3ae55db
 def option_argument(option: Option) -> Argument:
     "The argument of the command line for an option."
     how: dict[str, Any] = {"type": reader(option), "metavar": WORDS.get(option.name, option.kind.form.upper())}
@@ -91,7 +91,7 @@ def _as_file(spec: Any, here: Path) -> Any:
     file, colon, name = spec.rpartition(".py:")
     return f"{here / file}.py:{name}" if colon else spec
 
-
+# %% ../../nbs/cli/05_compile.ipynb #6fdf4510
 def job_asked(args: argparse.Namespace) -> dict[str, Any]:
     "The job that a command line describes. Raises `JobError` where it lacks something, `FileNotFoundError` for a file that is not there."
     is_file = Path(args.what).suffix.lower() in FORMS

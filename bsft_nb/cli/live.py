@@ -101,7 +101,7 @@ class Picture:
     def __exit__(self, *_):
         self.live.stop()
 
-
+# %% ../../nbs/cli/02_live.ipynb #8a3a5a78
 def view_for(json: bool, out: TextIO | None = None) -> Any:
     "A picture on a terminal, else lines of text."
     return Picture() if sys.stdout.isatty() and not json else TextProgress(every=1.0 if out is None else 5.0, out=out or (sys.stderr if json else None))

@@ -159,7 +159,7 @@ def names_data(text: str) -> bool:
     name = text.partition("#")[0]
     return "\0" not in text and (os.path.exists(name) or Path(name).suffix.lower() in READERS)
 
-
+# %% ../../nbs/data/08_examples.ipynb #5bb195f0
 def rows_in(name: str, source: Any) -> list[dict] | None:
     "The rows that `source` holds, if it is a table, a list of dicts or names a file; else `None`. Raises as the readers do."
     if _is_of(source, "pandas", "DataFrame"):

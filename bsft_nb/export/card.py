@@ -75,7 +75,7 @@ def licence_of(student: Student) -> str | None:
         pass
     return None
 
-
+# %% ../../nbs/export/05_card.ipynb #5019c042
 def base_lines(student: Student, licence: str | None) -> list[str]:
     "What the student was made from."
     o = student.origin
@@ -99,7 +99,7 @@ def answer_rules(student: Student) -> list[str]:
     decode = " Decode the answer with `skip_special_tokens=False`." if student.codec.sentinel is not None else ""
     return [f"{first} Each further output follows after {span(adapter.separator)}, its name and a colon. {json_rule} Values are percent-encoded: `urllib.parse.unquote` gives them back.{decode}"]
 
-
+# %% ../../nbs/export/05_card.ipynb #584110d8
 def example_lines(student: Student) -> list[str]:
     "A worked example of each predictor."
     lines = []
@@ -168,7 +168,7 @@ def checked_lines(parity: Parity) -> list[str]:
         lines.append(f"Score of the program on {counted(parity.scored, 'example')}: {parity.scores['outside']:.3f} with this export, {parity.scores['inside']:.3f} within the run.")
     return lines
 
-
+# %% ../../nbs/export/05_card.ipynb #5cd1c03b
 def card(student: Student, form: str, dtype: str, parity: Parity, files: list[str], licence: str | None = None) -> str:
     "The README of an export."
     info, licence = student.run.info, licence or licence_of(student)

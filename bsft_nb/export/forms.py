@@ -45,7 +45,7 @@ def check_place(path: Path, run: RunFolder):
         what = f"an export of run {found['run']}" if found.get("run") else "something that is no export of this run"
         raise ExportError(f"{path} holds {what}, which is not written over: give another folder, or move it away")
 
-
+# %% ../../nbs/export/06_forms.ipynb #3de83e47
 @contextlib.contextmanager
 def placed(path: Path, run: RunFolder) -> Iterator[Path]:
     "A new folder to write to; at the end it takes the place of `path`, and where anything is raised `path` stays as it was."
@@ -89,7 +89,7 @@ FORMS = {
 }
 SHORT = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16", "fp16": "float16", "f16": "float16", "float16": "f16", "float32": "f32"}
 
-
+# %% ../../nbs/export/06_forms.ipynb #f3e4c459
 def chosen_form(form: str, dtype: str | None) -> tuple[Form, str]:
     "The form and its precision. Raises `ExportError` that lists those that there are."
     if form not in FORMS:
@@ -133,7 +133,7 @@ def check_asked(prompts: Any, min_agreement: Any, program: Any, metric: Any, pus
         except HFValidationError as e:
             raise ExportError(f"push_to_hub={push_to_hub!r}: it is no id of a repository ({e}). Give it as 'name/model'") from e
 
-
+# %% ../../nbs/export/06_forms.ipynb #66b1277e
 def push(path: Path, repo: str) -> str:
     "Upload the folder `path` to the Hub's repository `repo`, made private where it is not there. Returns its address. Raises what huggingface_hub raises."
     from huggingface_hub import HfApi

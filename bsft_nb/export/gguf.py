@@ -69,7 +69,7 @@ def _run(command: list[str], what: str, **env: str):
         lines = [line for line in (done.stderr + done.stdout).strip().splitlines() if line.strip()]
         raise ExportError(f"{what} failed: {' / '.join(lines[-3:])[-600:] or f'exit status {done.returncode}'}. Use form='hf', which needs no conversion")
 
-
+# %% ../../nbs/export/03_gguf.ipynb #031b1e5f
 def write_gguf(student: Student, folder: Path, dtype: str):
     "Write `<student>-<dtype>.gguf`, a `Modelfile` for Ollama and the chat template into `folder`. Raises `ExportError` with the converter's words."
     name, whole = f"{student.run.id}-{student.name}", folder / student.name
@@ -102,7 +102,7 @@ def _go(text: str) -> str:
     "`text` within a template of Go's, in which braces have a meaning."
     return re.sub(r"\{\{|\}\}", lambda m: f'{{{{ "{m[0]}" }}}}', text)
 
-
+# %% ../../nbs/export/03_gguf.ipynb #bec40910
 def modelfile(codec: Codec, file: str, max_tokens: int) -> str:
     "Ollama's Modelfile for the weights in `file`, which lies beside it."
     with_system, alone = around(codec, ("system", "user")), around(codec, ("user",))
@@ -116,7 +116,7 @@ def modelfile(codec: Codec, file: str, max_tokens: int) -> str:
     lines = [f"FROM ./{file}", 'TEMPLATE """' + "{{ if .System }}" + f"{a}{{{{ .System }}}}{b}{{{{ .Prompt }}}}{c}" + "{{ else }}" + f"{d}{{{{ .Prompt }}}}{e}" + '{{ end }}{{ .Response }}"""']
     return "\n".join([*lines, "PARAMETER temperature 0", f"PARAMETER num_predict {max_tokens}", *(f"PARAMETER stop {json.dumps(t, ensure_ascii=False)}" for t in ends)]) + "\n"
 
-
+# %% ../../nbs/export/03_gguf.ipynb #334aab82
 def _adds_bos(codec: Codec) -> bool:
     "llama.cpp puts this token before a prompt, as the tokenizer does."
     return codec.tokenizer.bos_token_id is not None and codec.tokenizer("a")["input_ids"][0] == codec.tokenizer.bos_token_id

@@ -62,7 +62,7 @@ def inside(student: Student, rows: list[Pair]) -> list[str]:
     finally:
         engine.close()
 
-
+# %% ../../nbs/export/04_parity.ipynb #5bb3ef52
 def reader(student: Student, program: dspy.Module | None) -> Callable[[str, str], Any]:
     "A function that makes of predictor and answer what DSPy's user gets: the outputs; the text where it spells none, or nobody knows the types."
     adapter, given = load_adapter(student.meta["adapter"]), {n: p.signature for n, p in program.named_predictors()} if program else {}
@@ -159,7 +159,7 @@ def held_examples(student: Student, n: int) -> list[dspy.Example]:
         return []
     return to_examples(table.read(range(min(n, len(table)))))
 
-
+# %% ../../nbs/export/04_parity.ipynb #034a8299
 def checked(
     student: Student,
     folder: Path,  # with the export
@@ -180,7 +180,7 @@ def checked(
         examples = held_examples(student, n) if program is not None and metric is not None else []
         return replace(found, scores=scored(student, ask, program, metric, examples), scored=len(examples)) if examples else found
 
-
+# %% ../../nbs/export/04_parity.ipynb #53e60204
 def differences(parity: Parity, most: int = 5) -> str:
     "The first rows that differ, for a message."
     lines = [f"- {r['predictor']}: inside {r['inside']!r:.100}, outside {r['outside']!r:.100}, asked {r['prompt'][-160:]!r}" for r in parity.rows[:most]]

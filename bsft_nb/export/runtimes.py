@@ -36,7 +36,7 @@ def _model(student: Student, folder: Path):
 
         return PeftModel.from_pretrained(kind.from_pretrained(student.base, dtype="float32"), folder).eval()
 
-
+# %% ../../nbs/export/03_runtimes.ipynb #b734a175
 @contextlib.contextmanager
 def with_transformers(student: Student, folder: Path, longest: int) -> Iterator[Ask]:
     "A function that asks the weights in `folder`."
@@ -56,7 +56,7 @@ def with_transformers(student: Student, folder: Path, longest: int) -> Iterator[
 
     yield ask
 
-
+# %% ../../nbs/export/03_runtimes.ipynb #261bd9a7
 def _room(student: Student, ids: list[int]) -> dict:
     "An answer ends with the window, as the engine's does."
     codec, most = student.codec, student.meta.get("max_tokens", 1024)

@@ -67,7 +67,7 @@ class Student:
         sets = load_pairs(folder) if folder.exists() else ([], [])
         return tuple([p for p in rows if p.predictor in self.predictors] for rows in sets)
 
-
+# %% ../../nbs/export/01_student.ipynb #3dcd6ee6
 def _target_path(run: RunFolder, name: str) -> Path | None:
     with contextlib.suppress(OSError, ValueError):
         return Path(Job.load(run, name).target)

@@ -57,7 +57,7 @@ NO_EFFECT = {  # why
 }
 OWN = {f.name for f in fields(TrainConfig)}
 
-
+# %% ../../nbs/optimizer/01_dspy_arguments.ipynb #316195b5
 def home_of(name: str, value: Any) -> str | None:
     "Which argument of `compile`, or field of `training=`, a setting is; `None` where it is none."
     home = HOMES.get(name, name)

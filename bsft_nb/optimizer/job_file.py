@@ -206,7 +206,7 @@ def read_job(path: str | Path) -> dict[str, Any]:
     job = check_entries(job, str(path))
     return {**job, "folder": str((path.absolute().parent / str(job.get("folder") or ".")).resolve())}
 
-
+# %% ../../nbs/optimizer/03_job_file.ipynb #fc1a6f43
 def write_job(path: str | Path, job: dict[str, Any]):
     "Write a job as YAML, or as JSON where `path` ends so; whole or not at all. Raises `JobError` for another ending."
     import yaml
@@ -259,7 +259,7 @@ def spec_of(value: Any) -> str | None:
         return None
     return f"{module}:{name}" if found is value else None
 
-
+# %% ../../nbs/optimizer/03_job_file.ipynb #b625037a
 def program_spec(program: Any) -> str | None:
     "`module:name` of a program, by its object, or by its class where that makes an equal one."
     from bsft_nb.teacher.keys import program_key
@@ -309,7 +309,7 @@ DESCRIBED: dict[str, Callable[[Any], Any]] = {
 }
 APART = ("teacher_settings", "training", "display", "run_dir")
 
-
+# %% ../../nbs/optimizer/03_job_file.ipynb #a0578389
 def described(asked: dict[str, Any]) -> dict[str, Any]:
     "The job for a compile with these values of the options, as far as another process can name them."
     settings, training = dict(asked.get("teacher_settings") or {}), asked.get("training") or {}

@@ -79,7 +79,7 @@ def ask_providers(program: dspy.Module, folder: Path):
         if name in found and is_remote(found[name]):
             predictor.lm, predictor.remote_format = remote_lm(found[name]), read_meta(found[name])[1]
 
-
+# %% ../../nbs/optimizer/11_loading.ipynb #ed477022
 def matching(program: dspy.Module | None, predictors: dict, path: Path) -> dspy.Module:
     "A copy of `program`, or a plain `dspy.Predict`, for the state of `predictors`. Raises `ValueError` where they are others."
     program = program.deepcopy() if program is not None else plain_predict(predictors, path)

@@ -25,7 +25,7 @@ REFUSED = {  # argument of `compile` → what to do
     "training": "leave it out, or say what the provider takes in train_kwargs= of the constructor",
 }
 
-
+# %% ../../nbs/optimizer/01_provider_arguments.ipynb #69ed4add
 def provider_call(
     asked: dict[str, Any],  # a value for each option, and `train_kwargs`; `given`: the arguments that `compile` was called with
 ) -> dict[str, Any]:

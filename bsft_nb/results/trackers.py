@@ -28,7 +28,7 @@ class Figure(NamedTuple):
     step: int
     t: float  # seconds since the epoch
 
-
+# %% ../../nbs/results/07_trackers.ipynb #e5a1780c
 class Tracker(Protocol):
     "One run in a tracking tool."
 

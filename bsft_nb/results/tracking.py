@@ -48,7 +48,7 @@ def _score(event: Event) -> Iterator[Figure]:
         of = "" if d.get("model", "model") == "model" else f"{d['model']}/"
         yield Figure(f"score/{of}{d.get('which', 'tuned')}", float(d["score"]), int(d.get("step", 0)), event.t)
 
-
+# %% ../../nbs/results/08_tracking.ipynb #0d111616
 def _funnel(event: Event) -> Iterator[Figure]:
     for stage, counts in (event.data.get("funnel") or {}).items():
         yield Figure(f"funnel/{stage.replace(' ', '_')}", float(counts.get("all", 0)), 0, event.t)
@@ -152,7 +152,7 @@ class Calling:
     def finish(self):
         "Nothing is held."
 
-
+# %% ../../nbs/results/08_tracking.ipynb #2258e85b
 def tracked(folder: RunFolder, track: str | Callable | None) -> Tracking | Calling | None:
     "Subscribe what `track` says to the log of `folder`; `finish` ends it. None: nothing was asked."
     if track is None:

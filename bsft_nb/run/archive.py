@@ -71,7 +71,7 @@ def about_archive(path: Path) -> dict:
         raise Damaged(f"{path} is no archive that was packed here (it has no {PACKED}): give a tar file that bsft pack wrote")
     return said
 
-
+# %% ../../nbs/run/10_archive.ipynb #995abad6
 def open_archive(
     path: Path,
     folder: Path,  # not there yet

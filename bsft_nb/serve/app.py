@@ -108,7 +108,7 @@ async def complete_chat(desk: Desk, request: Request) -> Response:
         return await streamed(turn, call)
     return JSONResponse(await answer(turn, call, lambda: left(request)))
 
-
+# %% ../../nbs/serve/04_app.ipynb #f51d2801
 async def streamed(turn: Turn, call: ChatCall) -> Response:
     "The response whose body is a stream. Raises what is wrong before it begins."
     from starlette.responses import StreamingResponse
@@ -136,7 +136,7 @@ def told(error: Exception) -> Response:
     r = refusal(error)
     return JSONResponse(r.body(), r.status, r.headers)
 
-
+# %% ../../nbs/serve/04_app.ipynb #0c06daaa
 def one_form(app: FastAPI):
     "Let `app` tell of every failure in OpenAI's form."
     from fastapi.exceptions import RequestValidationError

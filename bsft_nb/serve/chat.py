@@ -106,7 +106,7 @@ async def lines(turn: Turn, call: ChatCall, events: AsyncIterator[Any], first: A
         yield event_line(refusal(e).body())
     yield event_line("[DONE]")
 
-
+# %% ../../nbs/serve/03_chat.ipynb #84e1525c
 async def begun(turn: Turn, call: ChatCall) -> tuple[AsyncIterator[Any], AsyncIterator[bytes]]:
     "The engine's events, which are to be closed, and the lines made of them. Raises what the engine raises before an answer begins."
     events = turn.model.ask().stream(replace(call.request, model=turn.model.name))

@@ -34,7 +34,7 @@ def engine_gauges(models: Iterable[Hosted]) -> Iterator[GaugeMetricFamily]:
 # %% ../../nbs/serve/02_metrics.ipynb #be6c220a
 LATENCIES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)  # seconds
 
-
+# %% ../../nbs/serve/02_metrics.ipynb #29fee73d
 class Metrics:
     "What one server has done."
 

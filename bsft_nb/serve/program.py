@@ -44,7 +44,7 @@ def _told(field: Any) -> str | None:
     desc = (field.json_schema_extra or {}).get("desc") or ""
     return None if desc.startswith("${") else desc
 
-
+# %% ../../nbs/serve/05_program.ipynb #f700e340
 def inputs_model(program: dspy.Module) -> type[BaseModel]:
     "The inputs of `program`, as a model that checks them and refuses others."
     known, fields = _fields_of(program, "input_fields"), {}
@@ -85,7 +85,7 @@ def is_awaited(program: dspy.Module) -> bool:
     lms = [lm for p in program.predictors() if (lm := p.lm or dspy.settings.lm) is not None]
     return hasattr(program, "aforward") and all(map(has_async_engine, lms))
 
-
+# %% ../../nbs/serve/05_program.ipynb #764e6be3
 async def called(
     program: dspy.Module,
     inputs: dict[str, Any],

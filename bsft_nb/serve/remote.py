@@ -26,7 +26,7 @@ QUIET = dict(send_stream=None, callbacks=[], disable_history=True, usage_tracker
 def _unsaved(*args) -> dict:
     raise TypeError("a program that asks a server is not saved: a file does not decide where questions are sent. Its run is saved: bsft_nb.load(run, program, lm=...) makes it again")
 
-
+# %% ../../nbs/serve/07_remote.ipynb #0253c96f
 class ServedStudent:
     "A student behind a server, by DSPy's engine contract."
 
@@ -49,7 +49,7 @@ class ServedStudent:
         "The answer as a stream of events; it comes in one piece."
         yield from as_events(self.complete(request))
 
-
+# %% ../../nbs/serve/07_remote.ipynb #91df28e9
 class AsyncServedStudent:
     "The same for `await`."
 
@@ -72,7 +72,7 @@ class AsyncServedStudent:
         for event in as_events(await self.complete(request)):
             yield event
 
-
+# %% ../../nbs/serve/07_remote.ipynb #a9cedd62
 def as_events(response: Response) -> list:
     "A whole answer as the events of a stream."
     delta = TextDelta(response.message.text or "", logprobs=response.logprobs or ())
@@ -133,7 +133,7 @@ class Origin:
             raise ValueError(f"predictor {name!r} was saved without a student, so nothing says how a server is to be asked: give a program that compile returned")
         return cls(Path(engine["state"]["path"]), engine["state"]["fingerprint"])
 
-
+# %% ../../nbs/serve/07_remote.ipynb #31cdc1e6
 def served_lm(lm: dspy.LM, origin: Origin) -> dspy.LM:
     "A `dspy.LM` that asks the student at the server of `lm`. Raises as `listed` and `served_name`, and `ValueError` where a setting would not reach it."
     meta, adapter, teachers = read_meta(origin.folder)

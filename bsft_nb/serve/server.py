@@ -132,7 +132,7 @@ def prepared(
         sock.close()
         raise
 
-
+# %% ../../nbs/serve/06_server.ipynb #0b5bc181
 def start(runs: Any, **settings) -> Server:  # as for `prepared`
     "A server in a thread of this process, which answers when this returns. Raises as `prepared`."
     return prepared(runs, **settings).start()

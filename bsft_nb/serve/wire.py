@@ -52,7 +52,7 @@ class Refused(Exception):
         "As OpenAI writes it."
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
-
+# %% ../../nbs/serve/00_wire.ipynb #8fdfcfcf
 def refusal(error: Exception) -> Refused:
     "What a client is told of `error`."
     if isinstance(error, Refused):
@@ -111,7 +111,7 @@ class ChatCall:
     usage: bool = False  # at the end of a stream
     schema: dict | None = None  # the answer has to be JSON of this schema; {}: any JSON object
 
-
+# %% ../../nbs/serve/00_wire.ipynb #7158f1f5
 def chat_call(data: bytes) -> ChatCall:
     "What the body `data` asks for. Raises `Refused`."
     try:

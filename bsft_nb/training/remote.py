@@ -67,7 +67,7 @@ def begun(service: OpenAIJobs, job: Job, folder: RunFolder) -> dict:
         folder.log.emit("train", model=job.model, note=f"{job.model}: job {state['job']} at the provider" + (", which an earlier call has begun" if found else ""))
     return state
 
-
+# %% ../../nbs/training/09_remote.ipynb #5ce22ece
 def asked_for(service: OpenAIJobs, state: dict) -> str | None:
     "The job that an earlier call has made, though nobody heard of it. Where one was asked for, the list is looked at again: it may lag behind."
     for n in range(LOOKS if "asked" in state else 1):
@@ -99,7 +99,7 @@ def waited(service: OpenAIJobs, job: Job, folder: RunFolder, state: dict):
         else:
             pause(folder)
 
-
+# %% ../../nbs/training/09_remote.ipynb #68ceb4a0
 def pause(folder: RunFolder):
     "Wait until the next look, or until somebody asks to stop."
     end = time.monotonic() + PAUSE
@@ -190,7 +190,7 @@ class Remote:
     def collect(self):
         "It came to its end, or `start` raised."
 
-
+# %% ../../nbs/training/09_remote.ipynb #5c079750
 def trained_by(lm: dspy.LM, jobs: list[Job], folder: RunFolder):
     "Have `jobs` trained by the provider of `lm`."
     if type(lm.provider).finetune is not OpenAIProvider.finetune:

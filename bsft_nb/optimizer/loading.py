@@ -29,8 +29,8 @@ from .scoring import with_students
 from .students import finished, read_program, student_faults, students
 
 # %% auto #0
-__all__ = ['check_students', 'tell_versions', 'plain_predict', 'share_lms', 'ask_providers', 'matching', 'asking', 'load',
-           'bring_to_end', 'finish', 'attach']
+__all__ = ['check_students', 'tell_versions', 'plain_predict', 'share_lms', 'ask_providers', 'matching', 'asking', 'program_file',
+           'clean_predictors', 'put_lms', 'load', 'bring_to_end', 'finish', 'attach']
 
 # %% ../../nbs/optimizer/11_loading.ipynb #c9c44726
 def check_students(folder: Path):
@@ -105,6 +105,32 @@ def asking(predictors: dict[str, dict], lm: dspy.LM | dict[str, dspy.LM]) -> dic
         raise ValueError(f"the run has {len(made)} students, and {lm.model!r} is one model: give an LM for each predictor, lm={{{', '.join(f'{n!r}: dspy.LM(...)' for n in predictors)}}}")
     return {n: made[id(given[n]), o] for n, o in origins.items()}
 
+# %% ../../nbs/optimizer/11_loading.ipynb #a5543025
+def program_file(run: str | Path) -> Path:
+    "The file with the program's state: of a run, an archive, or given itself. Raises `FileNotFoundError`."
+    path = Path(run)
+    path = path if path.suffix == ".json" else (unpack(run) if path.suffix == ".tar" else find_run(run)) / "program.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: the run is not finished, or the file was moved")
+    return path
+
+
+def clean_predictors(state: dict, path: Path) -> dict[str, dict]:
+    "The predictors' states without what a file may not decide, which a warning names."
+    predictors, dropped = clean_program(state, str(path))
+    if dropped:
+        warnings.warn(f"{path} says more than a file may decide; left out: {', '.join(dropped)}. Set what you need of it yourself, on the program", stacklevel=3)
+    return predictors
+
+# %% ../../nbs/optimizer/11_loading.ipynb #6a3d6082
+def put_lms(program: dspy.Module, served: dict[str, dspy.LM], dtype: str | None, folder: Path):
+    "Give each predictor the LM that answers for it: one that serves its student, or an engine that predictors with one student share."
+    for name, predictor in program.named_predictors():
+        predictor.lm = served.get(name, predictor.lm)
+    keep_format(program, next((f for p in program.predictors() if (f := getattr(getattr(p.lm, "engine", None), "teachers_format", None))), None))
+    share_lms(program, dtype)
+    ask_providers(program, folder)
+
 # %% ../../nbs/optimizer/11_loading.ipynb #b59f41b1
 def load(
     run: str | Path,  # run id, run folder, an archive written by `pack`, or a file written by `compiled.save`
@@ -114,27 +140,19 @@ def load(
     lm: dspy.LM | dict[str, dspy.LM] | None = None,  # a server that has the students, or one for each predictor, such as `dspy.LM("openai/<run>", api_base=...)`; None: they answer here
 ) -> dspy.Module:
     "The compiled program. `program` itself is not changed. Raises `FileNotFoundError`, `Damaged`, or `ValueError` where state and program differ, where `dtype` is unknown, or `int8` and a student is a LoRA adapter; with `lm`, `ConnectionError` where no server answers, and `ValueError` where it has other students."
-    path = Path(run) if Path(run).suffix == ".json" else (unpack(run) if Path(run).suffix == ".tar" else find_run(run)) / "program.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there: the run is not finished, or the file was moved")
+    if lm is not None and dtype is not None:
+        raise ValueError(f"dtype={dtype!r} and lm= together: the server decides what its models compute in. Leave dtype out")
+    path = program_file(run)
     state = read_program(path)
     if lm is None:
         check_students(path.parent)
-    elif dtype is not None:
-        raise ValueError(f"dtype={dtype!r} and lm= together: the server decides what its models compute in. Leave dtype out")
-    predictors, dropped = clean_program(state, str(path))
-    if dropped:
-        warnings.warn(f"{path} says more than a file may decide; left out: {', '.join(dropped)}. Set what you need of it yourself, on the program", stacklevel=2)
+    predictors = clean_predictors(state, path)
     program = matching(program, predictors, path)
     served = asking(predictors, lm) if lm is not None else {}
     predictors = {n: {**p, "lm": None} if n in served else p for n, p in predictors.items()}
     keep_format(program).load_state(predictors["self"] if isinstance(program, dspy.Predict) else predictors, allow_unsafe_lm_state=True)
     tell_versions(state, path)
-    for name, predictor in program.named_predictors():
-        predictor.lm = served.get(name, predictor.lm)
-    keep_format(program, next((f for p in program.predictors() if (f := getattr(getattr(p.lm, "engine", None), "teachers_format", None))), None))
-    share_lms(program, dtype)
-    ask_providers(program, path.parent)
+    put_lms(program, served, dtype, path.parent)
     mark_compiled(program)
     return program
 

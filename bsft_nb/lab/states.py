@@ -16,10 +16,10 @@ from .cards import live_card, run_card, sent, steps
 from .places import Places, checked
 from ..run.events import Event, events_in, file_id, goes_on
 from ..run.folder import RunFolder
-from ..run.progress import State, reduce_all
+from ..run.progress import MOST_POINTS, State, reduce_all
 
 # %% auto #0
-__all__ = ['PIECE', 'KEPT', 'MISSING', 'Follower', 'States', 'Desk', 'run_view', 'Listener']
+__all__ = ['PIECE', 'KEPT', 'MISSING', 'Follower', 'thinned', 'States', 'Desk', 'run_view', 'Listener']
 
 # %% ../../nbs/lab/02_states.ipynb #111b1abd
 PIECE = 1 << 20  # bytes read at a time
@@ -60,6 +60,20 @@ def _whole_lines(f, piece: int) -> bytes:
             return read[: end + 1]
     return b""
 
+# %% ../../nbs/lab/02_states.ipynb #65c38f2b
+def _point(event: Event) -> tuple | None:
+    "Where on the curves a step falls, and which figures it has; `None` for every other event."
+    d = event.data
+    step, steps = d.get("step"), d.get("steps")
+    plain = event.kind == "train" and type(step) is int and type(steps) is int and steps > MOST_POINTS and not d.get("note") and not d.get("reused")
+    return (d.get("model"), steps, step // (max(steps, step) / MOST_POINTS), tuple((k, v is None) for k, v in d.items())) if plain else None
+
+
+def thinned(events: list[Event]) -> list[Event]:
+    "`events` without the steps whose place on the curves the next one takes. The first of a row stays, for its time."
+    points = [_point(e) for e in events]
+    return [e for i, e in enumerate(events) if points[i] is None or i == 0 or i + 1 == len(events) or points[i] != points[i - 1] or points[i] != points[i + 1] or e.data["step"] >= events[i + 1].data["step"]]
+
 # %% ../../nbs/lab/02_states.ipynb #e34cded1
 KEPT = 64  # states
 
@@ -83,7 +97,7 @@ class States:
             for events in follower.pieces():
                 if follower.restarts > restarts:
                     restarts, state[0] = follower.restarts, State()
-                state[0] = reduce_all(events, state[0])
+                state[0] = reduce_all(thinned(events), state[0])
                 time.sleep(0.0005)  # others may go on
             return state[0]
 

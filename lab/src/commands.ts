@@ -180,10 +180,10 @@ export function addCommands(
   });
   commands.addCommand('bsft:copy-code', {
     label: __('Copy code'),
-    caption: __('Python that loads the compiled program'),
+    caption: __('Python that opens the run'),
     execute: args => {
-      Clipboard.copyToSystem(`import bsft_nb\n\ncompiled = ${cardOf(args)?.code ?? ''}`);
-      Notification.info(__('Copied: Python that loads the compiled program'), { autoClose: 2000 });
+      Clipboard.copyToSystem(cardOf(args)?.code ?? '');
+      Notification.info(__('Copied: Python that opens the run'), { autoClose: 2000 });
     }
   });
 

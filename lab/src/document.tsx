@@ -23,7 +23,7 @@ import { shown } from './logic';
 import { Log, Settings } from './more';
 import { IStep, IVerdict, IView } from './types';
 
-const MARKS = { done: '✓', now: '●', broken: '✕', ahead: '○' };
+const MARKS = { done: '✓', now: '●', stopped: '■', broken: '✕', ahead: '○' };
 
 function Stepper(props: { steps: IStep[] }): JSX.Element {
   return (

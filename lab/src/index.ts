@@ -14,7 +14,7 @@ import { __, runIcon, shared } from './base';
 import { addCommands, ITrackers } from './commands';
 import { RunWidget } from './document';
 import { RunFactory } from './documents';
-import { arranged, happened, Order } from './logic';
+import { arranged, happened, Order, visible } from './logic';
 import { SeveralWidget } from './several';
 import { SidebarWidget } from './sidebar';
 import { StatusWidget } from './status';
@@ -48,19 +48,27 @@ async function readSettings(registry: ISettingRegistry | null): Promise<void> {
   }
 }
 
+const actionsFor = (card: ICard) => [
+  { label: __('Open'), callback: () => void shared.commands.execute('bsft:open', { key: card.key }) },
+  { label: __('Report'), callback: () => void shared.commands.execute('bsft:report', { key: card.key }) }
+];
+
 /** Tell when a run ends, fails, or warns of something. */
 function notify(card: ICard, before: ICard | undefined): void {
   const what = happened(before, card);
+  const warning = card.live?.warning ?? '';
+  if (warning && before?.live && warning !== before.live.warning && settings.notifications === 'all') {
+    Notification.warning(`${card.id}: ${visible(warning)}`, { actions: actionsFor(card), autoClose: 15000 });
+  }
   if (!what || settings.notifications === 'none') {
     return;
   }
-  const actions = [
-    { label: __('Open'), callback: () => void shared.commands.execute('bsft:open', { key: card.key }) },
-    { label: __('Report'), callback: () => void shared.commands.execute('bsft:report', { key: card.key }) }
-  ];
+  const actions = actionsFor(card);
   const scores = ['tuned', 'teacher'].filter(w => card.scores[w]).map(w => `${w} ${card.scores[w].said}`);
   const said = [`${card.id}: ${card.status}`, scores.join(', ')].filter(Boolean).join(', ');
-  if (what === 'failed') {
+  if (what === 'stopped') {
+    Notification.info(said, { actions, autoClose: 8000 });
+  } else if (what === 'failed') {
     Notification.error(`${said}. ${card.error}`.slice(0, 300), { actions, autoClose: false });
   } else {
     Notification.success(said, { actions, autoClose: false });

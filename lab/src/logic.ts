@@ -149,9 +149,14 @@ export function visible(value: string): string {
 }
 
 /** What is worth telling about a card that was another before. */
-export function happened(before: ICard | undefined, after: ICard): 'ended' | 'failed' | null {
+export function happened(before: ICard | undefined, after: ICard): 'ended' | 'stopped' | 'failed' | null {
   if (before?.status !== 'running' || after.status === 'running') {
     return null;
   }
-  return after.status === 'failed' || after.status === 'died' ? 'failed' : 'ended';
+  const ends: { [status: string]: 'stopped' | 'failed' } = {
+    stopped: 'stopped',
+    failed: 'failed',
+    died: 'failed'
+  };
+  return ends[after.status] ?? 'ended';
 }

@@ -10,6 +10,7 @@ export interface ILive {
   cost: string;
   said: string;
   line: string;
+  warning: string;
 }
 
 export interface ICard {
@@ -31,7 +32,7 @@ export interface ICard {
 
 export interface IStep {
   name: string;
-  how: 'done' | 'now' | 'broken' | 'ahead';
+  how: 'done' | 'now' | 'stopped' | 'broken' | 'ahead';
   said: string;
   took: string;
   share: number | null;

@@ -143,6 +143,7 @@ test('only the end of a run that was seen running is told', () => {
   assert.equal(happened(card('a'), card('a')), null);
   assert.equal(happened(card('a', { status: 'running' }), card('a')), 'ended');
   assert.equal(happened(card('a', { status: 'running' }), card('a', { status: 'died' })), 'failed');
+  assert.equal(happened(card('a', { status: 'running' }), card('a', { status: 'stopped' })), 'stopped');
 });
 
 test('ticks that are close have the digits that tell them apart', () => {

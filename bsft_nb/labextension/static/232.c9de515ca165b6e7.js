@@ -406,6 +406,9 @@
 .bsft-steps li[data-how='now'] {
   border-color: var(--jp-brand-color1);
 }
+.bsft-steps li[data-how='stopped'] {
+  border-color: #d98c2f;
+}
 .bsft-steps li[data-how='broken'] {
   border-color: #d9534f;
 }
@@ -552,6 +555,7 @@
 }
 .bsft-two {
   display: grid;
+  align-items: start;
   grid-template-columns: 1fr 1fr;
   gap: 8px 28px;
 }
@@ -570,7 +574,6 @@
 }
 .bsft-track > div {
   height: 8px;
-  min-width: 1px;
   background: #4c8eda;
   border-radius: 2px;
 }
@@ -694,8 +697,13 @@
 .bsft-threshold {
   margin-bottom: 8px;
 }
+.bsft-statusbar {
+  display: flex;
+  align-items: center;
+}
 .bsft-statusbar button {
   all: unset;
+  line-height: 24px;
   cursor: pointer;
   padding: 0 6px;
   font-size: var(--jp-ui-font-size1);
@@ -732,4 +740,4 @@
     margin-left: 0;
   }
 }
-`,""]),o.d(r,{},{A:s})},314(t){t.exports=function(t){var r=[];return r.toString=function(){return this.map(function(r){var o="",e=void 0!==r[5];return r[4]&&(o+="@supports (".concat(r[4],") {")),r[2]&&(o+="@media ".concat(r[2]," {")),e&&(o+="@layer".concat(r[5].length>0?" ".concat(r[5]):""," {")),o+=t(r),e&&(o+="}"),r[2]&&(o+="}"),r[4]&&(o+="}"),o}).join("")},r.i=function(t,o,e,a,i){"string"==typeof t&&(t=[[null,t,void 0]]);var s={};if(e)for(var n=0;n<this.length;n++){var p=this[n][0];null!=p&&(s[p]=!0)}for(var f=0;f<t.length;f++){var d=[].concat(t[f]);e&&s[d[0]]||(void 0!==i&&(void 0===d[5]||(d[1]="@layer".concat(d[5].length>0?" ".concat(d[5]):""," {").concat(d[1],"}")),d[5]=i),o&&(d[2]&&(d[1]="@media ".concat(d[2]," {").concat(d[1],"}")),d[2]=o),a&&(d[4]?(d[1]="@supports (".concat(d[4],") {").concat(d[1],"}"),d[4]=a):d[4]="".concat(a)),r.push(d))}},r}},601(t){t.exports=function(t){return t[1]}},72(t){var r=[];function o(t){for(var o=-1,e=0;e<r.length;e++)if(r[e].identifier===t){o=e;break}return o}function e(t,e){for(var a={},i=[],s=0;s<t.length;s++){var n=t[s],p=e.base?n[0]+e.base:n[0],f=a[p]||0,d="".concat(p," ").concat(f);a[p]=f+1;var l=o(d),b={css:n[1],media:n[2],sourceMap:n[3],supports:n[4],layer:n[5]};if(-1!==l)r[l].references++,r[l].updater(b);else{var c=function(t,r){var o=r.domAPI(r);return o.update(t),function(r){r?(r.css!==t.css||r.media!==t.media||r.sourceMap!==t.sourceMap||r.supports!==t.supports||r.layer!==t.layer)&&o.update(t=r):o.remove()}}(b,e);e.byIndex=s,r.splice(s,0,{identifier:d,updater:c,references:1})}i.push(d)}return i}t.exports=function(t,a){var i=e(t=t||[],a=a||{});return function(t){t=t||[];for(var s=0;s<i.length;s++){var n=o(i[s]);r[n].references--}for(var p=e(t,a),f=0;f<i.length;f++){var d=o(i[f]);0===r[d].references&&(r[d].updater(),r.splice(d,1))}i=p}}},659(t){var r={};t.exports=function(t,o){var e=function(t){if(void 0===r[t]){var o=document.querySelector(t);if(window.HTMLIFrameElement&&o instanceof window.HTMLIFrameElement)try{o=o.contentDocument.head}catch(t){o=null}r[t]=o}return r[t]}(t);if(!e)throw Error("Couldn't find a style target. This probably means that the value for the 'insert' parameter is invalid.");e.appendChild(o)}},540(t){t.exports=function(t){var r=document.createElement("style");return t.setAttributes(r,t.attributes),t.insert(r,t.options),r}},56(t,r,o){t.exports=function(t){var r=o.nc;r&&t.setAttribute("nonce",r)}},825(t){t.exports=function(t){if("u"<typeof document)return{update:function(){},remove:function(){}};var r=t.insertStyleElement(t);return{update:function(o){var e,a,i;e="",o.supports&&(e+="@supports (".concat(o.supports,") {")),o.media&&(e+="@media ".concat(o.media," {")),(a=void 0!==o.layer)&&(e+="@layer".concat(o.layer.length>0?" ".concat(o.layer):""," {")),e+=o.css,a&&(e+="}"),o.media&&(e+="}"),o.supports&&(e+="}"),(i=o.sourceMap)&&"u">typeof btoa&&(e+="\n/*# sourceMappingURL=data:application/json;base64,".concat(btoa(unescape(encodeURIComponent(JSON.stringify(i))))," */")),t.styleTagTransform(e,r,t.options)},remove:function(){var t;null===(t=r).parentNode||t.parentNode.removeChild(t)}}}},113(t){t.exports=function(t,r){if(r.styleSheet)r.styleSheet.cssText=t;else{for(;r.firstChild;)r.removeChild(r.firstChild);r.appendChild(document.createTextNode(t))}}},579(t,r,o){var e=o(72),a=o.n(e),i=o(825),s=o.n(i),n=o(659),p=o.n(n),f=o(56),d=o.n(f),l=o(540),b=o.n(l),c=o(113),u=o.n(c),h=o(475),x={};x.styleTagTransform=u(),x.setAttributes=d(),x.insert=p().bind(null,"head"),x.domAPI=s(),x.insertStyleElement=b(),a()(h.A,x),h.A&&h.A.locals&&h.A.locals}}]);
+`,""]),o.d(r,{},{A:s})},314(t){t.exports=function(t){var r=[];return r.toString=function(){return this.map(function(r){var o="",e=void 0!==r[5];return r[4]&&(o+="@supports (".concat(r[4],") {")),r[2]&&(o+="@media ".concat(r[2]," {")),e&&(o+="@layer".concat(r[5].length>0?" ".concat(r[5]):""," {")),o+=t(r),e&&(o+="}"),r[2]&&(o+="}"),r[4]&&(o+="}"),o}).join("")},r.i=function(t,o,e,a,i){"string"==typeof t&&(t=[[null,t,void 0]]);var s={};if(e)for(var n=0;n<this.length;n++){var p=this[n][0];null!=p&&(s[p]=!0)}for(var f=0;f<t.length;f++){var l=[].concat(t[f]);e&&s[l[0]]||(void 0!==i&&(void 0===l[5]||(l[1]="@layer".concat(l[5].length>0?" ".concat(l[5]):""," {").concat(l[1],"}")),l[5]=i),o&&(l[2]&&(l[1]="@media ".concat(l[2]," {").concat(l[1],"}")),l[2]=o),a&&(l[4]?(l[1]="@supports (".concat(l[4],") {").concat(l[1],"}"),l[4]=a):l[4]="".concat(a)),r.push(l))}},r}},601(t){t.exports=function(t){return t[1]}},72(t){var r=[];function o(t){for(var o=-1,e=0;e<r.length;e++)if(r[e].identifier===t){o=e;break}return o}function e(t,e){for(var a={},i=[],s=0;s<t.length;s++){var n=t[s],p=e.base?n[0]+e.base:n[0],f=a[p]||0,l="".concat(p," ").concat(f);a[p]=f+1;var d=o(l),b={css:n[1],media:n[2],sourceMap:n[3],supports:n[4],layer:n[5]};if(-1!==d)r[d].references++,r[d].updater(b);else{var c=function(t,r){var o=r.domAPI(r);return o.update(t),function(r){r?(r.css!==t.css||r.media!==t.media||r.sourceMap!==t.sourceMap||r.supports!==t.supports||r.layer!==t.layer)&&o.update(t=r):o.remove()}}(b,e);e.byIndex=s,r.splice(s,0,{identifier:l,updater:c,references:1})}i.push(l)}return i}t.exports=function(t,a){var i=e(t=t||[],a=a||{});return function(t){t=t||[];for(var s=0;s<i.length;s++){var n=o(i[s]);r[n].references--}for(var p=e(t,a),f=0;f<i.length;f++){var l=o(i[f]);0===r[l].references&&(r[l].updater(),r.splice(l,1))}i=p}}},659(t){var r={};t.exports=function(t,o){var e=function(t){if(void 0===r[t]){var o=document.querySelector(t);if(window.HTMLIFrameElement&&o instanceof window.HTMLIFrameElement)try{o=o.contentDocument.head}catch(t){o=null}r[t]=o}return r[t]}(t);if(!e)throw Error("Couldn't find a style target. This probably means that the value for the 'insert' parameter is invalid.");e.appendChild(o)}},540(t){t.exports=function(t){var r=document.createElement("style");return t.setAttributes(r,t.attributes),t.insert(r,t.options),r}},56(t,r,o){t.exports=function(t){var r=o.nc;r&&t.setAttribute("nonce",r)}},825(t){t.exports=function(t){if("u"<typeof document)return{update:function(){},remove:function(){}};var r=t.insertStyleElement(t);return{update:function(o){var e,a,i;e="",o.supports&&(e+="@supports (".concat(o.supports,") {")),o.media&&(e+="@media ".concat(o.media," {")),(a=void 0!==o.layer)&&(e+="@layer".concat(o.layer.length>0?" ".concat(o.layer):""," {")),e+=o.css,a&&(e+="}"),o.media&&(e+="}"),o.supports&&(e+="}"),(i=o.sourceMap)&&"u">typeof btoa&&(e+="\n/*# sourceMappingURL=data:application/json;base64,".concat(btoa(unescape(encodeURIComponent(JSON.stringify(i))))," */")),t.styleTagTransform(e,r,t.options)},remove:function(){var t;null===(t=r).parentNode||t.parentNode.removeChild(t)}}}},113(t){t.exports=function(t,r){if(r.styleSheet)r.styleSheet.cssText=t;else{for(;r.firstChild;)r.removeChild(r.firstChild);r.appendChild(document.createTextNode(t))}}},579(t,r,o){var e=o(72),a=o.n(e),i=o(825),s=o.n(i),n=o(659),p=o.n(n),f=o(56),l=o.n(f),d=o(540),b=o.n(d),c=o(113),u=o.n(c),h=o(475),x={};x.styleTagTransform=u(),x.setAttributes=l(),x.insert=p().bind(null,"head"),x.domAPI=s(),x.insertStyleElement=b(),a()(h.A,x),h.A&&h.A.locals&&h.A.locals}}]);

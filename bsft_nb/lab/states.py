@@ -60,13 +60,13 @@ def _whole_lines(f, piece: int) -> bytes:
             return read[: end + 1]
     return b""
 
-# %% ../../nbs/lab/02_states.ipynb #65c38f2b
+# %% ../../nbs/lab/02_states.ipynb #5a1d0c30
 def _point(event: Event) -> tuple | None:
     "Where on the curves a step falls, and which figures it has; `None` for every other event."
     d = event.data
     step, steps = d.get("step"), d.get("steps")
-    plain = event.kind == "train" and type(step) is int and type(steps) is int and steps > MOST_POINTS and not d.get("note") and not d.get("reused")
-    return (d.get("model"), steps, step // (max(steps, step) / MOST_POINTS), tuple((k, v is None) for k, v in d.items())) if plain else None
+    plain = event.kind == "train" and type(step) is int and type(steps) is int and steps > MOST_POINTS and not d.get("note") and "reused" not in d and None not in d.values()
+    return (d.get("model"), steps, step // (max(steps, step) / MOST_POINTS), tuple(d)) if plain else None
 
 
 def thinned(events: list[Event]) -> list[Event]:

@@ -164,7 +164,7 @@ _ATTEMPTS, _SELECTED, _TABLES = Kept(8), Kept(32), Kept(6)
 
 def _attempts_of(run: RunFolder) -> Attempts:
     if not (run / "traces.jsonl").exists():
-        raise FileNotFoundError("the teacher was not asked yet: attempts are listed here as they are made")
+        raise FileNotFoundError("there are no attempts yet: they are listed when the teacher has been through the examples")
     return _ATTEMPTS.get((run.path,), lambda: Attempts(run / "traces.jsonl")).read()
 
 

@@ -157,7 +157,7 @@ def settings(run: RunFolder, other: RunFolder | None = None) -> list[dict]:
     "Name and value of everything that was asked and found; with `other`, its value, and whether they differ."
     mine, theirs = ({k: v for k, v in flat({k: v for k, v in r.info.items() if k not in HIDDEN}).items()} if r else {} for r in (run, other))
     rows = []
-    for name in dict.fromkeys([*mine, *theirs]):
+    for name in sorted(dict.fromkeys([*mine, *theirs]), key=lambda n: n.startswith(("preflight", "versions"))):
         row = {"name": name[:200], "value": sent(mine.get(name), 1000)}
         rows.append(row | ({"other": sent(theirs.get(name), 1000), "differs": mine.get(name) != theirs.get(name)} if other else {}))
     return rows

@@ -60,7 +60,7 @@ def _whole_lines(f, piece: int) -> bytes:
             return read[: end + 1]
     return b""
 
-# %% ../../nbs/lab/02_states.ipynb #5a1d0c30
+# %% ../../nbs/lab/02_states.ipynb #5864eeb8
 def _point(event: Event) -> tuple | None:
     "Where on the curves a step falls, and which figures it has; `None` for every other event."
     d = event.data
@@ -150,7 +150,7 @@ class Desk:
 
 # %% ../../nbs/lab/02_states.ipynb #ba3e4dcd
 MISSING = {  # file of a run → what is said where it is not there
-    "traces.jsonl": "The teacher was not asked yet: attempts are listed here as they are made.",
+    "traces.jsonl": "There are no attempts yet: they are listed here when the teacher has been through the examples. How many there are says the overview.",
     "pairs": "There are no rows yet: they are built when the teacher's attempts are complete.",
     "compare.jsonl": "Nothing was compared yet: the answers of teacher and student are laid side by side at the end of the run.",
     "train.log": "There is no log: only a training in a process of its own, with launch='process', writes one.",

@@ -126,7 +126,7 @@ function AttemptRows(props: { runKey: string; example: string }): JSX.Element | 
   );
   return data?.rows.length ? (
     <>
-      <h4>{__('Rows made of this example')}</h4>
+      <h3>{__('Rows made of this example')}</h3>
       {data.rows.map(row => (
         <PairFull key={row.row} runKey={props.runKey} split="train" row={row.row} />
       ))}
@@ -144,17 +144,17 @@ function AttemptFull(props: { runKey: string; row: number }): JSX.Element {
   }
   return (
     <section className="bsft-detail">
-      <h4>
+      <h3>
         {__('Attempt %1', data.row + 1)}: {data.kept ? __('accepted') : data.reason || __('not accepted')}
         {data.score === null ? '' : `, ${__('score')} ${shown(data.score)}`}
-      </h4>
+      </h3>
       <div className="bsft-two">
         <div>
-          <h5>{__('Inputs')}</h5>
+          <h4>{__('Inputs')}</h4>
           <Fields values={data.inputs} />
         </div>
         <div>
-          <h5>{__("The teacher's answer")}</h5>
+          <h4>{__("The teacher's answer")}</h4>
           <Fields values={data.prediction} />
         </div>
       </div>
@@ -313,7 +313,7 @@ function PairFull(props: { runKey: string; split: string; row: number }): JSX.El
   }
   const part = (name: 'prompt' | 'completion', label: string) => (
     <div className={`bsft-${name}`}>
-      <h5>{label}</h5>
+      <h4>{label}</h4>
       {tokens && data.tokens ? (
         <Tokens tokens={data.tokens[name]} />
       ) : (

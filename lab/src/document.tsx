@@ -112,7 +112,7 @@ function Header(props: { view: IView; verdict: IVerdict | null; weighing: boolea
         />
       </div>
       <div className="bsft-answer">
-        <div className="bsft-verdict" data-decision={props.verdict?.decision ?? ''}>
+        <div className="bsft-verdict" data-decision={props.verdict?.decision ?? card.status}>
           {props.verdict ? (
             <>
               <h2>

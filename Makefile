@@ -52,6 +52,7 @@ lab: setup  ## the JupyterLab extension, built anew from lab/ and checked; needs
 	cd lab && npm ci --no-audit --no-fund --ignore-scripts && npm run lint && npm test
 	$(BIN)/jupyter-builder build lab
 	cp lab/install.json bsft_nb/labextension/
+	$(BIN)/python tests/tools/lab_sources.py
 
 mutate: setup  ## deliberate breaks: who notices?
 	$(BIN)/python tests/tools/mutate.py

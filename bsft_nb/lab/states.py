@@ -22,7 +22,7 @@ from ..run.progress import MOST_POINTS, State, reduce_all
 __all__ = ['PIECE', 'KEPT', 'MISSING', 'Follower', 'thinned', 'States', 'Desk', 'run_view', 'Listener']
 
 # %% ../../nbs/lab/02_states.ipynb #111b1abd
-PIECE = 1 << 20  # bytes read at a time
+PIECE = 1 << 18  # bytes read at a time: many rows alive at once make Python look through all objects, which holds up everybody
 
 
 class Follower:
@@ -60,7 +60,7 @@ def _whole_lines(f, piece: int) -> bytes:
             return read[: end + 1]
     return b""
 
-# %% ../../nbs/lab/02_states.ipynb #5864eeb8
+# %% ../../nbs/lab/02_states.ipynb #cc9af495
 def _point(event: Event) -> tuple | None:
     "Where on the curves a step falls, and which figures it has; `None` for every other event."
     d = event.data

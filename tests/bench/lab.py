@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests/bench"), str(ROOT / "tests/browser")]
+sys.path[:0] = [str(ROOT / "tests" / part) for part in ("bench", "browser", "")]
 
 
 def make_runs(home: Path, n: int, rows: int, log_mb: int):
@@ -118,13 +119,12 @@ new MutationObserver(() => {
 
 
 def browser_figures(root: Path, home: Path) -> dict:
-    from conftest import CHROMIUM
     from playwright.sync_api import sync_playwright
 
     from bsft_nb.run.folder import RunFolder
 
     with jupyterlab(root, home) as url, sync_playwright() as p:
-        page = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_context(viewport={"width": 1280, "height": 860}).new_page()
+        page = p.chromium.launch(executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=["--no-sandbox"]).new_context(viewport={"width": 1280, "height": 860}).new_page()
         page.add_init_script(WATCH)
         paints = []
         for _ in range(3):

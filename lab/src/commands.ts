@@ -43,7 +43,9 @@ async function insert(
   const inCurrent = here && current && current === app.shell.currentWidget;
   const panel = inCurrent
     ? current
-    : ((await app.commands.execute('notebook:create-new', {})) as NotebookPanel);
+    : ((await app.commands.execute('notebook:create-new', {
+        kernelName: app.serviceManager.kernelspecs.specs?.default
+      })) as NotebookPanel);
   await panel.context.ready;
   if (inCurrent) {
     NotebookActions.insertBelow(panel.content);
@@ -51,8 +53,7 @@ async function insert(
   panel.content.activeCell?.model.sharedModel.setSource(code);
   app.shell.activateById(panel.id);
   if (run) {
-    await panel.sessionContext.ready;
-    await NotebookActions.run(panel.content, panel.sessionContext);
+    void panel.sessionContext.ready.then(() => NotebookActions.run(panel.content, panel.sessionContext)); // takes as long as a kernel starts
   }
 }
 

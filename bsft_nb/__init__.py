@@ -2,13 +2,35 @@
 
 __version__ = "0.1.0"
 
-from bsft_nb.engine.lm import local_lm
-from bsft_nb.models.student_adapter import StudentAdapter
-from bsft_nb.optimizer.loading import attach, load
-from bsft_nb.optimizer.teleprompter import BootstrapFinetune
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from bsft_nb.run.frontend import frontend
 
+if TYPE_CHECKING:
+    from bsft_nb.engine.lm import local_lm
+    from bsft_nb.models.student_adapter import StudentAdapter
+    from bsft_nb.optimizer.loading import attach, load
+    from bsft_nb.optimizer.teleprompter import BootstrapFinetune
+
 __all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "load", "local_lm"]
+_HOMES = {  # imported when it is asked for: a Jupyter server that shows runs needs no DSPy
+    "BootstrapFinetune": "bsft_nb.optimizer.teleprompter",
+    "StudentAdapter": "bsft_nb.models.student_adapter",
+    "attach": "bsft_nb.optimizer.loading",
+    "load": "bsft_nb.optimizer.loading",
+    "local_lm": "bsft_nb.engine.lm",
+}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bsft_nb' has no attribute {name!r}")
+    return globals().setdefault(name, getattr(import_module(_HOMES[name]), name))
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
 
 
 def load_ipython_extension(shell):
@@ -23,6 +45,11 @@ def unload_ipython_extension(shell):
     from bsft_nb.notebook.magics import unload_ipython_extension
 
     unload_ipython_extension(shell)
+
+
+def _jupyter_server_extension_points():
+    "What a Jupyter server loads: see `bsft_nb.lab.server`."
+    return [{"module": "bsft_nb.lab.server"}]
 
 
 if frontend():  # a kernel: runs are shown as panels and pictures

@@ -35,6 +35,10 @@ def lab(tmp_path_factory):
     news = root / ".config" / "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    extension = root / ".data" / "labextensions" / "bsft_nb"  # as the package installs it
+    extension.parent.mkdir(parents=True)
+    extension.symlink_to(ROOT / "bsft_nb" / "labextension")
+    shutil.copytree(ROOT / "etc" / "jupyter", root / ".config", dirs_exist_ok=True)
     with open(root / "lab.log", "w") as log:
         server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env, cwd=root, stdout=log, stderr=log)
     try:

@@ -24,15 +24,17 @@ $(VENV)/.ready: setup.py settings.ini constraints.txt
 demo: setup  ## the main job, with a real 135M model
 	$(BIN)/python -c "from bsft_nb.demo.tickets import main; main()"
 
-test: setup  ## notebooks are executed, then the tests run
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
+test: setup  ## notebooks are executed and their saved outputs compared, then the tests run
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tools/lessons.py --n_workers 2
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --ignore tests/browser tests
 
-lint: setup sync  ## names, syntax, and notebooks, package and README in step
+lint: setup  ## names, syntax, and notebooks, package and README in step
+	$(BIN)/python tests/tools/sync.py
 	$(BIN)/ruff check --select F,E7,E9,B --ignore B006,B023,B905 bsft_nb tests
 
-sync: setup  ## fails where exporting, cleaning or the README would change something
+sync: setup  ## fails where exporting, cleaning or the README would change something, or a lesson now shows something else than it has saved
 	$(BIN)/python tests/tools/sync.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tools/lessons.py --short --n_workers 2
 
 readme: setup  ## README.md from nbs/index.ipynb
 	$(BIN)/python tests/tools/readme.py .

@@ -26,7 +26,7 @@ from .compilation import Compilation, Gathered, ledger_path
 from ..data.builder import Built, build, build_from_pairs, held_out, save_pairs
 from ..engine.predict import keep_format
 from ..data.exchange import export_traces, marked, read_traces
-from ..data.funnel import OUTSIDE, count_traces
+from ..data.funnel import OUTSIDE, STAGES, count_traces
 from ..models.devices import release_omp_threads
 from ..data.pair_reader import read_pairs
 from ..data.pairs import DataError, Pair, PairBuilder, check_parity
@@ -54,7 +54,7 @@ def nothing_accepted(
     path: Path,  # where they can be read
 ) -> str:
     "The message of a compile whose teacher gave nothing to learn from."
-    counts = ", ".join(f"{k} {v}" for k, v in count_traces(traces).items())
+    counts = ", ".join(f"{STAGES[k].label if k in STAGES else k.replace('_', ' ')} {v}" for k, v in count_traces(traces).items())
     faults = [f for f in map(fault_of, traces) if f]
     who, n = Counter(w for w, _ in faults).most_common(1)[0] if faults else (None, 0)
     lines, why, mostly = Counter(line for w, line in faults if w == who).most_common(), "", 2 * n >= max(1, len(traces))

@@ -274,7 +274,7 @@ def test_nothing_accepted(llama):
     with pytest.raises(DataError) as raised:
         tp.compile(dspy.Predict(Sort), trainset=examples("oak", "rose", "fir", "elm"), target=llama, display=False)
     said = str(raised.value)
-    assert re.search(r"no teacher attempt was accepted \(tried 4, ran 4, parsed 3, kept 0", said)
+    assert re.search(r"no teacher attempt was accepted \(tried 4, ran 4, parsed 3, accepted 0", said)
     assert re.search(r"(?s)'words': 'oak'.*'kind': 'stone'.*\(rejected, score 0.0\)", said)
     assert re.search(r"'words': 'rose'", said)
     assert "heavy" in said, "what the teacher said when it could not be parsed"
@@ -292,7 +292,7 @@ def test_raising_metric_is_counted_and_shown(teacher, llama):
         return example.nothing
 
     tp = BootstrapFinetune(metric, dict(lm=teacher))
-    with pytest.raises(DataError, match=r"(?s)tried 2, ran 2, parsed 2, kept 0, metric_errors 2.*nothing.*metric error"):
+    with pytest.raises(DataError, match=r"(?s)tried 2, ran 2, parsed 2, accepted 0, metric errors 2.*nothing.*metric error"):
         tp.compile(dspy.Predict(Sort), trainset=examples("oak", "fir"), target=llama, display=False)
     assert [t.reason for t in tp.run.traces] == ["metric error"] * 2
     assert tp.run.path / "traces.jsonl" in tp.run.path.iterdir()

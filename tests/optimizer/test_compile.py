@@ -185,7 +185,7 @@ def test_its_own_format_whatever_is_set_globally(tiny):
 
 def test_nothing_accepted_is_refused_and_the_traces_are_kept(tiny):
     tp = BootstrapFinetune(lambda e, p, trace=None: False, dict(lm=teacher_lm(knows)))
-    with pytest.raises(DataError, match="tried 9, ran 9, parsed 9, kept 0"):
+    with pytest.raises(DataError, match="tried 9, ran 9, parsed 9, accepted 0"):
         tp.compile(dspy.Predict(Sort), trainset=examples(9, 0), target=tiny)
     assert len(tp.run.traces) == 9 and tp.run.status == "failed"
 

@@ -6,13 +6,14 @@
 """
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import nbdev.test
 
 LONG = ("quickstart.ipynb",)
-MEASURED = re.compile(r"(?<![\w.])[\d,]*\d(\.\d+)?(e-?\d+)?\s?(ms|s|sec|seconds?|min|minutes?|h|[KMG]i?B|W|times|%/s)(?![\w])|\b0x[0-9a-f]+\b|\b\d{4}-\d\d-\d\dT?[\d:. ]*|\b\d\d:\d\d(:\d\d)?\b")
+MEASURED = re.compile(r"(?<![\w.])[\d,]*\d(\.\d+)?(e-?\d+)?\s?(ms|s|sec|seconds?|min|minutes?|h|[KMG]i?B|W|times|%/s)(?![\w])|\b\d{4}-\d\d-\d\dT?[\d:. ]*|\b\d\d:\d\d(:\d\d)?\b")
 SAVE = False
 
 
@@ -31,7 +32,7 @@ def differences(saved: dict[str, str | None], now: dict[str, str | None]) -> lis
 
 def measured(text: str) -> str:
     "`text` without what differs from one machine, or one moment, to another."
-    return MEASURED.sub("#", text).strip()
+    return MEASURED.sub("#", re.sub(r" at 0x[0-9a-f]+", "", text)).strip()
 
 
 class Shell(nbdev.test.CaptureShell):
@@ -53,6 +54,7 @@ def save_texts(path: Path, outputs: dict):
         if cell["id"] in outputs:
             cell["outputs"] = json.loads(json.dumps([o for o in outputs[cell["id"]] if o.get("name") != "stderr"], sort_keys=True))
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    subprocess.run([Path(sys.executable).with_name("nbdev_clean"), "--fname", str(path)], check=True)
 
 
 if __name__ == "__main__":

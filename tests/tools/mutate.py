@@ -28,17 +28,17 @@ BREAKS = [  # package, part of a line that is there once, what it becomes, tests
     ("run", ' or record.get("class") != ENGINES[key]', "", "optimizer/test_doors.py"),  # foreign classes
     ("run", 'if re.search(r"//|https?:|\\barn:", lm["model"], re.I):', "if False:", "optimizer/test_doors.py"),  # an address instead of a model
     ("run", "named = isinstance(node, ast.Name) and node.id not in TYPES", "named = False", "optimizer/test_doors.py"),
-    ("run", "data = whole[0] + whole[1]", 'data = b"".join(whole)', "run"),  # half a line
-    ("run", 'who.get("key") not in (None, key) or ', "", "optimizer/test_together.py"),  # a compile of something else is no result
-    ("models", "control=False) + [self.end_id]", "control=False)", "models"),  # the student learns to stop
-    ("models", "self._encode(t, split_special_tokens=True)", "self._encode(t)", "models"),  # control tokens of user texts stay text
+    ("run", "start, end = lines._seen, last_end(lines._file)", "start, end = lines._seen, lines._file.seek(0, 2)", "run"),  # half a line
+    ("run", 'if who.get("key") in (None, key) and ', "if ", "optimizer/test_together.py"),  # a compile of something else is no result
+    ("models", '" " + text, control=False), codec.end_id]', '" " + text, control=False)]', "models"),  # the student learns to stop
+    ("models", "encode(codec.tokenizer, t, split_special_tokens=True)", "encode(codec.tokenizer, t)", "models"),  # control tokens of user texts stay text
     ("models", ".mul_(scale).mul_(self.scale)", ".mul_(self.scale)", ""),
     ("models", "if not takes_attention(model):", "if False:", "training/test_families.py"),
     ("models", "if tokenizer.eos_token_id is None:", "if False:", "models"),
     ("models", "if self.left < 0:", "if False:", "models/test_prompts.py"),  # a template without end
     ("teacher", "[plain(example.inputs().items()), attempt, nth]", "[plain(example.inputs().items()), attempt]", "teacher"),
     ("teacher", 'return {"model": lm.model, **{k: v', 'return {"model": "", **{k: v', "teacher/test_keys.py"),  # a key that forgets the model
-    ("teacher", "if any(_same(d, example) for d in self.demos):", "if False:", "teacher/test_bootstrap.py"),  # shown the answer
+    ("teacher", "if any(_same(d, example) for d in teacher.demos):", "if False:", "teacher/test_bootstrap.py"),  # shown the answer
     ("engine", "self.hidden = (columns > self.lengths[:, None])", "self.hidden = (columns >= self.lengths[:, None])", "engine/test_decode.py"),
     ("engine", ".triu(known + 1)", ".triu(known)", "engine/test_decode.py"),  # a mask off by one
     ("engine", "if not torch.isfinite(logits).any() or logits.isnan().any():", "if False:", "engine"),
@@ -54,6 +54,9 @@ BREAKS = [  # package, part of a line that is there once, what it becomes, tests
     ("results", "return f\"<bdi>{escape(clean(value, limit))}</bdi>\"", "return f\"<bdi>{clean(value, limit)}</bdi>\"", "results notebook"),
     ("results", "p, scale = wins / n, 1 + z * z / n", "p, scale = wins / n, 1", "results"),
     ("results", "if difference[1] < 0:", "if difference[0] < 0:", "results"),
+    ("serve", "if key is not None and not hmac.compare_digest(", "if key is not None and hmac.compare_digest(", "serve"),
+    ("lab", "return real if any(real.is_relative_to(r) for r in roots) else None", "return real", "lab"),
+    ("cli", 'if Path(job["folder"]).is_relative_to(run.path):', "if False:", "cli"),
     ("optimizer", "if e._input_keys is None or not len(e.inputs()):", "if False:", "optimizer/test_bad_input.py"),
     ("optimizer", "if plan.memory_needed > plan.memory_free:", "if False:", "optimizer"),
     ("optimizer", "if any(t is student for t in teachers):", "if False:", "optimizer/test_bad_input.py"),

@@ -18,8 +18,9 @@ import torch
 from dspy.lm15 import Config, Message, Request
 
 from bsft_nb import StudentAdapter, local_lm
-from bsft_nb.engine.decode import Batch, Generator
+from bsft_nb.engine.decode import Batch
 from bsft_nb.engine.lm import StudentEngine, student_lm
+from bsft_nb.engine.prefill import Reader
 from bsft_nb.engine.sampling import Row
 from bsft_nb.engine.scheduler import Pending
 from bsft_nb.engine.worker import Worker
@@ -285,14 +286,14 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(llama, monkeypatch):
 
 
 def test_a_fault_in_one_row_is_its_own(llama, monkeypatch):
-    engine, read = StudentEngine(llama), Generator.read
+    engine, read = StudentEngine(llama), Reader.read
 
     def faulty(self, asked, *args):
         if any(len(p) == 7 for p in asked):
             raise RuntimeError("cursed")
         return read(self, asked, *args)
 
-    monkeypatch.setattr(Generator, "read", faulty)
+    monkeypatch.setattr(Reader, "read", faulty)
     jobs = [engine.submit(ask("z" * i, max_tokens=5)) for i in range(1, 13)]
     for i, job in enumerate(jobs, 1):
         if i == 7:

@@ -16,7 +16,7 @@ from .predict import compiled_of
 from ..optimizer.job_file import imported
 
 # %% auto #0
-__all__ = ['KEY', 'OUTSIDE', 'outside', 'serve', 'export', 'pack']
+__all__ = ['KEY', 'SERVE', 'EXPORT', 'PACK', 'OUTSIDE', 'outside', 'serve', 'export', 'pack']
 
 # %% ../../nbs/cli/07_outside.ipynb #2792e85d
 def outside(module: str, name: str) -> Any:
@@ -39,6 +39,19 @@ def serve(args: argparse.Namespace):
     key = args.api_key or os.environ.get(KEY) or None
     outside("serve.server", "serve")([r.path for r in runs], host=args.host, port=args.port, api_key=key, program=program, dtype=args.dtype, tell=lambda line: print(line, flush=True))
 
+# %% ../../nbs/cli/07_outside.ipynb #c35e5c9a
+SERVE = Command(
+    "serve", "use", serve, "bsft serve rag-1a2b3c4d --port 8000",
+    (
+        argument("run", nargs="*", help="ids or folders of runs; the newest by default"),
+        argument("--host", default="127.0.0.1", help="address to listen at; by default only this machine can ask"),
+        argument("--port", type=int, default=8000, help="8000 by default; 0: any that is free"),
+        argument("--api-key", dest="api_key", metavar="KEY", help=f"that clients have to send; better in {KEY}, where no list of processes shows it"),
+        argument("--program", metavar="MODULE:NAME", help="serve the compiled program, too: POST /program"),
+        argument("--dtype", choices=("float32", "bfloat16", "float16"), help="that the students compute in; as saved by default"),
+    ),
+)  # fmt: skip
+
 # %% ../../nbs/cli/07_outside.ipynb #8208da03
 def export(args: argparse.Namespace):
     "Write a run's student for other programs: a folder for transformers or vLLM, a LoRA adapter, a GGUF file. Its answers are checked."
@@ -59,34 +72,24 @@ def pack(args: argparse.Namespace):
     path = outside("optimizer.portable", "pack")(run, Path(args.out), base=not args.without_base)
     say(args, {"path": str(path), "bytes": path.stat().st_size}, f"wrote {path}; bsft_nb.load({str(path)!r}) takes it on any machine")
 
-# %% ../../nbs/cli/07_outside.ipynb #e85e27ab
-OUTSIDE = (
-    Command(
-        "serve", "use", serve, "bsft serve rag-1a2b3c4d --port 8000",
-        (
-            argument("run", nargs="*", help="ids or folders of runs; the newest by default"),
-            argument("--host", default="127.0.0.1", help="address to listen at; by default only this machine can ask"),
-            argument("--port", type=int, default=8000, help="8000 by default; 0: any that is free"),
-            argument("--api-key", dest="api_key", metavar="KEY", help=f"that clients have to send; better in {KEY}, where no list of processes shows it"),
-            argument("--program", metavar="MODULE:NAME", help="serve the compiled program, too: POST /program"),
-            argument("--dtype", choices=("float32", "bfloat16", "float16"), help="that the students compute in; as saved by default"),
-        ),
+# %% ../../nbs/cli/07_outside.ipynb #db7b69ee
+EXPORT = Command(
+    "export", "use", export, "bsft export rag-1a2b3c4d --form hf --out student",
+    (
+        RUN,
+        argument("--out", required=True, metavar="PATH", help="folder to write"),
+        argument("--form", default="hf", help="hf: a folder for transformers and vLLM; lora: an adapter for peft and vLLM; gguf: a file for llama.cpp and Ollama. hf by default"),
+        argument("--dtype", help="precision or quantisation, of those that the form has"),
+        argument("--prompts", type=int, default=100, metavar="WHOLE", help="held-out prompts that the export is asked; 100 by default, 0: none"),
+        argument("--min-agreement", dest="min_agreement", type=float, metavar="SHARE", help="least share of equal answers, 0 to 1"),
+        argument("--program", metavar="MODULE:NAME", help="the program that was compiled: with --metric the export is scored, too"),
+        argument("--metric", metavar="MODULE:NAME", help="metric(example, prediction, trace)"),
+        argument("--student", metavar="NAME", help="of several students, which; all by default"),
+        argument("--license", help="of the base model, as the Hub names it"),
+        argument("--push-to-hub", dest="push_to_hub", metavar="ID", help="upload it to this repository of the Hub"),
     ),
-    Command(
-        "export", "use", export, "bsft export rag-1a2b3c4d --form hf --out student",
-        (
-            RUN,
-            argument("--out", required=True, metavar="PATH", help="folder to write"),
-            argument("--form", default="hf", help="hf: a folder for transformers and vLLM; lora: an adapter for peft and vLLM; gguf: a file for llama.cpp and Ollama. hf by default"),
-            argument("--dtype", help="precision or quantisation, of those that the form has"),
-            argument("--prompts", type=int, default=100, metavar="WHOLE", help="held-out prompts that the export is asked; 100 by default, 0: none"),
-            argument("--min-agreement", dest="min_agreement", type=float, metavar="SHARE", help="least share of equal answers, 0 to 1"),
-            argument("--program", metavar="MODULE:NAME", help="the program that was compiled: with --metric the export is scored, too"),
-            argument("--metric", metavar="MODULE:NAME", help="metric(example, prediction, trace)"),
-            argument("--student", metavar="NAME", help="of several students, which; all by default"),
-            argument("--license", help="of the base model, as the Hub names it"),
-            argument("--push-to-hub", dest="push_to_hub", metavar="ID", help="upload it to this repository of the Hub"),
-        ),
-    ),
-    Command("pack", "use", pack, "bsft pack rag-1a2b3c4d rag.tar", (RUN, argument("out", metavar="OUT", help="archive to write, .tar"), argument("--without-base", dest="without_base", action="store_true", help="leave out the base model of a LoRA student: the other machine has it"))),
 )  # fmt: skip
+
+# %% ../../nbs/cli/07_outside.ipynb #e85e27ab
+PACK = Command("pack", "use", pack, "bsft pack rag-1a2b3c4d rag.tar", (RUN, argument("out", metavar="OUT", help="archive to write, .tar"), argument("--without-base", dest="without_base", action="store_true", help="leave out the base model of a LoRA student: the other machine has it")))
+OUTSIDE = (SERVE, EXPORT, PACK)

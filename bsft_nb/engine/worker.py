@@ -96,7 +96,7 @@ def worker_at(path: Path, fingerprint: str, dtype: str | None = None) -> Worker:
 # %% ../../nbs/engine/07_worker.ipynb #949cca10
 def rows_now(worker: Worker) -> tuple[int, int]:
     "How many rows of `worker` are in batches, and how many wait."
-    thread = worker._thread
+    thread = worker.thread
     return (len(thread.batches.pending), len(thread.batches.waiting) + thread.inbox.arrived.qsize()) if thread is not None else (0, 0)
 
 # %% ../../nbs/engine/07_worker.ipynb #0c8f2518

@@ -29,7 +29,7 @@ from ..run.folder import RunFolder
 
 # %% auto #0
 __all__ = ['MARK', 'TORCH', 'FORMS', 'SHORT', 'check_place', 'placed', 'Form', 'chosen_form', 'check_template', 'write_student',
-           'check_asked', 'push', 'Export', 'write_all', 'export_model']
+           'check_asked', 'push', 'Export', 'write_all', 'ready', 'export_model']
 
 # %% ../../nbs/export/06_forms.ipynb #bfc71e71
 MARK = "export.json"  # what the export is, written last
@@ -153,8 +153,9 @@ class Export:
     parity: dict[str, Parity]  # student's name → how its answers compare
 
 
-def _say(student: Student, parity: Parity, say: Callable[[str], None]):
-    say(f"{student.name}: {parity}" + ("\n" + differences(parity) if parity.rows else ""))
+def _say(parity: dict[str, Parity], say: Callable[[str], None]):
+    for name, p in parity.items():
+        say(f"{name}: {p}" + ("\n" + differences(p) if p.rows else ""))
 
 
 def write_all(found: list[Student], path: Path, form: str, dtype: str, ask: Callable[[Student, Path], Parity], license: str | None) -> dict[str, Parity]:
@@ -165,6 +166,17 @@ def write_all(found: list[Student], path: Path, form: str, dtype: str, ask: Call
         about = {"run": run.id, "key": run.info.get("key"), "form": form, "dtype": dtype, "parity": {n: p.as_dict() for n, p in parity.items()}}
         write_json(made / MARK, about, private=False)
     return parity
+
+# %% ../../nbs/export/06_forms.ipynb #86063d49
+def ready(run: Any, path: Path, form: str, dtype: str | None, student: str | None, prompts: int) -> tuple[list[Student], Form, str]:
+    "The students to write, their form and its precision. Raises `ExportError` where the place, the form or the template does not fit."
+    folder, (chosen, precision) = run_folder(run), chosen_form(form, dtype)
+    check_place(path, folder)
+    found = open_students(folder, student)
+    for s in found:
+        chosen.check(s, precision)
+        check_template(s, prompts)
+    return found, chosen, precision
 
 # %% ../../nbs/export/06_forms.ipynb #60e61263
 def export_model(
@@ -184,16 +196,10 @@ def export_model(
 ) -> Export:
     "Write the students of a finished run as `form` into `path`. Raises `ExportError`, and then leaves `path` as it was. The card shows one row of the run's data a predictor."
     check_asked(prompts, min_agreement, program, metric, push_to_hub)
-    folder, (chosen, precision) = run_folder(run), chosen_form(form, dtype)
-    check_place(Path(path), folder)
-    found = open_students(folder, student)
-    for s in found:
-        chosen.check(s, precision)
-        check_template(s, prompts)
+    found, chosen, precision = ready(run, Path(path), form, dtype, student, prompts)
     least = chosen.dtypes[precision] if min_agreement is None else min_agreement
     parity = write_all(found, Path(path), form, precision, lambda s, at: checked(s, at, chosen.runtime, prompts, least, program, metric), license)
-    for s in found:
-        _say(s, parity[s.name], say)
+    _say(parity, say)
     if push_to_hub:
         say(f"on the Hub: {push(Path(path), push_to_hub)}")
     return Export(Path(path).absolute(), form, precision, parity)

@@ -16,6 +16,11 @@ import dspy
 from dspy.lm15 import Config, Message, Request, Response, Usage
 from dspy.utils.exceptions import AdapterParseError
 
+# %% auto #0
+__all__ = ['sample', 'as_request', 'inside', 'reader', 'sentence', 'Parity', 'compared', 'Outside', 'scored', 'held_examples',
+           'checked', 'differences']
+
+# %% ../../nbs/export/04_parity.ipynb #62769dcb
 from ..data.pairs import Pair
 from ..engine.lm import StudentEngine
 from ..engine.requests import to_messages
@@ -29,10 +34,6 @@ from ..results.table_file import to_examples
 from ..run.doors import check_signature_text
 from ..run.files import to_json
 from ..teacher.replay import copy_program
-
-# %% auto #0
-__all__ = ['sample', 'as_request', 'inside', 'reader', 'Parity', 'compared', 'Outside', 'scored', 'held_examples', 'checked',
-           'differences']
 
 # %% ../../nbs/export/04_parity.ipynb #220ae13f
 def sample(
@@ -79,6 +80,15 @@ def reader(student: Student, program: dspy.Module | None) -> Callable[[str, str]
 
     return read
 
+# %% ../../nbs/export/04_parity.ipynb #564f7ff4
+def sentence(parity: Parity) -> str:
+    "A comparison in words."
+    if parity.runtime is None:
+        return f"not checked: {parity.why}"
+    said = f"{parity.equal} of {parity.n} answers equal, {parity.prompts_equal} of {parity.n} prompts equal in all tokens, asked by {parity.runtime}"
+    scores = parity.scores
+    return said + (f"; score {scores['outside']:.3f} outside, {scores['inside']:.3f} inside ({parity.scored} examples)" if scores else "")
+
 # %% ../../nbs/export/04_parity.ipynb #5c58a3cd
 @dataclass(frozen=True)
 class Parity:
@@ -93,16 +103,12 @@ class Parity:
     scores: dict[str, float] = field(default_factory=dict)  # the program's on `scored` examples: `inside`, `outside`
     scored: int = 0
 
+    __str__ = sentence
+
     @property
     def share(self) -> float | None:
         "Of equal answers; `None` where nothing was asked."
         return self.equal / self.n if self.n else None
-
-    def __str__(self) -> str:
-        if self.runtime is None:
-            return f"not checked: {self.why}"
-        said = f"{self.equal} of {self.n} answers equal, {self.prompts_equal} of {self.n} prompts equal in all tokens, asked by {self.runtime}"
-        return said + (f"; score {self.scores['outside']:.3f} outside, {self.scores['inside']:.3f} inside ({self.scored} examples)" if self.scores else "")
 
     def as_dict(self) -> dict:
         "For a file."

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from .student import Student
 from .template import ExportError, outside_ids
 from ..models.convert import quiet
 
 # %% auto #0
-__all__ = ['Ask', 'LLAMA', 'TRANSFORMERS', 'LLAMA_CPP', 'with_transformers', 'with_llama_cpp', 'Runtime']
+__all__ = ['Ask', 'LLAMA', 'TRANSFORMERS', 'LLAMA_CPP', 'with_transformers', 'asked_process', 'with_llama_cpp', 'Runtime']
 
 # %% ../../nbs/export/03_runtimes.ipynb #bb6f21ec
 Ask = Callable[[list[dict]], tuple[list[int], str]]  # messages → token ids of the prompt, and the answer's text
@@ -86,9 +87,20 @@ for line in sys.stdin:
     if said["usage"]["prompt_tokens"] != len(ids):
         ids = []
     print(json.dumps([ids, said["choices"][0]["message"]["content"] or ""]), file=out, flush=True)
-out.flush()
 os._exit(0)
 """
+
+# %% ../../nbs/export/03_runtimes.ipynb #5a712a07
+def asked_process(process: subprocess.Popen, log: BinaryIO, name: str, messages: list[dict]) -> tuple[list[int], str]:
+    "What `process` answers to `messages`. Raises `ExportError` with the end of its `log` where it ended; `name` is the model file's."
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(messages) + "\n")
+        process.stdin.flush()
+    if not (line := process.stdout.readline()):
+        log.seek(0)
+        said = log.read().decode("utf-8", "replace").strip().splitlines()[-3:]
+        raise ExportError(f"llama.cpp could not answer from {name}: {' / '.join(said) or 'it ended without a word'}")
+    return tuple(json.loads(line))
 
 # %% ../../nbs/export/03_runtimes.ipynb #200a3de6
 @contextlib.contextmanager
@@ -102,17 +114,8 @@ def with_llama_cpp(
     file = next(Path(folder).glob("*.gguf"))
     command = [sys.executable, "-c", LLAMA, str(file), str(longest + most + 8), str(most)]
     with open(folder / "llama.log", "w+b") as log, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as process:
-        def ask(messages: list[dict]) -> tuple[list[int], str]:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(messages) + "\n")
-                process.stdin.flush()
-            if not (line := process.stdout.readline()):
-                log.seek(0)
-                said = log.read().decode("utf-8", "replace").strip().splitlines()[-3:]
-                raise ExportError(f"llama.cpp could not answer from {file.name}: {' / '.join(said) or 'it ended without a word'}")
-            return tuple(json.loads(line))
         try:
-            yield ask
+            yield lambda messages: asked_process(process, log, file.name, messages)
         finally:
             process.kill()
             process.stdin.close()

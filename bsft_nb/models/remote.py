@@ -16,7 +16,7 @@ from ..run.files import read_json, write_json
 from ..run.folder import fingerprint, home
 
 # %% auto #0
-__all__ = ['remote_key', 'remote_folder', 'is_remote', 'target_lm', 'remote_lm', 'RemoteCodec']
+__all__ = ['remote_key', 'remote_folder', 'is_remote', 'target_lm', 'remote_lm', 'byte_ids', 'chat_ids', 'RemoteCodec']
 
 # %% ../../nbs/models/02_remote.ipynb #8d449b4c
 _LIVE: dict[str, dspy.LM] = {}  # key of a target → the LM that the user gave: it has the credentials
@@ -60,39 +60,41 @@ def remote_lm(path: str | Path, **settings: Any) -> dspy.LM:
     base = _LIVE.get(about.get("key"))
     return base.copy(model=about["model"], **settings) if base else dspy.LM(about["model"], **settings)
 
+# %% ../../nbs/models/02_remote.ipynb #b4a457ca
+def byte_ids(text: str) -> list[int]:
+    "Ids that spell `text`: each is up to three bytes of UTF-8, and in its highest byte how many. Raises `UnicodeEncodeError` for text that is no Unicode."
+    raw = text.encode()
+    parts = [raw[i : i + 3] for i in range(0, len(raw), 3)]
+    return [len(p) << 24 | int.from_bytes(p) for p in parts]
+
+
+def chat_ids(messages: list[dict]) -> list[int]:
+    "Ids of the prompt that `messages` make. Raises `ValueError` for text that is no Unicode, or content that is no text."
+    for m in messages:
+        if not isinstance(m["content"], str):
+            raise ValueError("a message that holds more than text cannot be trained on")
+    return byte_ids("\n\n".join(f"{m['role']}: {m['content']}" for m in messages))
+
 # %% ../../nbs/models/02_remote.ipynb #810640f0
 class RemoteCodec:
     "As `Codec`, for a model whose tokens are not known here: an id is up to three bytes, and how many they are."
 
     encoder_decoder, max_length, max_answer, moment, chat, sentinel = False, None, None, None, None, None
     stop_ids, control, end_id, pad_id = frozenset(), {}, 0, 0
+    prompt = staticmethod(chat_ids)
 
     def __init__(self):
         self.tokenizer = self  # what is asked of one: `decode`
 
-    def _ids(self, text: str) -> list[int]:
-        raw = text.encode()
-        parts = [raw[i : i + 3] for i in range(0, len(raw), 3)]
-        return [len(p) << 24 | int.from_bytes(p) for p in parts]
-
-    def prompt(self, messages: list[dict]) -> list[int]:
-        "Ids of the prompt that `messages` make. Raises `ValueError` for text that is no Unicode, or content that is no text."
-        for m in messages:
-            if not isinstance(m["content"], str):
-                raise ValueError("a message that holds more than text cannot be trained on")
-        return self._ids("\n\n".join(f"{m['role']}: {m['content']}" for m in messages))
-
     def completion(self, text: str) -> list[int]:
         "Ids of the answer `text`, and the one that ends it."
-        return [*self._ids(text), self.end_id]
+        return [*byte_ids(text), self.end_id]
 
     def decode(self, ids: list[int], **_: Any) -> str:
         "The text of `ids`."
         return b"".join((i & 0xFFFFFF).to_bytes(i >> 24) for i in ids if i).decode(errors="replace")
 
-    def text(self, ids: list[int]) -> str:
-        "The answer that `ids` spell."
-        return self.decode(ids)
+    text = decode
 
     def survives(self, text: str) -> bool:
         "All texts do."

@@ -305,7 +305,7 @@ DESCRIBED: dict[str, Callable[[Any], Any]] = {
     "adapter": adapter_entry,
     "peft": lambda v: _plain_entry(v),
     **{name: lambda v: str(Path(v).absolute()) if isinstance(v, (str, Path)) and Path(v).exists() else [] if v == [] else None for name in ("trainset", "valset", "traces", "pairs")},
-    "target": lambda v: str(Path(v).absolute()) if Path(v).exists() else str(v),
+    "target": lambda v: f"dspy.LM({v.model!r})" if isinstance(v, dspy.BaseLM) else str(Path(v).absolute()) if Path(v).exists() else str(v),  # of an LM, no target: a file does not have its key
 }
 APART = ("teacher_settings", "training", "display", "run_dir")
 

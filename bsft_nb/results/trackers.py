@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from ..run.folder import RunFolder
 
 # %% auto #0
-__all__ = ['PROJECT', 'TRACKERS', 'Figure', 'Tracker', 'mlflow_figures', 'mlflow_settings', 'MLflow', 'TensorBoard', 'Wandb',
-           'Trackio', 'Backend', 'check_track']
+__all__ = ['PROJECT', 'TRACKERS', 'Figure', 'Tracker', 'mlflow_figures', 'mlflow_settings', 'mlflow_experiment', 'MLflow',
+           'TensorBoard', 'Wandb', 'Trackio', 'Backend', 'check_track']
 
 # %% ../../nbs/results/07_trackers.ipynb #92463018
 PROJECT = "bsft_nb"  # the experiment or project, where the tool's own configuration names none
@@ -64,6 +64,13 @@ def mlflow_settings(client: Any, run: str, values: dict[str, str]):
     for i in range(0, len(made), 100):
         client.log_batch(run, params=made[i : i + 100])
 
+# %% ../../nbs/results/07_trackers.ipynb #25f877c3
+def mlflow_experiment(client: Any) -> str:
+    "The id of the experiment that the environment names, else of our own."
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+    found = client.get_experiment_by_name(name)
+    return os.environ.get("MLFLOW_EXPERIMENT_ID") or (found.experiment_id if found else client.create_experiment(name))
+
 # %% ../../nbs/results/07_trackers.ipynb #79956132
 class MLflow:
     "`Tracker` for MLflow."
@@ -74,12 +81,7 @@ class MLflow:
         self.client = MlflowClient()
         if known:
             self.client.update_run(known, status="RUNNING")
-        self.id = known or self.client.create_run(self._experiment(), run_name=folder.id).info.run_id
-
-    def _experiment(self) -> str:
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        found = self.client.get_experiment_by_name(name)
-        return os.environ.get("MLFLOW_EXPERIMENT_ID") or (found.experiment_id if found else self.client.create_experiment(name))
+        self.id = known or self.client.create_run(mlflow_experiment(self.client), run_name=folder.id).info.run_id
 
     def settings(self, values: dict[str, str]):
         mlflow_settings(self.client, self.id, values)

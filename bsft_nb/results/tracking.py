@@ -16,7 +16,8 @@ from ..run.folder import RunFolder, update_object
 from ..run.progress import FIGURES
 
 # %% auto #0
-__all__ = ['COURSE', 'DRAWN', 'settings_of', 'figures_of', 'summed', 'opened', 'sent', 'Tracking', 'Calling', 'tracked']
+__all__ = ['COURSE', 'DRAWN', 'settings_of', 'figures_of', 'summed', 'opened', 'sent', 'failed', 'send', 'Tracking', 'Calling',
+           'tracked']
 
 # %% ../../nbs/results/08_tracking.ipynb #5b92d603
 COURSE = ("worker", "preflight", "models", "students", "scores", "seconds", "status", "error", "moment", "rows", "faults", "created")
@@ -93,6 +94,27 @@ def sent(tracker: Tracker, folder: RunFolder, name: str, tail: Tail, sums: dict)
         known = read_json(folder / "track.json", {}, dict).get(name, {})
         update_object(folder / "track.json", **{name: {**known, "at": tail.at, "sums": sums}})
 
+# %% ../../nbs/results/08_tracking.ipynb #aee92102
+def failed(folder: RunFolder, name: str, why: str):
+    "Say in the run's log that its tracker failed."
+    folder.log.emit("warn", note=f"track={name!r} failed ({why}). The run is not harmed; nothing more is sent")
+
+
+def send(tracking: Tracking):
+    "Send what is new until the run is over, then the rest and the report. What the tool raises is said, and goes no further."
+    folder, name = tracking.folder, tracking.name
+    try:
+        tracker = opened(folder, name)
+        known = read_json(folder / "track.json", {}, dict)[name]
+        tail, sums = Tail(folder.log.path, known.get("at", 0)), known.get("sums", {})
+        while not tracking.over.wait(tracking.every):
+            sent(tracker, folder, name, tail, sums)
+        sent(tracker, folder, name, tail, sums)
+        report = folder / "report.html"
+        tracker.done(tracking.status, [report] if report.exists() else [])
+    except Exception as e:  # of any kind: the run goes on
+        failed(folder, name, f"{type(e).__name__}: {' '.join(str(e).split()):.300}")
+
 # %% ../../nbs/results/08_tracking.ipynb #73af15b4
 class Tracking:
     "Sends a run's events to the tracker `name`. Subscribe it to the run's log; call `finish` at the end."
@@ -105,24 +127,8 @@ class Tracking:
         if event.kind == "done":
             self.status = event.data.get("status", "finished")
         elif event.kind != "run" and self.folder.id and self.folder.info.get("key") and self.thread is None:
-            self.thread = threading.Thread(target=self._work, name="bsft-track", daemon=True)
+            self.thread = threading.Thread(target=send, args=(self,), name="bsft-track", daemon=True)
             self.thread.start()
-
-    def _work(self):
-        try:
-            tracker = opened(self.folder, self.name)
-            known = read_json(self.folder / "track.json", {}, dict)[self.name]
-            tail, sums = Tail(self.folder.log.path, known.get("at", 0)), known.get("sums", {})
-            while not self.over.wait(self.every):
-                sent(tracker, self.folder, self.name, tail, sums)
-            sent(tracker, self.folder, self.name, tail, sums)
-            report = self.folder / "report.html"
-            tracker.done(self.status, [report] if report.exists() else [])
-        except Exception as e:  # the tool's, of any kind: the run goes on
-            self._say(f"{type(e).__name__}: {' '.join(str(e).split()):.300}")
-
-    def _say(self, why: str):
-        self.folder.log.emit("warn", note=f"track={self.name!r} failed ({why}). The run is not harmed; nothing more is sent")
 
     def finish(self):
         "Send the rest, and end."
@@ -130,7 +136,7 @@ class Tracking:
         if self.thread is not None:
             self.thread.join(self.patience)
             if self.thread.is_alive():
-                self._say(f"it did not take the last figures within {self.patience:.0f} s")
+                failed(self.folder, self.name, f"it did not take the last figures within {self.patience:.0f} s")
 
 # %% ../../nbs/results/08_tracking.ipynb #d8b9816c
 class Calling:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 # %% auto #0
-__all__ = ['TEXT', 'CHAT_BODY', 'need_extra', 'check_key', 'body_of', 'Desk', 'left', 'complete_chat', 'streamed', 'told',
-           'one_form', 'make_app']
+__all__ = ['TEXT', 'CHAT_BODY', 'ROUTES', 'need_extra', 'check_key', 'body_of', 'check_request', 'Desk', 'left', 'complete_chat',
+           'streamed', 'told', 'one_form', 'health', 'model_list', 'one_model', 'counts', 'schema', 'add_route',
+           'make_app']
 
 # %% ../../nbs/serve/04_app.ipynb #6180f380
 def need_extra():
@@ -59,21 +60,24 @@ async def body_of(request: Request, most: int) -> bytes:
         raise Left from None
     return bytes(data)
 
+# %% ../../nbs/serve/04_app.ipynb #3050ee8f
+def check_request(desk: Desk, request: Request):
+    "Raise `Refused` where the request is not to be answered at all."
+    if request.url.path != "/health":
+        check_key(request.headers.get("authorization"), desk.api_key)
+    if desk.stopping:
+        raise Refused("the server stops: ask another one, or later", 503, "server_error", headers={"Retry-After": "5"})
+
 # %% ../../nbs/serve/04_app.ipynb #fa6135ce
 class Desk:
     "What a server's routes share."
+
+    check = check_request  # the function above
 
     def __init__(self, models: dict[str, Hosted], api_key: str | None = None, most: int = 1024, most_bytes: int = 1 << 22):
         self.models, self.api_key = models, api_key
         self.most, self.most_bytes = most, most_bytes  # requests at a time; bytes of a body
         self.stopping, self.metrics = False, Metrics(models.values)
-
-    def check(self, request: Request):
-        "Raise `Refused` where the request is not to be answered at all."
-        if request.url.path != "/health":
-            check_key(request.headers.get("authorization"), self.api_key)
-        if self.stopping:
-            raise Refused("the server stops: ask another one, or later", 503, "server_error", headers={"Retry-After": "5"})
 
     def model(self, name: str) -> Hosted:
         "The model `name`. Raises `Refused` that lists what there is."
@@ -95,7 +99,7 @@ async def left(request: Request):
 
 
 async def complete_chat(desk: Desk, request: Request) -> Response:
-    "`POST /v1/chat/completions`."
+    "An answer to messages, in OpenAI's form."
     from starlette.responses import JSONResponse
 
     try:
@@ -171,58 +175,68 @@ CHAT_BODY = {  # what the schema says of the body, which is read and checked by 
     }}}},
 }
 
+# %% ../../nbs/serve/04_app.ipynb #7b118589
+async def health(desk: Desk, request: Request) -> dict:
+    "Is the server up?"
+    return {"status": "ok", "models": len(desk.models)}
+
+
+async def model_list(desk: Desk, request: Request) -> dict:
+    "What is served."
+    return {"object": "list", "data": [m.card() for m in desk.models.values()]}
+
+
+async def one_model(desk: Desk, request: Request) -> dict:
+    "One model."
+    return desk.model(request.path_params["name"]).card()
+
+# %% ../../nbs/serve/04_app.ipynb #544c5d2f
+async def counts(desk: Desk, request: Request) -> Response:
+    "Counts, in Prometheus' text form."
+    from starlette.responses import Response
+
+    return Response(desk.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def schema(desk: Desk, request: Request) -> dict:
+    "The schema of all routes."
+    return request.app.openapi()
+
+# %% ../../nbs/serve/04_app.ipynb #2bfd414e
+ROUTES: dict[str, tuple[Callable, str, dict]] = {  # path → handler, method, more for FastAPI
+    "/health": (health, "GET", {}),
+    "/v1/models": (model_list, "GET", {}),
+    "/v1/models/{name:path}": (one_model, "GET", {}),
+    "/metrics": (counts, "GET", {"response_model": None}),
+    "/v1/chat/completions": (complete_chat, "POST", {"response_model": None, "openapi_extra": CHAT_BODY}),
+    "/openapi.json": (schema, "GET", {"include_in_schema": False}),
+}
+
+
+def add_route(app: FastAPI, desk: Desk, path: str, handler: Callable[[Desk, Request], Awaitable[Any]], method: str, more: dict):
+    "Let `app` answer `path` with `handler`, behind the checks of `desk`; `more` is for FastAPI."
+    from fastapi import Request
+    from starlette.responses import JSONResponse
+
+    async def checked(request):
+        try:
+            desk.check(request)
+            return await handler(desk, request)
+        except Exception as e:
+            return told(e)
+
+    checked.__annotations__ = {"request": Request}
+    app.add_api_route(path, checked, methods=[method], summary=handler.__doc__, **{"response_class": JSONResponse, **more})
+
 # %% ../../nbs/serve/04_app.ipynb #cc8e4756
 def make_app(desk: Desk, extend: Callable[[FastAPI, Desk], None] | None = None) -> FastAPI:
     "The routes of a server. `extend` adds more."
-    from fastapi import FastAPI, Request
-    from starlette.responses import JSONResponse, Response
+    from fastapi import FastAPI
 
     app = FastAPI(title="bsft_nb", docs_url=None, redoc_url=None, openapi_url=None)  # their pages load scripts from another host
     one_form(app)
-
-    def route(path: str, method: str = "GET", **more):
-        def add(handler: Callable[[Request], Awaitable[Any]]):
-            async def checked(request: Request):
-                try:
-                    desk.check(request)
-                    return await handler(request)
-                except Exception as e:
-                    return told(e)
-
-            checked.__annotations__ = {"request": Request}  # FastAPI looks names up in the module, where this one is not
-            app.add_api_route(path, checked, methods=[method], summary=handler.__doc__, **{"response_class": JSONResponse, **more})
-        return add
-
-    @route("/health")
-    async def health(request):
-        "Is the server up?"
-        return {"status": "ok", "models": len(desk.models)}
-
-    @route("/v1/models")
-    async def models(request):
-        "What is served."
-        return {"object": "list", "data": [m.card() for m in desk.models.values()]}
-
-    @route("/v1/models/{name:path}")
-    async def model(request):
-        "One model."
-        return desk.model(request.path_params["name"]).card()
-
-    @route("/metrics", response_model=None)
-    async def metrics(request):
-        "Counts, in Prometheus' text form."
-        return Response(desk.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @route("/v1/chat/completions", "POST", response_model=None, openapi_extra=CHAT_BODY)
-    async def chat(request):
-        "An answer to messages, in OpenAI's form."
-        return await complete_chat(desk, request)
-
-    @route("/openapi.json", include_in_schema=False)
-    async def schema(request):
-        "The schema of all routes."
-        return app.openapi()
-
+    for path, (handler, method, more) in ROUTES.items():
+        add_route(app, desk, path, handler, method, more)
     if extend is not None:
         extend(app, desk)
     return app

@@ -12,11 +12,11 @@ from ..engine.worker import rows_now
 from .hosted import Hosted
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Counter, Histogram
     from prometheus_client.core import GaugeMetricFamily
 
 # %% auto #0
-__all__ = ['LATENCIES', 'engine_gauges', 'Metrics']
+__all__ = ['LATENCIES', 'engine_gauges', 'counters', 'ended', 'Metrics']
 
 # %% ../../nbs/serve/02_metrics.ipynb #ef6a656f
 def engine_gauges(models: Iterable[Hosted]) -> Iterator[GaugeMetricFamily]:
@@ -34,19 +34,42 @@ def engine_gauges(models: Iterable[Hosted]) -> Iterator[GaugeMetricFamily]:
 # %% ../../nbs/serve/02_metrics.ipynb #be6c220a
 LATENCIES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)  # seconds
 
+
+def counters(under_way: Callable[[], int]) -> tuple[CollectorRegistry, Counter, Counter, Histogram]:
+    "A registry with what is counted as requests end: requests, tokens, seconds. `under_way`: requests that are being answered."
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+    registry = CollectorRegistry()
+    requests = Counter("bsft_requests", "Requests that ended", ["model", "outcome"], registry=registry)
+    tokens = Counter("bsft_tokens", "Tokens of answered requests", ["model", "kind"], registry=registry)
+    seconds = Histogram("bsft_request_seconds", "From a request's arrival to the end of its answer", ["model"], buckets=LATENCIES, registry=registry)
+    Gauge("bsft_open_requests", "Requests that are being answered", registry=registry).set_function(under_way)
+    return registry, requests, tokens, seconds
+
+# %% ../../nbs/serve/02_metrics.ipynb #bb8afd32
+def ended(
+    metrics: Metrics,
+    model: str,  # or "program"
+    outcome: str,
+    seconds: float,  # from the request's arrival
+    prompt: int = 0,  # tokens
+    answer: int = 0,  # tokens
+):
+    "A request has ended, as `outcome` says."
+    metrics.requests.labels(model, outcome).inc()
+    metrics.seconds.labels(model).observe(seconds)
+    metrics.tokens.labels(model, "prompt").inc(prompt)
+    metrics.tokens.labels(model, "answer").inc(answer)
+
 # %% ../../nbs/serve/02_metrics.ipynb #29fee73d
 class Metrics:
     "What one server has done."
 
-    def __init__(self, models: Callable[[], Iterable[Hosted]]):
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+    ended = ended  # the function above
 
-        self.registry: CollectorRegistry = CollectorRegistry()
-        self.requests = Counter("bsft_requests", "Requests that ended", ["model", "outcome"], registry=self.registry)
-        self.tokens = Counter("bsft_tokens", "Tokens of answered requests", ["model", "kind"], registry=self.registry)
-        self.seconds = Histogram("bsft_request_seconds", "From a request's arrival to the end of its answer", ["model"], buckets=LATENCIES, registry=self.registry)
+    def __init__(self, models: Callable[[], Iterable[Hosted]]):
         self.under_way, self.models = 0, models
-        Gauge("bsft_open_requests", "Requests that are being answered", registry=self.registry).set_function(lambda: self.under_way)
+        self.registry, self.requests, self.tokens, self.seconds = counters(lambda: self.under_way)
         self.registry.register(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -56,13 +79,6 @@ class Metrics:
     def describe(self) -> list:
         "For Prometheus: nothing, so that registering does not collect."
         return []
-
-    def ended(self, model: str, outcome: str, seconds: float, prompt: int = 0, answer: int = 0):
-        "A request has ended, as `outcome` says."
-        self.requests.labels(model, outcome).inc()
-        self.seconds.labels(model).observe(seconds)
-        self.tokens.labels(model, "prompt").inc(prompt)
-        self.tokens.labels(model, "answer").inc(answer)
 
     def text(self) -> bytes:
         "All of it, as Prometheus reads it."

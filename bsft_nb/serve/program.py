@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,20 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.utils.exceptions import AdapterParseError, LMError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+# %% auto #0
+__all__ = ['inputs_model', 'outputs_model', 'checked_inputs', 'is_awaited', 'called', 'about_program', 'answered',
+           'program_route']
+
+# %% ../../nbs/serve/05_program.ipynb #13ddec82
 from ..compat import has_async_engine
 from .app import Desk, body_of, left, told
 from .chat import Left, unless_left
 from .wire import Refused, refusal
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-# %% auto #0
-__all__ = ['inputs_model', 'outputs_model', 'checked_inputs', 'is_awaited', 'called', 'program_route']
 
 # %% ../../nbs/serve/05_program.ipynb #b7f2b7ba
 def _fields_of(program: dspy.Module, which: str) -> dict[str, Any]:
@@ -104,34 +108,45 @@ async def called(
         raise refusal(e.__cause__ if isinstance(e.__cause__, Exception) else e) from e
     return {k: serialize_for_json(v) for k, v in (made.items() if hasattr(made, "items") else {"answer": made}.items())}
 
+# %% ../../nbs/serve/05_program.ipynb #5a0399de
+def about_program(program: dspy.Module) -> str | None:
+    "What the schema says of `program`: the docstring of the user's class, else the instructions of the signature."
+    own = type(program).__module__.partition(".")[0] not in ("dspy", "bsft_nb")
+    return inspect.getdoc(type(program)) if own else getattr(getattr(program, "signature", None), "instructions", None)
+
+# %% ../../nbs/serve/05_program.ipynb #acae0dd5
+async def answered(desk: Desk, request: Request, inputs: type[BaseModel], call: Callable[[dict], Awaitable[dict]]) -> Response:
+    "The response to one request: what `call` makes of the inputs in its body. It is counted under the name `program`."
+    from starlette.responses import JSONResponse
+
+    began, outcome = time.monotonic(), "failed"
+    desk.metrics.under_way += 1
+    try:
+        desk.check(request)
+        values = checked_inputs(inputs, await body_of(request, desk.most_bytes))
+        made = await unless_left(call(values), lambda: left(request))
+        outcome = "answered"
+        return JSONResponse(made)
+    except Exception as e:
+        outcome = "left" if isinstance(e, Left) else "refused" if refusal(e).status < 500 else "failed"
+        return told(e)
+    finally:
+        desk.metrics.under_way -= 1
+        desk.metrics.ended("program", outcome, time.monotonic() - began)
+
 # %% ../../nbs/serve/05_program.ipynb #87f49dad
 def program_route(program: dspy.Module) -> Callable[[FastAPI, Desk], None]:
     "For `make_app`: adds `POST /program`, which answers with `program`."
     inputs, outputs, threads = inputs_model(program), outputs_model(program), ThreadPoolExecutor(64, thread_name_prefix="bsft-program")
-    doc = inspect.getdoc(type(program)) if type(program).__module__.partition(".")[0] not in ("dspy", "bsft_nb") else getattr(getattr(program, "signature", None), "instructions", None)
 
     def extend(app: FastAPI, desk: Desk):
         from fastapi import Request
-        from starlette.responses import JSONResponse
 
         async def ask(request):
-            began, outcome = time.monotonic(), "failed"
-            desk.metrics.under_way += 1
-            try:
-                desk.check(request)
-                values = checked_inputs(inputs, await body_of(request, desk.most_bytes))
-                made = await unless_left(called(program, values, threads), lambda: left(request))
-                outcome = "answered"
-                return JSONResponse(made)
-            except Exception as e:
-                outcome = "left" if isinstance(e, Left) else "refused" if refusal(e).status < 500 else "failed"
-                return told(e)
-            finally:
-                desk.metrics.under_way -= 1
-                desk.metrics.ended("program", outcome, time.monotonic() - began)
+            return await answered(desk, request, inputs, lambda values: called(program, values, threads))
 
         ask.__annotations__ = {"request": Request}
         body = {"requestBody": {"required": True, "content": {"application/json": {"schema": inputs.model_json_schema()}}}}
-        app.add_api_route("/program", ask, methods=["POST"], response_model=None, summary=type(program).__name__, description=doc, openapi_extra=body, responses={200: {"model": outputs}})
+        app.add_api_route("/program", ask, methods=["POST"], response_model=None, summary=type(program).__name__, description=about_program(program), openapi_extra=body, responses={200: {"model": outputs}})
 
     return extend

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'LOOPBACK', 'listening', 'url_of', 'warm', 'uvicorn_server', 'Server', 'prepared', 'start', 'serve']
+__all__ = ['logger', 'LOOPBACK', 'listening', 'url_of', 'warm', 'uvicorn_server', 'run', 'in_thread', 'stop', 'wait', 'Server',
+           'prepared', 'start', 'serve']
 
 # %% ../../nbs/serve/06_server.ipynb #312d27bf
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -57,46 +58,55 @@ def uvicorn_server(app: Any) -> uvicorn.Server:
 
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=30))
 
+# %% ../../nbs/serve/06_server.ipynb #c4df1937
+def run(server: Server):
+    "Serve, in this thread, until stopped."
+    try:
+        server.uvicorn.run(sockets=[server.sock])
+    finally:
+        server.desk.stopping = True
+        server.sock.close()
+        for model in server.desk.models.values():
+            model.engine.close()
+
+
+def in_thread(server: Server) -> Server:
+    "Serve in a thread; returns when it answers."
+    server.thread.start()
+    while not server.uvicorn.started and server.thread.is_alive():
+        time.sleep(0.01)
+    return server
+
+# %% ../../nbs/serve/06_server.ipynb #0b3c6ecf
+def stop(
+    server: Server,
+    timeout: float | None = None,  # seconds; None: as long as it takes
+):
+    "Accept nothing more, answer what was accepted, and free the weights. After `timeout` the rest is given up."
+    server.uvicorn.should_exit = True
+    server.thread.join(timeout)
+    if server.thread.is_alive():
+        server.uvicorn.force_exit = True
+        server.thread.join()
+
+
+def wait(server: Server):
+    "Wait until it has been stopped."
+    server.thread.join()
+
 # %% ../../nbs/serve/06_server.ipynb #ad27e14f
 class Server:
     "A server in a thread of this process. `stop` it, or use it in a `with` statement."
 
+    run, start, stop, wait = run, in_thread, stop, wait  # the functions above
+
     def __init__(self, desk: Desk, app: Any, sock: socket.socket):
-        self.desk, self.url, self._sock = desk, url_of(sock), sock
+        self.desk, self.url, self.sock = desk, url_of(sock), sock
         self.uvicorn = uvicorn_server(app)
-        self._thread = threading.Thread(target=self.run, name="bsft-server", daemon=True)
+        self.thread = threading.Thread(target=self.run, name="bsft-server", daemon=True)
 
     models = property(lambda self: list(self.desk.models), doc="The names that a client may ask for.")
     api_base = property(lambda self: f"{self.url}/v1", doc="What OpenAI's client and `dspy.LM` call the address.")
-
-    def run(self):
-        "Serve, in this thread, until stopped."
-        try:
-            self.uvicorn.run(sockets=[self._sock])
-        finally:
-            self.desk.stopping = True
-            self._sock.close()
-            for model in self.desk.models.values():
-                model.engine.close()
-
-    def start(self) -> Server:
-        "Serve in a thread; returns when it answers."
-        self._thread.start()
-        while not self.uvicorn.started and self._thread.is_alive():
-            time.sleep(0.01)
-        return self
-
-    def stop(self, timeout: float | None = None):  # seconds; None: as long as it takes
-        "Accept nothing more, answer what was accepted, and free the weights. After `timeout` the rest is given up."
-        self.uvicorn.should_exit = True
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            self.uvicorn.force_exit = True
-            self._thread.join()
-
-    def wait(self):
-        "Wait until it has been stopped."
-        self._thread.join()
 
     def __enter__(self) -> Server:
         return self

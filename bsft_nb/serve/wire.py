@@ -26,13 +26,14 @@ from dspy.lm15 import (
     request_from_openai_chat,
 )
 
-from ..engine.requests import closed_texts
-
-logger = logging.getLogger(__name__)
-
 # %% auto #0
 __all__ = ['logger', 'FOLLOWED', 'OTHERS', 'NEUTRAL', 'Refused', 'refusal', 'checked_fields', 'is_restricting', 'ChatCall',
            'chat_call', 'check_json', 'told_logprobs', 'told_usage', 'completion', 'event_line', 'chunks']
+
+# %% ../../nbs/serve/00_wire.ipynb #e40d1675
+from ..engine.requests import closed_texts
+
+logger = logging.getLogger(__name__)
 
 # %% ../../nbs/serve/00_wire.ipynb #6794210a
 @dataclass

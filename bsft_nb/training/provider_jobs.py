@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 # %% auto #0
 __all__ = ['T', 'TRIES', 'LONGEST', 'ENDED', 'PRICE', 'chat_file', 'wait_for', 'passing', 'persistent', 'Look', 'settings_of',
-           'OpenAIJobs']
+           'find_file', 'upload', 'find_job', 'create', 'events_after', 'look', 'OpenAIJobs']
 
 # %% ../../nbs/training/09_provider_jobs.ipynb #6772baba
 def chat_file(pairs: list[Pair]) -> tuple[str, bytes]:
@@ -97,9 +97,51 @@ def settings_of(kwargs: dict[str, Any]) -> dict[str, Any]:
     others = {k: v for k, v in kwargs.items() if k not in (*own, "suffix", PRICE)}
     return {**own, **({"hyperparameters": others} if others else {})}
 
+# %% ../../nbs/training/09_provider_jobs.ipynb #538f64e9
+def find_file(service: OpenAIJobs, name: str, size: int) -> str | None:
+    "The id of the uploaded file `name` of `size` bytes."
+    files = service.ask(lambda: list(service.client.files.list(purpose="fine-tune")))
+    return next((f.id for f in files if f.filename == name and f.bytes == size and f.status != "error"), None)
+
+
+def upload(service: OpenAIJobs, name: str, content: bytes) -> tuple[str, bool]:
+    "The id of the file, and whether it had to be uploaded."
+    if found := service.find_file(name, len(content)):
+        return found, False
+    sent = service.ask(lambda: service.client.files.create(file=(name, content), purpose="fine-tune").id, lambda: service.find_file(name, len(content)))
+    return sent, True
+
+# %% ../../nbs/training/09_provider_jobs.ipynb #03424ffc
+def find_job(service: OpenAIJobs, key: str) -> str | None:
+    "The id of the job with this key that goes on, or succeeded."
+    jobs = service.ask(lambda: list(service.client.fine_tuning.jobs.list(limit=100)))
+    return next((j.id for j in jobs if (j.metadata or {}).get("bsft") == key and j.status not in ("failed", "cancelled")), None)
+
+
+def create(service: OpenAIJobs, key: str, file: str, kwargs: dict[str, Any]) -> str:
+    "The id of a new job that trains on `file`; `kwargs` as for `settings_of`."
+    suffix = str(kwargs.get("suffix") or f"bsft-{key[:8]}")
+    asked = {"model": service.model, "training_file": file, "suffix": suffix, "metadata": {"bsft": key}, **settings_of(kwargs)}
+    return service.ask(lambda: service.client.fine_tuning.jobs.create(**asked).id, lambda: service.find_job(key))
+
+# %% ../../nbs/training/09_provider_jobs.ipynb #f492606a
+def events_after(service: OpenAIJobs, job: str, seen: str | None) -> list[dict]:
+    "The events of `job` after the one called `seen`, the oldest first."
+    page = service.ask(lambda: service.client.fine_tuning.jobs.list_events(job, limit=100)).data
+    new = page[: next((i for i, e in enumerate(page) if e.id == seen), len(page))]
+    return [{"id": e.id, "message": e.message, "data": e.data if isinstance(e.data, dict) else {}} for e in reversed(new)]
+
+
+def look(service: OpenAIJobs, job: str, seen: str | None) -> Look:
+    "How `job` stands, with the events after the one called `seen`."
+    found = service.ask(lambda: service.client.fine_tuning.jobs.retrieve(job))
+    return Look(found.status, found.fine_tuned_model, getattr(found.error, "message", None) or "", found.trained_tokens, events_after(service, job, seen))
+
 # %% ../../nbs/training/09_provider_jobs.ipynb #4f210ae9
 class OpenAIJobs:
     "Fine-tuning by a service that speaks OpenAI's files and jobs."
+
+    find_file, upload, find_job, create, look = find_file, upload, find_job, create, look  # the functions above
 
     def __init__(self, lm: dspy.LM, stop: StopSignal, say: Callable[[str], Any]):
         import openai
@@ -109,40 +151,9 @@ class OpenAIJobs:
         self.model = (lm.finetuning_model or lm.model).removeprefix("openai/")
         self.stop, self.say = stop, say
 
-    def _ask(self, call: Callable[[], T], made: Callable[[], T | None] = lambda: None) -> T:
+    def ask(self, call: Callable[[], T], made: Callable[[], T | None] = lambda: None) -> T:
+        "What `call` returns, or `made`; see `persistent`."
         return persistent(call, self.stop, self.say, made)
-
-    def find_file(self, name: str, size: int) -> str | None:
-        "The id of the uploaded file `name`."
-        files = self._ask(lambda: list(self.client.files.list(purpose="fine-tune")))
-        return next((f.id for f in files if f.filename == name and f.bytes == size and f.status != "error"), None)
-
-    def upload(self, name: str, content: bytes) -> tuple[str, bool]:
-        "The id of the file, and whether it had to be uploaded."
-        if found := self.find_file(name, len(content)):
-            return found, False
-        return self._ask(lambda: self.client.files.create(file=(name, content), purpose="fine-tune").id, lambda: self.find_file(name, len(content))), True
-
-    def find_job(self, key: str) -> str | None:
-        "The id of the job with this key that goes on, or succeeded."
-        jobs = self._ask(lambda: list(self.client.fine_tuning.jobs.list(limit=100)))
-        return next((j.id for j in jobs if (j.metadata or {}).get("bsft") == key and j.status not in ("failed", "cancelled")), None)
-
-    def create(self, key: str, file: str, kwargs: dict[str, Any]) -> str:
-        "The id of a new job."
-        suffix = str(kwargs.get("suffix") or f"bsft-{key[:8]}")
-        asked = {"model": self.model, "training_file": file, "suffix": suffix, "metadata": {"bsft": key}, **settings_of(kwargs)}
-        return self._ask(lambda: self.client.fine_tuning.jobs.create(**asked).id, lambda: self.find_job(key))
-
-    def look(self, job: str, seen: str | None) -> Look:
-        "How `job` stands, with the events after the one called `seen`."
-        found = self._ask(lambda: self.client.fine_tuning.jobs.retrieve(job))
-        return Look(found.status, found.fine_tuned_model, getattr(found.error, "message", None) or "", found.trained_tokens, self._events(job, seen))
-
-    def _events(self, job: str, seen: str | None) -> list[dict]:
-        page = self._ask(lambda: self.client.fine_tuning.jobs.list_events(job, limit=100)).data  # the newest first
-        new = page[: next((i for i, e in enumerate(page) if e.id == seen), len(page))]
-        return [{"id": e.id, "message": e.message, "data": e.data if isinstance(e.data, dict) else {}} for e in reversed(new)]
 
     def cancel(self, job: str):
         "End `job`."

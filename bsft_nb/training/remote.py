@@ -25,7 +25,7 @@ from .provider_jobs import ENDED, PRICE, Look, OpenAIJobs, chat_file
 
 # %% auto #0
 __all__ = ['PAUSE', 'LOOKS', 'state_path', 'state_of', 'keep', 'begun', 'asked_for', 'tell', 'waited', 'pause', 'ended',
-           'stopped', 'by_contract', 'remote_student', 'Remote', 'trained_by']
+           'stopped', 'by_contract', 'remote_student', 'trained_by', 'train_all', 'Remote']
 
 # %% ../../nbs/training/09_remote.ipynb #f23f8cee
 PAUSE = 5.0  # seconds between two looks at a job
@@ -159,10 +159,30 @@ def remote_student(job: Job) -> Path:
     write_json(job.student / "bsft.json", job.meta)
     return job.student
 
+# %% ../../nbs/training/09_remote.ipynb #1fe64d9a
+def trained_by(lm: dspy.LM, jobs: list[Job], folder: RunFolder):
+    "Have `jobs` trained by the provider of `lm`."
+    if type(lm.provider).finetune is not OpenAIProvider.finetune:
+        for job in jobs:
+            state = state_of(job, job.key(*job.pairs()))
+            if not state.get("model"):
+                by_contract(lm, job, folder, state)
+        return
+    service = OpenAIJobs(lm, folder.stop_signal, lambda note: folder.log.emit("warn", note=note))
+    for job, state in [(job, begun(service, job, folder)) for job in jobs]:
+        waited(service, job, folder, state)
+
+# %% ../../nbs/training/09_remote.ipynb #bbdb5f59
+def train_all(folder: RunFolder, jobs: list[Job]):
+    "Have `jobs` trained by the provider of their target; what they took goes into `run.json`. Raises `Busy`, `Stopped`, and what the provider says."
+    with claim(folder, "remote", [j.model for j in jobs]):
+        trained_by(target_lm(jobs[0].target), jobs, folder)
+        states = [read_json(state_path(j), {}, dict) for j in jobs]
+        update_object(folder / "run.json", trained_tokens=sum(s.get("tokens") or 0 for s in states), train_cost=sum(s.get("cost") or 0 for s in states))
+
 # %% ../../nbs/training/09_remote.ipynb #a8d44989
 class Remote:
     "`Launcher`: at the provider. `start` raises `Busy`, `Stopped`, and what the provider says."
-
     where = "at the provider of the LM that target= is"
 
     def __init__(self, folder: RunFolder, jobs: list[Job], score: Score | None):
@@ -170,11 +190,7 @@ class Remote:
 
     def start(self):
         "Have all jobs trained."
-        with claim(self.folder, "remote", [j.model for j in self.jobs]):
-            lm = target_lm(self.jobs[0].target)
-            trained_by(lm, self.jobs, self.folder)
-            tokens = [read_json(state_path(j), {}, dict) for j in self.jobs]
-            update_object(self.folder / "run.json", trained_tokens=sum(s.get("tokens") or 0 for s in tokens), train_cost=sum(s.get("cost") or 0 for s in tokens))
+        train_all(self.folder, self.jobs)
 
     def alive(self) -> bool:
         "No: `start` has returned."
@@ -189,16 +205,3 @@ class Remote:
 
     def collect(self):
         "It came to its end, or `start` raised."
-
-# %% ../../nbs/training/09_remote.ipynb #5c079750
-def trained_by(lm: dspy.LM, jobs: list[Job], folder: RunFolder):
-    "Have `jobs` trained by the provider of `lm`."
-    if type(lm.provider).finetune is not OpenAIProvider.finetune:
-        for job in jobs:
-            state = state_of(job, job.key(*job.pairs()))
-            if not state.get("model"):
-                by_contract(lm, job, folder, state)
-        return
-    service = OpenAIJobs(lm, folder.stop_signal, lambda note: folder.log.emit("warn", note=note))
-    for job, state in [(job, begun(service, job, folder)) for job in jobs]:
-        waited(service, job, folder, state)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bsft_nb.training.hf_trainer import Loop
 
 # %% auto #0
-__all__ = ['load_trainable', 'save_student', 'merge', 'fitting_pairs', 'begin', 'finished', 'unreadable_state', 'resumable',
-           'check_space', 'run_loop', 'train', 'choose']
+__all__ = ['load_trainable', 'save_student', 'base_of', 'merge', 'fitting_pairs', 'begin', 'finished', 'unreadable_state',
+           'resumable', 'check_space', 'run_loop', 'train', 'choose']
 
 # %% ../../nbs/training/06_trainer.ipynb #4d4a6d81
 from .checkpoints import Checkpoint, checkpoints, damaged, install, installed, keep_only, kept, note, progress, ranked, scores
@@ -71,6 +71,17 @@ def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):
         meta["base"] = {"path": job.target, "fingerprint": job.fingerprint}
     write_json(folder / "bsft.json", meta, private=False)
 
+# %% ../../nbs/training/06_trainer.ipynb #4775cbd3
+def base_of(folder: Path, meta: dict) -> Path:
+    "Where the base of the LoRA student in `folder` is; `meta`: what its `bsft.json` says. Raises `ValueError` where it has no base, or the base has changed."
+    base = meta.get("base")
+    if base is None:
+        raise ValueError(f"{folder} is no LoRA student: it needs no merging")
+    where = base_folder(folder, {**base, "target": meta.get("target")})
+    if check_folder(where, str(where)).fingerprint != base["fingerprint"]:
+        raise ValueError(f"the weights in {where} are not those that {folder} was trained on (fingerprint {base['fingerprint']}): restore them")
+    return where
+
 # %% ../../nbs/training/06_trainer.ipynb #1de4b327
 def merge(
     folder: Path,  # a LoRA student
@@ -80,12 +91,7 @@ def merge(
     from peft import PeftModel
 
     meta = read_json(folder / "bsft.json", {})
-    base = meta.pop("base", None)
-    if base is None:
-        raise ValueError(f"{folder} is no LoRA student: it needs no merging")
-    where = base_folder(folder, {**base, "target": meta.get("target")})
-    if check_folder(where, str(where)).fingerprint != base["fingerprint"]:
-        raise ValueError(f"the weights in {where} are not those that {folder} was trained on (fingerprint {base['fingerprint']}): restore them")
+    where = base_of(folder, meta)
     out.mkdir(parents=True)
     codec = load_codec(folder)
     with quiet():
@@ -95,7 +101,7 @@ def merge(
         plain_generation(model, sorted(codec.stop_ids), codec.pad_id)
         model.save_pretrained(out)
     codec.tokenizer.save_pretrained(out)
-    write_json(out / "bsft.json", meta, private=False)
+    write_json(out / "bsft.json", {k: v for k, v in meta.items() if k != "base"}, private=False)
     return out
 
 # %% ../../nbs/training/06_trainer.ipynb #c0e4e8be

@@ -58,8 +58,8 @@ def read_meta(path: Path) -> tuple[dict, dspy.Adapter | None, dspy.Adapter | Non
     return meta, load_adapter(meta["adapter"]) if "adapter" in meta else None, load_adapter(told, TEACHERS) if told else None
 
 # %% ../../nbs/engine/10_lm.ipynb #2412d67e
-def submit(engine: StudentEngine, request: Request, tick: Callable[[], None] | None = None) -> Pending:
-    "Queue `request` with the worker of `engine`. Raises `dspy.lm15` errors."
+def submit(engine: StudentEngine, request: Request, tick: Callable[[], None] | None = None, decided: bool = False) -> Pending:
+    "Queue `request` with the worker of `engine`; `decided`: note the `decision` at each token that is drawn. Raises `dspy.lm15` errors."
     messages = to_messages(request)
     try:
         prompt = engine.codec.prompt(messages)
@@ -67,6 +67,7 @@ def submit(engine: StudentEngine, request: Request, tick: Callable[[], None] | N
         raise InvalidRequestError(str(e)) from e
     templates = engine.meta.get("templates", {}) if engine.templates else {}
     row = to_row(request, prompt, engine.codec, engine.meta.get("max_tokens", 1024), templates)
+    row.decided = [] if decided else None
     pending = Pending(row, (engine.path if engine.target.base else None, str(messages[:-1])), tick)
     engine._worker.submit(pending, id(engine))
     return pending

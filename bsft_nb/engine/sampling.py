@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['Numbers', 'trimmed', 'pick', 'seeded', 'token_logprob', 'goes_on', 'stopped', 'never', 'Row', 'common_end', 'sign_of',
-           'learn_templates', 'find_template']
+__all__ = ['Numbers', 'trimmed', 'pick', 'seeded', 'token_logprob', 'decision', 'goes_on', 'stopped', 'never', 'Row',
+           'common_end', 'sign_of', 'learn_templates', 'find_template']
 
 # %% ../../nbs/engine/00_sampling.ipynb #a3542264
 class Numbers:
@@ -89,6 +89,13 @@ def token_logprob(logits: torch.Tensor, token: int, n: int) -> tuple[int, float,
     best = p.topk(n)
     return token, float(p[token]), list(zip(best.indices.tolist(), best.values.tolist()))
 
+
+def decision(logits: torch.Tensor, token: int, ids: list[int] | None) -> tuple[int, float, list[tuple[int, float]]]:
+    "As `token_logprob`, with the two most probable of the tokens `ids` that were allowed (None: all); one, where there was no choice."
+    p = logits.log_softmax(-1)
+    best = (p if ids is None else p[ids]).topk(2 if ids is None else min(2, len(ids)))
+    return token, float(p[token]), [(i if ids is None else ids[i], x) for i, x in zip(best.indices.tolist(), best.values.tolist())]
+
 # %% ../../nbs/engine/00_sampling.ipynb #56f21350
 def goes_on(row: Row, codec: Codec) -> bool:
     "A token was added to the answer. Is there more to come? What is known of the rest is added."
@@ -131,6 +138,7 @@ class Row:
     end: tuple[int, ...] = ()  # with what every answer ends, the stop token included
     sign: int = 0  # so many tokens of `end` show that the end has come
     logprobs: int | None = None  # not None: keep those of the drawn tokens, and of so many alternatives
+    decided: list[tuple[int, float, list[tuple[int, float]]]] | None = None  # a list takes the `decision` at each token that is drawn; what needs no model is still not drawn
     answer: list[int] = field(default_factory=list)  # token ids, without the one that ends it
     scores: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)  # see `token_logprob`
     finish: str = "length"  # or `stop`
@@ -141,7 +149,7 @@ class Row:
     @property
     def free(self) -> bool:
         "Is the most probable token all that is asked for?"
-        return not (self.temperature or self.choices or self.numbers or self.guide or self.logprobs is not None)
+        return not (self.temperature or self.choices or self.numbers or self.guide or self.logprobs is not None or self.decided is not None)
 
     def draw(self, logits: torch.Tensor) -> int:
         "The next token id, from `logits` over the vocabulary (1-d). Raises `ValueError` where they are not numbers."
@@ -151,6 +159,8 @@ class Row:
             token = self._pick(whole)
         if self.logprobs is not None:
             self.scores.append(token_logprob(whole, token, self.logprobs))
+        if self.decided is not None:
+            self.decided.append(decision(whole, token, self.allowed()))
         return token
 
     def _pick(self, whole: torch.Tensor) -> int:

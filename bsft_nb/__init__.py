@@ -6,9 +6,10 @@ from bsft_nb.engine.lm import local_lm
 from bsft_nb.models.student_adapter import StudentAdapter
 from bsft_nb.optimizer.loading import attach, load
 from bsft_nb.optimizer.teleprompter import BootstrapFinetune
+from bsft_nb.routing.make import cascade
 from bsft_nb.run.frontend import frontend
 
-__all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "load", "local_lm"]
+__all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "cascade", "load", "local_lm"]
 
 
 def load_ipython_extension(shell):

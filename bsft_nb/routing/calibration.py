@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .heard import Heard
-from .promise import Promise, Rows, least_rows, lowest, margins, rows_needed, sequence
+from .promise import Promise, Rows, least_rows, lowest, rows_needed, sequence
 from .signals import AGREEMENT, SIGNALS, Scale, concordance, scale_of
 
 # %% auto #0

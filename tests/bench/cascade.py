@@ -16,6 +16,7 @@ import random
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -61,13 +62,13 @@ def trained(args, train: list[dspy.Example], place: Path) -> dspy.Module:
     traces = [{"calls": [{"predictor": "self", "inputs": {"text": e.text}, "outputs": {"label": e.label}}], "kept": True} for e in train]
     (place / "traces.jsonl").write_text("".join(json.dumps(t) + "\n" for t in traces))
     target = save_llama(place / "llama") if args.quick else args.target
-    settings = dict(bsize=8, lr=2e-3, epochs=3) if args.quick else dict(bsize=16, lr=2e-4, epochs=args.epochs, bf16=True, training=dict(schedule="cosine"))
+    settings = dict(bsize=8, lr=3e-3, epochs=6) if args.quick else dict(bsize=16, lr=2e-4, epochs=args.epochs, bf16=True, training=dict(schedule="cosine"))
     return BootstrapFinetune().compile(program, trainset=train, target=target, traces=place / "traces.jsonl", run_dir=place / "run", display=False, valset=[], **settings)
 
 
 def overhead(compiled: dspy.Module, rows: list[dspy.Example], calibration: Calibration) -> dict:
     "Seconds of an answer, of the student alone and of a cascade that always takes it, in turns."
-    own = Cascade(compiled, compiled, calibration)
+    own = Cascade(compiled, compiled, replace(calibration, threshold=-1.0))  # never asks the teacher
     took = {"student": [], "cascade": []}
     for e in [*rows[:5], *rows]:  # the first few warm up
         for name, program in (("student", compiled), ("cascade", own)):

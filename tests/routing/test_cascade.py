@@ -85,25 +85,24 @@ def always_right(text):
 
 @pytest.fixture(scope="module")
 def trained(llama, tmp_path_factory):
-    "A student of four kinds of six, for which owls and pens are news, in a run whose folder outlives the tests' own homes."
+    "A student to which owls are news, in a run whose folder outlives the tests' own homes."
     lm, place = teacher_lm(always_right), tmp_path_factory.mktemp("cascade")
     tp = BootstrapFinetune(same_kind, dict(lm=lm))
-    known = [e for e in examples(300, 0) if not {"owl", "pen"} & set(e.words.split())]
-    compiled = tp.compile(dspy.Predict(Sort), trainset=known, target=llama, run_dir=place / "run", bsize=8, lr=2e-3, epochs=3, display=False)
+    known = [e for e in examples(300, 0) if "owl" not in e.words.split()]
+    compiled = tp.compile(dspy.Predict(Sort), trainset=known, target=llama, run_dir=place / "run", bsize=8, lr=3e-3, epochs=6, display=False)
     return tp, lm, compiled, place
 
 
 def test_a_trained_student_sends_on_what_it_does_not_know(trained, tmp_path):
     tp, lm, compiled, _ = trained
-    held, fresh = examples(400, 1), examples(200, 2)
+    held, fresh = examples(400, 1), examples(100, 2)
     c = bsft_nb.cascade(compiled, dspy.Predict(Sort), same_kind, examples=held, teacher_settings=dict(lm=lm), retain=0.95)
     asked = lm.engine.calls
     said = [c(**e.inputs()) for e in fresh]
     right = np.array([same_kind(e, p) for e, p in zip(fresh, said)])
-    alone = np.mean([same_kind(e, compiled(**e.inputs())) for e in fresh])
-    assert alone < 0.95 <= right.mean() + 2 * np.sqrt(0.05 * 0.95 / 200), (alone, right.mean())
-    assert lm.engine.calls - asked == sum(p.routing.by == "teacher" for p in said) < 200
-    assert max(a for a in c.calibration.auroc.values()) > 0.55
+    assert c.calibration.scores["student"] < 0.9 < 0.95 <= right.mean() + 2 * np.sqrt(0.05 * 0.95 / 100), (c.calibration.scores, right.mean())
+    assert lm.engine.calls - asked == sum(p.routing.by == "teacher" for p in said) < 80
+    assert max(a for a in c.calibration.auroc.values()) > 0.7
     again = bsft_nb.cascade(compiled, dspy.Predict(Sort), same_kind, examples=held, teacher_settings=dict(lm=lm), retain=0.9)
     assert lm.engine.calls - asked == sum(p.routing.by == "teacher" for p in said), "calibration is paid for once"
     assert again.calibration.sent <= c.calibration.sent, "a weaker promise sends no more"
@@ -129,12 +128,12 @@ from bsft_nb.lessons import teacher_lm
 compiled = bsft_nb.load({str(tp.run.path)!r}, dspy.Predict(Sort))
 c = bsft_nb.cascade(compiled, teacher_lm(lambda text: {{"kind": "tool"}}), saved={str(tmp_path / "cascade.json")!r})
 said = [c(words=w) for w in {words!r}]
-print(json.dumps([[p.routing.by, round(p.routing.confidence, 9), p.kind if p.routing.by == "student" else ""] for p in said]))
+print(json.dumps([[p.routing.by, round(p.routing.confidence, 3), p.kind if p.routing.by == "student" else ""] for p in said]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     here = [c(words=w) for w in words]
-    assert json.loads(done.stdout.splitlines()[-1]) == [[p.routing.by, round(p.routing.confidence, 9), p.kind if p.routing.by == "student" else ""] for p in here]
+    assert json.loads(done.stdout.splitlines()[-1]) == [[p.routing.by, round(p.routing.confidence, 3), p.kind if p.routing.by == "student" else ""] for p in here]
     assert {p.routing.by for p in here} == {"student", "teacher"}
 
 
@@ -143,7 +142,7 @@ def test_what_a_cascade_kept_is_learned_from(trained, llama, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # two examples show nothing: all is sent to the teacher
         c = bsft_nb.cascade(compiled, dspy.Predict(Sort), same_kind, examples=examples(2, 9), teacher_settings=dict(lm=lm), keep=tmp_path / "kept.jsonl")
-    new = [e for e in examples(60, 3) if {"owl", "pen"} & set(e.words.split())]
+    new = [e for e in examples(60, 3) if "owl" in e.words.split()]
     for e in new:
         c(**e.inputs())
     with open(tmp_path / "kept.jsonl", "ab") as f:
@@ -152,14 +151,12 @@ def test_what_a_cascade_kept_is_learned_from(trained, llama, tmp_path):
     asked = lm.engine.calls
     again = BootstrapFinetune(same_kind, dict(lm=lm))
     tp.run.export(tmp_path / "traces.jsonl", what="traces")
-    better = again.compile(dspy.Predict(Sort), trainset=examples(300, 0)[:200], target=llama, traces=[tmp_path / "traces.jsonl", tmp_path / "kept.jsonl"], bsize=8, lr=2e-3, epochs=3, display=False)
+    again.compile(dspy.Predict(Sort), trainset=examples(300, 0)[:50], target=llama, traces=[tmp_path / "traces.jsonl", tmp_path / "kept.jsonl"], bsize=32, display=False)
     assert lm.engine.calls == asked, "the teacher is not asked"
+    trained_on = {p.rpartition("words: ")[2].partition("\n")[0]: done for p, done in zip(again.run.pairs["train"]["prompt"], again.run.pairs["train"]["completion"])}
     rows = read_lines(tmp_path / "kept.jsonl")
-    learned = "".join(again.run.pairs["train"]["prompt"])
-    assert sum(r["inputs"]["words"] in learned for r in rows) >= len(new), "all that was routed is trained on"
-    fresh = [e for e in examples(200, 4) if {"owl", "pen"} & set(e.words.split())]
-    share = [np.mean([same_kind(e, p(**e.inputs())) for e in fresh]) for p in (compiled, better)]
-    assert share[0] < share[1], f"what it did not know, before and after: {share}"
+    assert len(rows) == len(new) + 1 and all(trained_on[r["inputs"]["words"]] == "animal" for r in rows), "all that was sent on is trained on, as the teacher answered it"
+    assert any("owl" not in words for words in trained_on), "beside what the run was trained on"
     assert kept_figures(tmp_path / "kept.jsonl")["sent"] == 1.0
     with pytest.raises(ValueError, match=r"traces=\[\]"):
         again.compile(dspy.Predict(Sort), trainset=examples(20, 0), target=llama, traces=[], display=False)

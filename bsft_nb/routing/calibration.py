@@ -22,7 +22,7 @@ __all__ = ['FORMAT', 'CHOOSING', 'MOST_CHOOSING', 'POINTS', 'Calibration', 'Evid
 # %% ../../nbs/routing/03_calibration.ipynb #d6ac7e38
 FORMAT = 1  # of a saved calibration
 
-
+# %% ../../nbs/routing/03_calibration.ipynb #9e99b22c
 @dataclass(frozen=True)
 class Calibration:
     "The signal and the threshold of a cascade, and the evidence for them."
@@ -59,7 +59,7 @@ class Calibration:
 # %% ../../nbs/routing/03_calibration.ipynb #fb27cdef
 CHOOSING, MOST_CHOOSING = 0.25, 300  # share of the examples on which signal and thresholds are chosen, and how many at most
 
-
+# %% ../../nbs/routing/03_calibration.ipynb #d74f0d75
 @dataclass(frozen=True)
 class Evidence:
     "Held-out examples. Raises `ValueError` where scores are not between 0 and 1."
@@ -86,7 +86,7 @@ class Evidence:
     def rows(self, scale: Scale) -> Rows:
         return Rows(self.confidence(scale), self.student, self.teacher)
 
-
+# %% ../../nbs/routing/03_calibration.ipynb #180b4912
 def halves(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     "Indices of the examples to choose on, and of those to test on, whatever the order in which they come."
     order = np.random.default_rng(seed).permutation(n)
@@ -120,7 +120,7 @@ def trade_off(promise: Promise, rows: Rows) -> list[list[float]]:
         points.append([float(places[-1]) + 1 if len(places) else 1.0, 1.0, float(rows.teacher.mean())])
     return points
 
-
+# %% ../../nbs/routing/03_calibration.ipynb #f8768ec8
 def why_not(promise: Promise, tested: Rows, order: list[float], n: int) -> str:
     "Why nothing can be promised, and what would help; `n`: all examples."
     share = len(tested) / n

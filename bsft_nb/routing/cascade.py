@@ -61,7 +61,7 @@ def mark(prediction: Any, routing: Routing) -> Any:
     prediction._routing = routing
     return prediction
 
-
+# %% ../../nbs/routing/06_cascade.ipynb #c71697b5
 def routing_of(prediction: Any) -> Routing | None:
     "How a prediction came about; `None` where it is none of a cascade's."
     return vars(prediction).get("_routing")
@@ -91,7 +91,7 @@ def attempting(
         except Exception as e:  # of either program
             made.error = e
 
-
+# %% ../../nbs/routing/06_cascade.ipynb #52db2c55
 def adopt(attempt: Attempt):
     "Its calls become part of the caller's trace."
     if dspy.settings.trace is not None and attempt.steps:
@@ -128,7 +128,7 @@ def in_time(work: Callable[[], Any], seconds: float | None) -> Any:
             raise
         raise TimeoutError(f"the teacher had not answered after {seconds:g} s") from None
 
-
+# %% ../../nbs/routing/06_cascade.ipynb #edc70b26
 async def ask_async(program: dspy.Module, inputs: dict) -> Any:
     "What a program answers, awaited where it can be, else in a thread."
     if is_async(program) or hasattr(type(program), "aforward"):
@@ -161,7 +161,7 @@ def sure_enough(c: Cascade, sure: float | None) -> bool:
     "Does the student's answer stand?"
     return sure is not None and sure >= c.calibration.threshold
 
-
+# %% ../../nbs/routing/06_cascade.ipynb #9e890695
 def settle(c: Cascade, inputs: dict, mine: Attempt, sure: float | None, theirs: Attempt | None) -> Any:
     "The answer, marked, counted and kept. Raises the teacher's error where both failed."
     failed = theirs is not None and theirs.error is not None
@@ -189,7 +189,7 @@ def length(inputs: dict) -> int:
     "Characters of the inputs, as text."
     return sum(len(v if isinstance(v, str) else str(v)) for v in plain(inputs).values())
 
-
+# %% ../../nbs/routing/06_cascade.ipynb #e0ef0740
 class Tally:
     "Counts of a cascade's answers. A copy begins anew."
 
@@ -288,7 +288,7 @@ async def forward_async(c: Cascade, inputs: dict) -> dspy.Prediction:
             raise e if str(e) else TimeoutError(f"the teacher had not answered after {c.timeout:g} s") from None
     return settle(c, inputs, mine, sure, theirs)
 
-
+# %% ../../nbs/routing/06_cascade.ipynb #3f388d89
 def fingerprints(student: dspy.Module) -> dict[str, str]:
     "Predictor → fingerprint of its student's weights."
     return {n: p.lm.engine.target.fingerprint for n, p in student.named_predictors()}

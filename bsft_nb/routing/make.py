@@ -57,7 +57,7 @@ class Asked:
         if self.timeout is not None and (isinstance(self.timeout, bool) or not isinstance(self.timeout, (int, float)) or not 0 < self.timeout < float("inf")):
             raise ValueError(f"timeout={self.timeout!r}: seconds for the teacher, above 0, or None")
 
-
+# %% ../../nbs/routing/07_make.ipynb #af7ff54e
 def promised(retain: float | None, max_error: float | None, confidence: float) -> Promise:
     "What is promised; nothing said: `retain=0.98`."
     if retain is not None and max_error is not None:
@@ -97,7 +97,7 @@ def check_outputs(program: dspy.Module):
     if taken:
         raise ValueError(f"predictor {taken[0]!r} has an output 'routing', which is where a cascade's predictions say who answered: rename it")
 
-
+# %% ../../nbs/routing/07_make.ipynb #b9fb1c1e
 def held_out_examples(examples: Any, promise: Promise) -> list[dspy.Example]:
     "The examples to calibrate on. Raises `ValueError` and `TypeError` for what is none."
     if examples is None:
@@ -122,7 +122,7 @@ class Overheard(dspy.Module):
         prediction._heard = heard
         return prediction
 
-
+# %% ../../nbs/routing/07_make.ipynb #69c11818
 def student_answers(compiled: dspy.Module, examples: list[dspy.Example], metric: Callable | None, num_threads: int) -> tuple[list[Answer], list[list[Heard] | None]]:
     "The student's answers, and what it decided in each; `None` where it failed. Raises `ValueError` where the metric does."
     heard: dict[str, list[Heard]] = {}
@@ -186,7 +186,7 @@ def costs(who: str, answers: list[Answer]) -> dict[str, float]:
     found = {"seconds": [a.latency for a in answers if a.latency is not None and not a.cached], "cost": [a.cost for a in answers if a.cost is not None]}
     return {f"{who}_{k}": float(np.mean(v)) for k, v in found.items() if v}
 
-
+# %% ../../nbs/routing/07_make.ipynb #d64beed4
 def agreements(compiled: dspy.Module, examples: list[dspy.Example], answers: list[Answer], samples: int, num_threads: int) -> list[float]:
     "Of each answer, the share of further ones that say the same."
     program, more = listening(compiled), []
@@ -230,7 +230,7 @@ def cascade(
         warnings.warn(calibration.note, stacklevel=2)
     return Cascade(compiled, program, calibration, settings, timeout, kept)
 
-
+# %% ../../nbs/routing/07_make.ipynb #0b9108d5
 def read_saved(path: str | Path, compiled: dspy.Module) -> Any:
     "The calibration in a file that `cascade.save` wrote. Raises `FileNotFoundError`, or `ValueError` where it is damaged or of other students."
     if not Path(path).is_file():

@@ -56,7 +56,7 @@ def margins(promise: Promise, rows: Rows, threshold: float) -> np.ndarray:
         return promise.level - (1 - rows.student[own])
     return np.where(own, rows.student, rows.teacher) - promise.level * rows.teacher
 
-
+# %% ../../nbs/routing/02_promise.ipynb #4c6db881
 def worst(promise: Promise) -> float:
     "The lowest margin that there can be, without its sign."
     return promise.level if promise.kind == "retain" else 1 - promise.level

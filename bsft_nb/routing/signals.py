@@ -53,7 +53,7 @@ class Scale:
             return 0.0 if agreement is None else agreement
         return min((self.rank(h.predictor, SIGNALS[self.signal](h)) for h in heard), default=1.0)
 
-
+# %% ../../nbs/routing/01_signals.ipynb #e3807ea8
 def scale_of(signal: str, answers: Iterable[list[Heard]]) -> Scale:
     "The scale of `signal` on the calls of known answers."
     values: dict[str, list[float]] = {}

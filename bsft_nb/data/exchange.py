@@ -17,14 +17,15 @@ import dspy
 from pydantic import TypeAdapter, ValidationError
 
 from ..teacher.ledger import RECORD, Call, Trace
-from ..run.files import replacing, to_json
+from ..run.files import replacing, row_of, to_json
 from ..models.values import read_value
 from .pairs import DataError, Pair
 from ..run.folder import fingerprint
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'EXPORTERS', 'SHOWN', 'as_chat', 'as_rendered', 'digest', 'write_rows', 'export_pairs', 'export_traces',
-           'read_rows', 'check_fields', 'check_predictor', 'check_split', 'marked', 'check_call', 'read_traces']
+           'cut_off', 'read_rows', 'check_fields', 'check_predictor', 'check_split', 'marked', 'check_call',
+           'read_traces']
 
 # %% ../../nbs/data/05_exchange.ipynb #6375ba6e
 HELD_OUT = "held_out"  # a row's `split` where nothing may be learned from it
@@ -98,17 +99,25 @@ def _object(line: bytes) -> dict:
         raise DataError(f"{type(row).__name__} {row!r:.60}, not a JSON object")
     return row
 
+
+def cut_off(line: bytes) -> bool:
+    "Is this the beginning of an answer that a cascade kept, see `bsft_nb.routing.kept`?"
+    begun = line.rstrip(b"\n")[:12]
+    return len(begun) > 2 and b'{"routing": '.startswith(begun) and row_of(line.rstrip(b"\n") + b"\n") is None
+
 # %% ../../nbs/data/05_exchange.ipynb #53dd16de
 SHOWN = 10  # faulty lines that an error names
 
 
-def read_rows(path: str | Path, read: Callable[[dict], Any]) -> list[Any]:
-    "What `read` makes of each line's object. Raises `DataError` that names the lines at fault; blank lines are skipped."
+def read_rows(path: str | Path | list[str | Path], read: Callable[[dict], Any]) -> list[Any]:
+    "What `read` makes of each line's object, in one file or several. Raises `DataError` that names the lines at fault; blank lines, and kept answers that a kill cut off, are skipped."
+    if isinstance(path, (list, tuple)):
+        return [row for p in path for row in read_rows(p, read)]
     made, faults = [], []
     with open(path, "rb") as f:
         for number, line in enumerate(f, 1):
             try:
-                if line.strip():
+                if line.strip() and not cut_off(line):
                     made.append(read(_object(line)))
             except DataError as e:
                 faults.append(f"line {number}: {e}")
@@ -147,7 +156,7 @@ def check_split(row: dict):
         raise DataError(f"field 'split' is {row['split']!r}: give {HELD_OUT!r} for a row that nothing is learned from, or leave it out")
 
 
-def marked(path: str | Path, rows: list[Pair] | list[Trace]) -> set[str]:
+def marked(path: str | Path | list[str | Path], rows: list[Pair] | list[Trace]) -> set[str]:
     "Keys of the examples that the file `path`, from which `rows` were read, marks as held out."
     marks = read_rows(path, lambda row: row.get("split") == HELD_OUT)
     return {r.example for r, mark in zip(rows, marks) if mark}
@@ -208,12 +217,12 @@ def _trace(row: dict, signatures: dict) -> Trace:
     return Trace(**{"attempt": 0, **row, "example": example, "calls": calls, **more})
 
 # %% ../../nbs/data/05_exchange.ipynb #d2a6e6fa
-def read_traces(path: str | Path, student: dspy.Module) -> list[Trace]:
-    "The traces in a JSON-lines file, as `export_traces` or a run wrote it. Raises `DataError` that names each faulty line."
+def read_traces(path: str | Path | list[str | Path], student: dspy.Module) -> list[Trace]:
+    "The traces in a JSON-lines file, or in several, as `export_traces` or a run wrote it. Raises `DataError` that names each faulty line."
     signatures = {name: p.signature for name, p in student.named_predictors()}
 
     def read(row):
         check_split(row)
-        return _trace({k: v for k, v in row.items() if k != "split"}, signatures)
+        return _trace({k: v for k, v in row.items() if k not in ("split", "routing")}, signatures)
 
     return read_rows(path, read)

@@ -59,8 +59,8 @@ def read_meta(path: Path) -> tuple[dict, dspy.Adapter | None, dspy.Adapter | Non
     return meta, load_adapter(meta["adapter"]) if "adapter" in meta else None, load_adapter(told, TEACHERS) if told else None
 
 # %% ../../nbs/engine/11_lm.ipynb #2412d67e
-def queue_request(engine: StudentEngine, request: Request, tick: Callable[[], None] | None = None) -> Pending:
-    "Queue `request`; `tick` is called whenever the answer has grown. Cancel the future and the row leaves its batch. Raises `dspy.lm15` errors."
+def queue_request(engine: StudentEngine, request: Request, tick: Callable[[], None] | None = None, decided: bool = False) -> Pending:
+    "Queue `request`; `tick` is called whenever the answer has grown; `decided`: note the `decision` at each token that is drawn. Cancel the future and the row leaves its batch. Raises `dspy.lm15` errors."
     messages = to_messages(request)
     try:
         prompt = engine.codec.prompt(messages)
@@ -68,6 +68,7 @@ def queue_request(engine: StudentEngine, request: Request, tick: Callable[[], No
         raise InvalidRequestError(str(e)) from e
     templates = engine.meta.get("templates", {}) if engine.templates else {}
     row = to_row(request, prompt, engine.codec, engine.meta.get("max_tokens", 1024), templates)
+    row.decided = [] if decided else None
     pending = Pending(row, (engine.path if engine.target.base else None, str(messages[:-1])), tick)
     engine.worker.submit(pending, id(engine))
     return pending

@@ -103,7 +103,7 @@ def to_response(request: Request, row: Row, codec: Codec) -> Response:
     "What an answered row says, with token counts, and log-probabilities where they were asked for."
     text = answer_text(row, codec)
     usage = Usage(input_tokens=len(row.prompt), output_tokens=len(row.answer))
-    whole = text == codec.text(row.answer)
+    whole = text == codec.text(row.answer) and row.decided is None
     return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason=row.finish, usage=usage, logprobs=answer_logprobs(row, codec), logprobs_complete=whole)
 
 
@@ -116,14 +116,14 @@ def answer_text(row: Row, codec: Codec) -> str:
 
 # %% ../../nbs/engine/08_requests.ipynb #c9a41ba1
 def answer_logprobs(row: Row, codec: Codec) -> tuple[TokenLogprob, ...] | None:
-    "Of the answer's tokens, with alternatives; `None` where they were not asked for."
-    if row.logprobs is None:
+    "Of the answer's tokens, or of those that were decided, with alternatives; `None` where they were not asked for."
+    if row.logprobs is None and row.decided is None:
         return None
 
     def spelled(i):
         return codec.tokenizer.decode([i])
 
-    kept = row.scores[: len(row.answer)]
+    kept = row.scores[: len(row.answer)] if row.decided is None else row.decided
     return tuple(TokenLogprob(spelled(i), p, token_id=i, top=tuple(TopLogprob(spelled(j), q, token_id=j) for j, q in best)) for i, p, best in kept)
 
 # %% ../../nbs/engine/08_requests.ipynb #7c75431d

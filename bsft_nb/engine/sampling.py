@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['Numbers', 'Sampling', 'trimmed', 'seeded', 'pick', 'token_logprob', 'never', 'Row', 'allowed', 'draw', 'finished',
-           'stopped', 'goes_on', 'take', 'common_end', 'sign_of', 'learn_templates', 'find_template']
+__all__ = ['Numbers', 'Sampling', 'trimmed', 'seeded', 'pick', 'token_logprob', 'decision', 'never', 'Row', 'allowed', 'draw',
+           'finished', 'stopped', 'goes_on', 'take', 'common_end', 'sign_of', 'learn_templates', 'find_template']
 
 # %% ../../nbs/engine/00_sampling.ipynb #a3542264
 class Numbers:
@@ -99,6 +99,13 @@ def token_logprob(logits: torch.Tensor, token: int, n: int) -> tuple[int, float,
     best = p.topk(n)
     return token, float(p[token]), list(zip(best.indices.tolist(), best.values.tolist()))
 
+
+def decision(logits: torch.Tensor, token: int, ids: list[int] | None) -> tuple[int, float, list[tuple[int, float]]]:
+    "As `token_logprob`, with the two most probable of the tokens `ids` that were allowed (None: all); one, where there was no choice."
+    p = logits.log_softmax(-1)
+    best = (p if ids is None else p[ids]).topk(2 if ids is None else min(2, len(ids)))
+    return token, float(p[token]), [(i if ids is None else ids[i], x) for i, x in zip(best.indices.tolist(), best.values.tolist())]
+
 # %% ../../nbs/engine/00_sampling.ipynb #c66941c6
 def never() -> bool:
     "Of a row that nobody gives up."
@@ -118,6 +125,7 @@ class Row:
     end: tuple[int, ...] = ()  # with what every answer ends, the stop token included
     sign: int = 0  # so many tokens of `end` show that the end has come
     logprobs: int | None = None  # not None: keep those of the drawn tokens, and of so many alternatives
+    decided: list[tuple[int, float, list[tuple[int, float]]]] | None = None  # a list takes the `decision` at each token that is drawn; what needs no model is still not drawn
     answer: list[int] = field(default_factory=list)  # token ids, without the one that ends it
     scores: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)  # see `token_logprob`
     finish: str = "length"  # or `stop`
@@ -128,7 +136,7 @@ class Row:
     @property
     def free(self) -> bool:
         "Is the most probable token all that is asked for?"
-        return not (self.sampling.temperature or self.choices or self.numbers or self.guide or self.logprobs is not None)
+        return not (self.sampling.temperature or self.choices or self.numbers or self.guide or self.logprobs is not None or self.decided is not None)
 
 # %% ../../nbs/engine/00_sampling.ipynb #37d0b517
 def allowed(row: Row) -> list[int] | None:
@@ -153,6 +161,8 @@ def draw(row: Row, logits: torch.Tensor) -> int:
         token = _pick(row, whole)
     if row.logprobs is not None:
         row.scores.append(token_logprob(whole, token, row.logprobs))
+    if row.decided is not None:
+        row.decided.append(decision(whole, token, allowed(row)))
     return token
 
 # %% ../../nbs/engine/00_sampling.ipynb #1c7ce855

@@ -76,7 +76,7 @@ class Compilation:
     train_kwargs: dict = field(default_factory=dict)  # that the provider gets
     num_threads: int = 8  # teacher attempts at a time
     max_calls: int | None = None  # LM calls of the teacher at most
-    traces: str | Path | None = None  # file of traces: the teacher is not asked
+    traces: str | Path | list[str | Path] | None = None  # file of traces, or several: the teacher is not asked
     teachers_format: dspy.Adapter | None = None  # with which modules wrote inputs when the teacher worked; None: no module does
     pairs: str | Path | list[Pair] | None = None  # given pairs: the teacher is not asked, and none are built
     faults: dict = field(default_factory=dict)  # what the bootstrapping has still to do: attempts that `failed`, examples `left_out`

@@ -151,8 +151,13 @@ def check_settings(name: str, value: Any):
 
 
 def check_file(name: str, value: Any):
-    "Raise `FileNotFoundError` where a file is named that is not there."
-    if value is not None and not Path(value).is_file():
+    "Raise `FileNotFoundError` where a file is named that is not there, alone or in a list."
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError(f"{name}=[]: give at least one JSON-lines file, or leave it out")
+        for one in value:
+            check_file(name, one)
+    elif value is not None and not Path(value).is_file():
         raise FileNotFoundError(f"{name}={str(value)!r}: there is no such file. Give a JSON-lines file, such as run.export writes")
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #35cbf3e2

@@ -106,7 +106,7 @@ ADDED = declared(
     ("peft", False, expression("bool, dict or peft.LoraConfig", "False", "True", "dict(r=16, lora_alpha=32)"), "training", "training", "train a LoRA adapter, not all weights: `True`, a `peft.LoraConfig` or a dict of its arguments"),
     ("training", None, Kind("none", "dict or None"), "schedule", "training", "a dict of further settings, such as `dict(patience=2, schedule=\"cosine\")`"),
     ("conflicts", "all", choice(CONFLICTS), "data", "pairs", "which completions to train on where a prompt has several: `\"all\"`, the `\"majority\"`, or the `\"best\"` by score"),
-    ("traces", None, text("path or None", check=check_file), "data", "pairs", "a JSON-lines file of traces, as `run.export` writes it: the teacher is not asked"),
+    ("traces", None, data_file("path, list of paths, or None", check_file), "data", "pairs", "a JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked"),
     ("pairs", None, data_file("path, list of Pair, or None", check_pairs), "data", "pairs", "a JSON-lines file of pairs, or a data panel's: nothing is bootstrapped"),
     ("launch", None, choice(LAUNCHES, none=True), "run", "nothing", "where training runs: in a `\"process\"` of its own, or `\"inline\"`; `\"remote\"` where `target` is an LM. `None`: a process in a notebook, inline elsewhere"),
     ("run_dir", None, text("path or None", check=check_run_dir), "run", "nothing", "the run's folder. `None`: one under `.bsft/runs`"),

@@ -139,10 +139,10 @@ def check_data(asked: dict[str, Any], builder: PairBuilder, stop: StopSignal):
         read_pairs(asked["pairs"], builder)
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #3b6a472e
-def content_key(rows: str | Path | list[Pair]) -> str:
-    "A hash of a file's bytes, or of pairs."
-    if isinstance(rows, list):
-        return fingerprint([asdict(p) for p in rows])
+def content_key(rows: str | Path | list[Pair] | list[str | Path]) -> str:
+    "A hash of a file's bytes, of several files', or of pairs."
+    if isinstance(rows, (list, tuple)):
+        return fingerprint([asdict(p) if isinstance(p, Pair) else content_key(p) for p in rows])
     return hashlib.sha256(Path(rows).read_bytes()).hexdigest()[:16]
 
 

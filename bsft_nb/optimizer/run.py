@@ -37,6 +37,8 @@ from .portable import pack
 from .scoring import prompt_moment, with_students
 from .students import students
 from ..training.jobs import Job
+from ..routing.cascade import Cascade
+from ..routing.make import cascade
 from ..serve.server import start
 from ..results.verdict import Verdict, spent, verdict
 
@@ -186,6 +188,10 @@ class Run:
     def verdict(self) -> Verdict:
         "Is the tuned student good enough? With intervals, and in words."
         return verdict(self.table, *spent(self.folder))
+
+    def cascade(self, program: dspy.Module, teacher: dspy.Module, metric: Callable | None = None, **settings) -> Cascade:
+        "A program that asks the teacher only where the student is not sure, calibrated on the run's held-out examples; see `bsft_nb.cascade`."
+        return cascade(program, teacher, metric, **{"examples": self.table, **settings})
 
     def report(self) -> Path:
         "Write the run as one HTML file that needs nothing else, and return its path."

@@ -197,7 +197,7 @@ class BootstrapFinetune(Teleprompter):
         peft: bool | dict = False,  # True, a `peft.LoraConfig` or its arguments: train a LoRA adapter, not all weights
         training: dict | None = None,  # more fields of `TrainConfig`, such as `dict(patience=2, schedule="cosine")`
         conflicts: str = "all",  # which completions to train on where a prompt has several: `all`, `majority` or `best`
-        traces: str | Path | None = None,  # JSON-lines file of traces, as `run.export` writes it: the teacher is not asked
+        traces: str | Path | list[str | Path] | None = None,  # JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked
         pairs: str | Path | list[Pair] | None = None,  # JSON-lines file of pairs, or a data panel's: nothing is bootstrapped
         launch: Literal["process", "inline"] | None = None,  # where training runs; None: `process` in a notebook
         run_dir: str | Path | None = None,  # the run's folder; None: one under `.bsft/runs`

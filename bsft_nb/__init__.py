@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from bsft_nb.models.student_adapter import StudentAdapter
     from bsft_nb.optimizer.loading import attach, load
     from bsft_nb.optimizer.teleprompter import BootstrapFinetune
+    from bsft_nb.routing.make import cascade
 
-__all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "load", "local_lm"]
+__all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "cascade", "load", "local_lm"]
 _HOMES = {  # imported when it is asked for: a Jupyter server that shows runs needs no DSPy
     "BootstrapFinetune": "bsft_nb.optimizer.teleprompter",
     "StudentAdapter": "bsft_nb.models.student_adapter",
     "attach": "bsft_nb.optimizer.loading",
     "load": "bsft_nb.optimizer.loading",
+    "cascade": "bsft_nb.routing.make",
     "local_lm": "bsft_nb.engine.lm",
 }
 

@@ -152,7 +152,7 @@ def _pick(row: Row, whole: torch.Tensor) -> int:
     ids = allowed(row)
     return pick(whole, row) if ids is None else ids[pick(whole[ids], row)]
 
-
+# %% ../../nbs/engine/00_sampling.ipynb #b07682dc
 def draw(row: Row, logits: torch.Tensor) -> int:
     "The next token id, from `logits` over the vocabulary (1-d). Raises `ValueError` where they are not numbers."
     whole = logits.float().cpu()

@@ -168,7 +168,7 @@ def code_for(path: Path, status: str | None) -> str:
         return f"import bsft_nb\n\ncompiled = bsft_nb.load({str(path)!r}, program)  # program: the one that was compiled, untrained"
     return f"import bsft_nb\n\nrun = bsft_nb.attach({str(path)!r})"
 
-
+# %% ../../nbs/lab/01_cards.ipynb #35d3a708
 def run_card(
     folder: RunFolder,
     info: dict,  # the content of its run.json

@@ -36,7 +36,7 @@ def _whole(asked: dict, name: str, default: int, least: int, most: int) -> int:
     except (TypeError, ValueError):
         raise ValueError(f"{name}={text!r}: give a whole number") from None
 
-
+# %% ../../nbs/lab/03_pages.ipynb #c3977b63
 @dataclass(frozen=True)
 class Asked:
     "Which rows, in which order, and which page of them."
@@ -144,7 +144,7 @@ def found_in(line: bytes, search: str) -> bool:
     row = json.loads(line)
     return _holds([row.get(k) for k in ("inputs", "prediction", "calls", "error")], needle)
 
-
+# %% ../../nbs/lab/03_pages.ipynb #fbf5bcef
 def select_attempts(attempts: Attempts, asked: Asked) -> list[int]:
     "Numbers of the attempts that pass, in the order asked for; those without a score last. Raises `ValueError` for another order."
     if asked.sort not in ("", "score"):
@@ -179,7 +179,7 @@ def attempts_page(run: RunFolder, asked: Asked) -> dict:
     outcomes, names = Counter(r[1] for r in rows), Counter(n for r in rows for n in r[3])
     return {"rows": shown, "n": len(selected), "of": len(rows), "outcomes": dict(outcomes.most_common(30)), "predictors": dict(names.most_common(50))}
 
-
+# %% ../../nbs/lab/03_pages.ipynb #0922fe62
 def _short(i: int, row: dict) -> dict:
     "An attempt as a row of the grid."
     error = str(row.get("error") or "").strip().splitlines()

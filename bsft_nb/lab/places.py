@@ -65,7 +65,7 @@ def homes(root: Path) -> Iterator[Path]:
             elif depth < DEPTH and not inner.name.startswith(".") and inner.name not in NEVER:
                 waiting.append((inner, depth + 1))
 
-
+# %% ../../nbs/lab/00_places.ipynb #e521bf7b
 def runs_in(home: Path, roots: tuple[Path, ...]) -> list[Path]:
     "The real places of the runs of a `.bsft`, or of the run that `home` itself is, as far as they lie in `roots`."
     alone = is_run(home)
@@ -91,7 +91,7 @@ def key_of(path: Path) -> str:
 # %% ../../nbs/lab/00_places.ipynb #8183ccf0
 EVERY = 20.0  # seconds between two searches for homes
 
-
+# %% ../../nbs/lab/00_places.ipynb #dd0c8c39
 class Places:
     "The runs below `root`, and those in `home`, by key."
 

@@ -62,7 +62,7 @@ def _passing(table: Any, asked: Asked) -> Any:
         mask = pc.and_(mask, pc.or_(*held))
     return mask
 
-
+# %% ../../nbs/lab/04_rows.ipynb #fcd248a5
 def _selected(table: Any, asked: Asked) -> Any:
     "Numbers of the rows that pass, in order."
     import pyarrow.compute as pc

@@ -182,7 +182,7 @@ class FindHandler(Api):
     async def get(self):
         await self.answer(lambda desk, path: {"key": desk.places.open(path)}, self.get_query_argument("path", ""))
 
-
+# %% ../../nbs/lab/05_server.ipynb #ae4f181b
 class RunHandler(Api):
     "One run: read it, stop it, delete it."
 
@@ -213,7 +213,7 @@ def report_page(desk: Desk, key: str) -> bytes:
         return (run / "report.html").read_bytes()
     return import_module("bsft_nb.results.report").report_html(run).encode("utf-8", "backslashreplace")
 
-
+# %% ../../nbs/lab/05_server.ipynb #8797c801
 class ReportHandler(JupyterHandler):
     "The report as a page."
 

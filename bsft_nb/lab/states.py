@@ -24,7 +24,7 @@ __all__ = ['PIECE', 'KEPT', 'MISSING', 'Follower', 'thinned', 'States', 'Desk', 
 # %% ../../nbs/lab/02_states.ipynb #111b1abd
 PIECE = 1 << 18  # bytes read at a time: many rows alive at once make Python look through all objects, which holds up everybody
 
-
+# %% ../../nbs/lab/02_states.ipynb #6c5ff9f1
 class Follower:
     "Reads the log at `path` in pieces; `at` is the byte up to which it has read."
 
@@ -77,7 +77,7 @@ def thinned(events: list[Event]) -> list[Event]:
 # %% ../../nbs/lab/02_states.ipynb #e34cded1
 KEPT = 64  # states
 
-
+# %% ../../nbs/lab/02_states.ipynb #18ce033d
 class States:
     "The state of a run by its log; what was read before is not read again. Safe in several threads."
 

@@ -63,7 +63,7 @@ def hearing() -> Iterator[list[Heard]]:
     with dspy.context(bsft_heard=heard):
         yield heard
 
-
+# %% ../../nbs/routing/00_heard.ipynb #5cbeff1a
 class Tells:
     "The layer before an LM's class that notes what was decided, and hands the answer on without it."
 

@@ -11,6 +11,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from ..run.folder import RunFolder
 from ..teacher.ledger import is_attempt
 
 # %% auto #0
-__all__ = ['Asked', 'stamp', 'Kept', 'Attempts', 'found_in', 'select_attempts', 'attempts_page', 'one_attempt', 'threshold_left',
-           'compare_page', 'one_row', 'slices', 'run_verdict']
+__all__ = ['said_of_rows', 'page_of', 'Asked', 'stamp', 'Kept', 'outlined', 'lines_at', 'Attempts', 'found_in', 'select_attempts',
+           'attempts_page', 'one_attempt', 'threshold_left', 'compare_page', 'one_row', 'slices', 'run_verdict']
 
 # %% ../../nbs/lab/03_pages.ipynb #c2f9a1f0
 def _whole(asked: dict, name: str, default: int, least: int, most: int) -> int:
@@ -35,6 +36,19 @@ def _whole(asked: dict, name: str, default: int, least: int, most: int) -> int:
         return min(max(int(text), least), most)
     except (TypeError, ValueError):
         raise ValueError(f"{name}={text!r}: give a whole number") from None
+
+# %% ../../nbs/lab/03_pages.ipynb #04dba9a8
+def said_of_rows(asked: dict) -> dict[str, Any]:
+    "The fields of `Asked` in the arguments of a request. Raises `ValueError`."
+    texts = {k: str(asked.get(k, ""))[:500] for k in ("predictor", "search", "sort", "field", "value")}
+    numbers = {"page": _whole(asked, "page", 0, 0, 10**9), "size": _whole(asked, "size", 25, 1, 200)}
+    return {"filter": str(asked.get("filter") or "all"), **texts, **numbers, "descending": asked.get("descending") in ("1", "true", True)}
+
+
+def page_of(asked: Asked, selected: Any) -> Any:
+    "The page of what was selected; the last one where there are fewer."
+    page = min(asked.page, max(0, (len(selected) - 1) // asked.size))
+    return selected[page * asked.size : (page + 1) * asked.size]
 
 # %% ../../nbs/lab/03_pages.ipynb #c3977b63
 @dataclass(frozen=True)
@@ -50,21 +64,17 @@ class Asked:
     page: int = 0
     size: int = 25  # rows a page
 
+    cut = page_of  # the function above
+
     @classmethod
     def of(cls, asked: dict) -> Asked:
         "From the arguments of a request. Raises `ValueError`."
-        texts = {k: str(asked.get(k, ""))[:500] for k in ("predictor", "search", "sort", "field", "value")}
-        return cls(str(asked.get("filter") or "all"), **texts, descending=asked.get("descending") in ("1", "true", True), page=_whole(asked, "page", 0, 0, 10**9), size=_whole(asked, "size", 25, 1, 200))
+        return cls(**said_of_rows(asked))
 
     @property
     def rows(self) -> tuple:
         "What the selection depends on, without the page."
         return self.filter, self.predictor, self.search, self.sort, self.descending, self.field, self.value
-
-    def cut(self, selected: Any) -> Any:
-        "The page of what was selected; the last one where there are fewer."
-        page = min(self.page, max(0, (len(selected) - 1) // self.size))
-        return selected[page * self.size : (page + 1) * self.size]
 
 # %% ../../nbs/lab/03_pages.ipynb #18bf5a6c
 def stamp(path: Path) -> tuple[int, int, int]:
@@ -91,13 +101,30 @@ class Kept:
                 found.append(make())
             return found[0]
 
+# %% ../../nbs/lab/03_pages.ipynb #d4867b38
+def outlined(line: bytes, at: int) -> dict[str, tuple]:
+    "Key → (offset, outcome, score, predictors) of the attempt in `line`, which begins at byte `at`; empty where it holds none."
+    row = row_of(line)
+    if row is None or not is_attempt(row):
+        return {}
+    outcome = "accepted" if row.get("kept") else row.get("reason") or "dropped"
+    score = row.get("score") if isinstance(row.get("score"), (int, float)) else None
+    names = tuple(sorted({c["predictor"] for c in row.get("calls", ())}))
+    return {row.get("key") or f"at {at}": (at, str(outcome), score, names)}
+
+
+def lines_at(path: Path, places: list[int]) -> list[bytes]:
+    "The lines of a file that begin at these bytes."
+    with open(path, "rb") as f:
+        return [(f.seek(at), f.readline())[1] for at in places]
+
 # %% ../../nbs/lab/03_pages.ipynb #d08851d6
 class Attempts:
     "The attempts in the file `path`, as far as it is written."
 
     def __init__(self, path: Path):
-        self.path, self.at, self.file = Path(path), 0, None
-        self.lock, self.rows = threading.RLock(), {}  # key → (offset, outcome, score, predictors)
+        self.path, self.at, self.file, self.lock = Path(path), 0, None, threading.RLock()
+        self.rows: dict[str, tuple] = {}  # as `outlined`
 
     def read(self) -> Attempts:
         "Note what was added since."
@@ -106,26 +133,15 @@ class Attempts:
             if self.file != about.st_ino or about.st_size < self.at:
                 self.at, self.file, self.rows = 0, about.st_ino, {}
             f.seek(self.at)
-            for line in f:
-                if not line.endswith(b"\n"):
-                    break
-                self._note(line)
+            for line in takewhile(lambda line: line.endswith(b"\n"), f):
+                self.rows |= outlined(line, self.at)
                 self.at += len(line)
         return self
 
-    def _note(self, line: bytes):
-        row = row_of(line)
-        if row is not None and is_attempt(row):
-            outcome = "accepted" if row.get("kept") else row.get("reason") or "dropped"
-            score = row.get("score") if isinstance(row.get("score"), (int, float)) else None
-            names = tuple(sorted({c["predictor"] for c in row.get("calls", ())}))
-            self.rows[row.get("key") or f"at {self.at}"] = self.at, str(outcome), score, names
-
     def lines(self, numbers: list[int]) -> list[bytes]:
         "The lines of these attempts, by their numbers from 0."
-        places = list(self.rows.values())
-        with open(self.path, "rb") as f:
-            return [(f.seek(places[i][0]), f.readline())[1] for i in numbers]
+        rows = list(self.rows.values())
+        return lines_at(self.path, [rows[i][0] for i in numbers])
 
 # %% ../../nbs/lab/03_pages.ipynb #73b110d6
 def _holds(value: Any, needle: str) -> bool:

@@ -17,7 +17,8 @@ from ..run.doors import is_inside
 from ..run.folder import RunFolder, fingerprint
 
 # %% auto #0
-__all__ = ['DEPTH', 'MOST', 'NEVER', 'FILES', 'EVERY', 'real_within', 'is_run', 'homes', 'runs_in', 'checked', 'key_of', 'Places']
+__all__ = ['DEPTH', 'MOST', 'NEVER', 'FILES', 'EVERY', 'real_within', 'is_run', 'homes', 'runs_in', 'checked', 'key_of', 'Homes',
+           'run_at', 'still_there', 'Places']
 
 # %% ../../nbs/lab/00_places.ipynb #7fee937e
 def real_within(
@@ -91,41 +92,58 @@ def key_of(path: Path) -> str:
 # %% ../../nbs/lab/00_places.ipynb #8183ccf0
 EVERY = 20.0  # seconds between two searches for homes
 
+
+class Homes:
+    "`home` first, then the homes below `root`. Safe in several threads."
+
+    def __init__(self, root: Path, home: Path):
+        self.root, self.home, self._lock = root, home, threading.Lock()
+        self._found, self._looked = [], -EVERY
+
+    def list(self) -> list[Path]:
+        "Each home once, as the last search found them."
+        with self._lock:
+            if time.monotonic() - self._looked >= EVERY:
+                self._found, self._looked = list(dict.fromkeys([self.home, *homes(self.root)])), time.monotonic()
+            return self._found
+
+# %% ../../nbs/lab/00_places.ipynb #557c04fb
+def run_at(path: str, root: Path, roots: tuple[Path, ...]) -> Path:
+    "The real folder of the run whose folder, or `run.json`, is at `path`, relative to `root`. Raises `FileNotFoundError`."
+    inner = Path(path[: -len("/run.json")] if path.endswith("/run.json") else path)
+    found = real_within(root / inner, roots) if is_inside(path) else None
+    if found is None or not is_run(found):
+        raise FileNotFoundError(f"there is no run at {path!r}: open the run.json of a run's folder, in the folder that this server shows")
+    return found
+
+
+def still_there(path: Path | None) -> Path:
+    "`path`, the folder of a run. Raises `FileNotFoundError` where there is none, or none any more."
+    if path is None or not is_run(path):
+        raise FileNotFoundError("this run is not there any more: it was moved or deleted")
+    return path
+
 # %% ../../nbs/lab/00_places.ipynb #dd0c8c39
 class Places:
     "The runs below `root`, and those in `home`, by key."
 
     def __init__(self, root: Path, home: Path):
         self.root, self.home = Path(root).resolve(), Path(home).resolve()
-        self.roots = (self.root, self.home)
-        self._homes, self._looked, self._lock = [], -EVERY, threading.Lock()
+        self.roots, self._homes = (self.root, self.home), Homes(self.root, self.home)
         self._known: dict[str, Path] = {}  # also those that were opened by their path
 
     def list(self) -> dict[str, Path]:
         "Run folders by key."
-        with self._lock:
-            if time.monotonic() - self._looked >= EVERY:
-                self._homes, self._looked = list(dict.fromkeys([self.home, *homes(self.root)])), time.monotonic()
-            found = {key_of(p): p for h in self._homes for p in runs_in(h, self.roots)}
-            self._known |= found
-            return found
-
-    def path(self, key: str) -> Path:
-        "The folder of a run. Raises `FileNotFoundError` where there is none of that key."
-        path = self._known.get(key) or self.list().get(key)
-        if path is None or not is_run(path):
-            raise FileNotFoundError("this run is not there any more: it was moved or deleted")
-        return path
+        found = {key_of(p): p for h in self._homes.list() for p in runs_in(h, self.roots)}
+        self._known |= found
+        return found
 
     def run(self, key: str) -> RunFolder:
         "The run of that key. Raises `FileNotFoundError`, or `PermissionError` where a part of it leads elsewhere."
-        return checked(self.path(key))
+        return checked(still_there(self._known.get(key) or self.list().get(key)))
 
     def open(self, path: str) -> str:
-        "The key of the run whose folder, or `run.json`, is at `path`, relative to the root. Raises `FileNotFoundError`."
-        inner = Path(path[: -len("/run.json")] if path.endswith("/run.json") else path)
-        found = real_within(self.root / inner, self.roots) if is_inside(path) else None
-        if found is None or not is_run(found):
-            raise FileNotFoundError(f"there is no run at {path!r}: open the run.json of a run's folder, in the folder that this server shows")
+        "The key of the run at `path`, relative to the root. Raises `FileNotFoundError`, see `run_at`."
+        found = run_at(path, self.root, self.roots)
         self._known[key_of(found)] = found
         return key_of(found)

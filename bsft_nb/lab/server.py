@@ -29,8 +29,8 @@ from ..run.folder import RunFolder, home
 
 # %% auto #0
 __all__ = ['READS', 'ONE', 'STATUS', 'TICK', 'KEY', 'events_page', 'read', 'stop', 'delete', 'in_thread', 'refused', 'Api',
-           'RunsHandler', 'FindHandler', 'RunHandler', 'report_page', 'ReportHandler', 'wanted', 'LiveHandler', 'tell',
-           'handlers']
+           'RunsHandler', 'FindHandler', 'RunHandler', 'report_page', 'ReportHandler', 'wanted', 'check_may_read',
+           'watch', 'tell', 'LiveHandler', 'handlers']
 
 # %% ../../nbs/lab/05_server.ipynb #3fb9ed05
 def events_page(run: RunFolder, at: int) -> dict:
@@ -61,7 +61,7 @@ def _number(asked: dict, name: str, default: str) -> float:
 def _other(desk: Desk, asked: dict) -> RunFolder | None:
     return desk.places.run(asked["against"]) if asked.get("against") else None
 
-
+# %% ../../nbs/lab/05_server.ipynb #f91c4836
 READS: dict[str, Callable[[Desk, RunFolder, dict], Any]] = {
     "": lambda desk, run, asked: run_view(desk, run),
     "events": lambda desk, run, asked: events_page(run, int(_number(asked, "at", "0"))),
@@ -75,6 +75,8 @@ READS: dict[str, Callable[[Desk, RunFolder, dict], Any]] = {
     "settings": lambda desk, run, asked: _rows().settings(run, _other(desk, asked)),
     "preflight": lambda desk, run, asked: sent(run.info.get("preflight") or {}),
 }
+
+# %% ../../nbs/lab/05_server.ipynb #8c519bfb
 ONE: dict[str, Callable[[RunFolder, int, dict], Any]] = {  # the row or attempt of that number, from 0
     "attempts": lambda run, i, asked: _pages().one_attempt(run, i),
     "pairs": lambda run, i, asked: _rows().one_pair(run, asked.get("split", "train"), i),
@@ -247,44 +249,21 @@ def wanted(message: Any) -> set[str] | None:
     except (ValueError, KeyError, TypeError):
         return None
 
-
-assert wanted('{"watch": ["0123456789abcdef", "../x", 3]}') == {"0123456789abcdef"}
-assert wanted("[") is None and wanted('{"watch": 3}') is None
-
-# %% ../../nbs/lab/05_server.ipynb #bb71fc08
-class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
-    "Tells one browser what is new."
-
-    auth_resource = "bsft"
-
-    def initialize(self, desk: Desk):
-        self.listener, self.task = Listener(desk), None
-
-    @ws_authenticated
-    async def get(self, *args, **kwargs):
-        if not await _may_read(self):
-            raise web.HTTPError(403)
-        await super().get(*args, **kwargs)
-
-    def open(self, *args, **kwargs):
-        super().open(*args, **kwargs)
-        self.task = asyncio.ensure_future(tell(self, self.listener))
-
-    def on_message(self, message):
-        keys = wanted(message)
-        if keys is not None:
-            self.listener.watched = keys
-
-    def on_close(self):
-        if self.task:
-            self.task.cancel()
-
 # %% ../../nbs/lab/05_server.ipynb #aa0674c3
-async def _may_read(handler: JupyterHandler) -> bool:
+async def check_may_read(handler: JupyterHandler):
+    "Raise a 403 where the server's authorizer does not let this user read."
     allowed = handler.authorizer.is_authorized(handler, handler.current_user, "read", handler.auth_resource)
-    return await allowed if asyncio.iscoroutine(allowed) else allowed
+    if not (await allowed if asyncio.iscoroutine(allowed) else allowed):
+        raise web.HTTPError(403)
 
 
+def watch(listener: Listener, message: Any):
+    "Tell of the runs that a browser's message names; a message that names none changes nothing."
+    keys = wanted(message)
+    if keys is not None:
+        listener.watched = keys
+
+# %% ../../nbs/lab/05_server.ipynb #4f1e3f39
 async def tell(socket: WebSocketHandler, listener: Listener):
     "Send what is new until the browser has gone. A look that fails is noted, and the next one tries again."
     while True:
@@ -297,6 +276,31 @@ async def tell(socket: WebSocketHandler, listener: Listener):
         except Exception:
             socket.log.exception("bsft_nb: the runs could not be looked at")
         await asyncio.sleep(TICK)
+
+# %% ../../nbs/lab/05_server.ipynb #bb71fc08
+class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
+    "Tells one browser what is new."
+
+    auth_resource = "bsft"
+
+    def initialize(self, desk: Desk):
+        self.listener, self.task = Listener(desk), None
+
+    @ws_authenticated
+    async def get(self, *args, **kwargs):
+        await check_may_read(self)
+        await super().get(*args, **kwargs)
+
+    def open(self, *args, **kwargs):
+        super().open(*args, **kwargs)
+        self.task = asyncio.ensure_future(tell(self, self.listener))
+
+    def on_message(self, message):
+        watch(self.listener, message)
+
+    def on_close(self):
+        if self.task:
+            self.task.cancel()
 
 # %% ../../nbs/lab/05_server.ipynb #c164e38e
 def handlers(base_url: str, desk: Desk) -> list[tuple]:

@@ -19,7 +19,7 @@ from ..run.folder import RunFolder
 from ..run.progress import MOST_POINTS, State, reduce_all
 
 # %% auto #0
-__all__ = ['PIECE', 'KEPT', 'MISSING', 'Follower', 'thinned', 'States', 'Desk', 'run_view', 'Listener']
+__all__ = ['PIECE', 'KEPT', 'MISSING', 'Follower', 'thinned', 'States', 'made_card', 'Desk', 'run_view', 'view_of', 'Listener']
 
 # %% ../../nbs/lab/02_states.ipynb #111b1abd
 PIECE = 1 << 18  # bytes read at a time: many rows alive at once make Python look through all objects, which holds up everybody
@@ -113,10 +113,22 @@ def _stamp(path: Path) -> tuple:
             stamps.append(0)
     return tuple(stamps)
 
-
-def _refused(path: Path, error: Exception, shown: str) -> dict:
-    folder = RunFolder(path)
-    return run_card(folder, {"error": str(error)}, "unreadable", shown)
+# %% ../../nbs/lab/02_states.ipynb #b6c2fbcd
+def made_card(
+    path: Path,
+    shown: str,  # where the run lies, for people
+    states: States,
+) -> dict:
+    "The card of a run: with the step, time left and money so far where it is under way, with the reason where it cannot be read."
+    try:
+        folder = checked(path)
+        status = folder.status
+        card = run_card(folder, folder.info, status, shown)
+        if status == "running":
+            card["live"] = live_card(states.of(folder.log.path), time.time())
+        return card
+    except (OSError, ValueError, TypeError, AttributeError) as e:
+        return run_card(RunFolder(path), {"error": str(e)}, "unreadable", shown)
 
 # %% ../../nbs/lab/02_states.ipynb #d65cd642
 class Desk:
@@ -127,21 +139,13 @@ class Desk:
         self._cards: dict[Path, tuple[tuple, dict]] = {}
 
     def card(self, path: Path) -> dict:
-        "The card of a run; with the step, time left and money so far where it is under way."
+        "The card of a run, made again where a file of it has changed, and as long as it is under way or cannot be read."
         stamp, known = _stamp(path), self._cards.get(path)
         if known and known[0] == stamp and known[1]["status"] not in ("running", "unreadable"):
             return known[1]
         shown = str(path.relative_to(self.places.root)) if path.is_relative_to(self.places.root) else str(path)
-        try:
-            folder = checked(path)
-            status = folder.status
-            card = run_card(folder, folder.info, status, shown)
-            if status == "running":
-                card["live"] = live_card(self.states.of(folder.log.path), time.time())
-        except (OSError, ValueError, TypeError, AttributeError) as e:
-            card = _refused(path, e, shown)
-        self._cards[path] = stamp, card
-        return card
+        self._cards[path] = stamp, made_card(path, shown, self.states)
+        return self._cards[path][1]
 
     def cards(self) -> list[dict]:
         "The cards of all runs: those under way first, then the newest."
@@ -167,6 +171,14 @@ def run_view(desk: Desk, folder: RunFolder) -> dict:
         "missing": {name: words for name, words in MISSING.items() if not (folder / name).exists()},
     }
 
+# %% ../../nbs/lab/02_states.ipynb #0d15d304
+def view_of(desk: Desk, key: str) -> dict | None:
+    "The view of the run of that key; `None` where it cannot be read, or is gone."
+    try:
+        return run_view(desk, desk.places.run(key))
+    except OSError:
+        return None
+
 # %% ../../nbs/lab/02_states.ipynb #cbfd9da4
 class Listener:
     "What one browser has been told, so that it is told only what is new."
@@ -183,14 +195,8 @@ class Listener:
         gone = [k for k in self._cards if k not in cards]
         self._cards, views = cards, {}
         for key in [k for k in list(self.watched) if k in cards or k in self._views]:
-            view = self._view(key)
+            view = view_of(self.desk, key)
             if view is not None and {**view, "now": 0} != self._views.get(key):
                 self._views[key], views[key] = {**view, "now": 0}, view
         news = {"cards": changed, "gone": gone, "views": views}
         return {k: v for k, v in news.items() if v}
-
-    def _view(self, key: str) -> dict | None:
-        try:
-            return run_view(self.desk, self.desk.places.run(key))
-        except OSError:
-            return None

@@ -16,11 +16,23 @@ from .promise import Promise, Rows, least_rows, lowest, rows_needed, sequence
 from .signals import AGREEMENT, SIGNALS, Scale, concordance, scale_of
 
 # %% auto #0
-__all__ = ['FORMAT', 'CHOOSING', 'MOST_CHOOSING', 'POINTS', 'Calibration', 'Evidence', 'halves', 'choose_scale', 'trade_off',
-           'why_not', 'calibrate']
+__all__ = ['FORMAT', 'CHOOSING', 'MOST_CHOOSING', 'POINTS', 'calibration_in', 'Calibration', 'check_scores', 'Evidence', 'halves',
+           'choose_scale', 'trade_off', 'why_not', 'calibrate']
 
 # %% ../../nbs/routing/03_calibration.ipynb #d6ac7e38
 FORMAT = 1  # of a saved calibration
+
+# %% ../../nbs/routing/03_calibration.ipynb #5d586622
+def calibration_in(row: Any) -> Calibration:
+    "What `Calibration.row` wrote. Raises `ValueError` for anything else."
+    try:
+        if row["format"] != FORMAT or row["scale"]["signal"] not in (*SIGNALS, AGREEMENT):
+            raise ValueError(f"format {row['format']!r}, signal {row['scale']['signal']!r}")
+        known = {k: v for k, v in row.items() if k in Calibration.__dataclass_fields__}
+        made = {"promise": Promise(**row["promise"]), "scale": Scale(**row["scale"]), "threshold": math.inf if row["threshold"] is None else float(row["threshold"])}
+        return Calibration(**{**known, **made})
+    except (KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"this is no calibration of a cascade that this version reads ({type(e).__name__}: {e}): calibrate again") from e
 
 # %% ../../nbs/routing/03_calibration.ipynb #9e99b22c
 @dataclass(frozen=True)
@@ -44,20 +56,17 @@ class Calibration:
         "As JSON, without NaN or infinity."
         return {"format": FORMAT, **asdict(self), "threshold": self.threshold if math.isfinite(self.threshold) else None}
 
-    @classmethod
-    def of(cls, row: Any) -> Calibration:
-        "What `row` wrote. Raises `ValueError` for anything else."
-        try:
-            if row["format"] != FORMAT or row["scale"]["signal"] not in (*SIGNALS, AGREEMENT):
-                raise ValueError(f"format {row['format']!r}, signal {row['scale']['signal']!r}")
-            known = {k: v for k, v in row.items() if k in cls.__dataclass_fields__}
-            made = {"promise": Promise(**row["promise"]), "scale": Scale(**row["scale"]), "threshold": math.inf if row["threshold"] is None else float(row["threshold"])}
-            return cls(**{**known, **made})
-        except (KeyError, TypeError, ValueError) as e:
-            raise ValueError(f"this is no calibration of a cascade that this version reads ({type(e).__name__}: {e}): calibrate again") from e
+    of = staticmethod(calibration_in)  # the function above
 
 # %% ../../nbs/routing/03_calibration.ipynb #fb27cdef
 CHOOSING, MOST_CHOOSING = 0.25, 300  # share of the examples on which signal and thresholds are chosen, and how many at most
+
+# %% ../../nbs/routing/03_calibration.ipynb #42fb27ca
+def check_scores(who: str, scores: np.ndarray | None):
+    "Raise `ValueError` where a score is not between 0 and 1."
+    outside = [] if scores is None else scores[~((scores >= 0) & (scores <= 1))]
+    if len(outside):
+        raise ValueError(f"the metric gave the {who} a score of {outside[0]:g}: promises hold for scores between 0 and 1. Wrap it, so that 1 is the best score there is")
 
 # %% ../../nbs/routing/03_calibration.ipynb #d74f0d75
 @dataclass(frozen=True)
@@ -69,10 +78,8 @@ class Evidence:
     agreed: list[float] | None = None  # of each answer, see `bsft_nb.routing.signals.agreement`; None: no samples
 
     def __post_init__(self):
-        for who, scores in (("student", self.student), ("teacher", self.teacher)):
-            outside = [] if scores is None else scores[~((scores >= 0) & (scores <= 1))]
-            if len(outside):
-                raise ValueError(f"the metric gave the {who} a score of {outside[0]:g}: promises hold for scores between 0 and 1. Wrap it, so that 1 is the best score there is")
+        check_scores("student", self.student)
+        check_scores("teacher", self.teacher)
 
     @property
     def signals(self) -> list[str]:

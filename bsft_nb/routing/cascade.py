@@ -18,6 +18,12 @@ from typing import Any
 
 import dspy
 
+# %% auto #0
+__all__ = ['logger', 'Routing', 'Routed', 'mark', 'routing_of', 'Attempt', 'attempting', 'adopt', 'named', 'in_time', 'ask_async',
+           'student_attempt', 'sampled', 'confidence', 'sure_enough', 'settle', 'written', 'length', 'Tally', 'Cascade',
+           'teacher_attempt', 'forward_async', 'fingerprints', 'calibration_of', 'for_pickle']
+
+# %% ../../nbs/routing/06_cascade.ipynb #ed874a0b
 from ..engine.predict import keep_format
 from .calibration import Calibration
 from .heard import hearing, listening
@@ -30,11 +36,6 @@ from ..teacher.programs import call_program, entry, is_async
 from ..teacher.replay import copy_program
 
 logger = logging.getLogger(__name__)
-
-# %% auto #0
-__all__ = ['logger', 'Routing', 'Routed', 'mark', 'routing_of', 'Attempt', 'attempting', 'adopt', 'named', 'in_time', 'ask_async',
-           'student_attempt', 'sampled', 'confidence', 'sure_enough', 'settle', 'written', 'length', 'Tally', 'Cascade',
-           'teacher_attempt', 'forward_async', 'fingerprints', 'calibration_of', 'for_pickle']
 
 # %% ../../nbs/routing/06_cascade.ipynb #dc49d3ce
 @dataclass(frozen=True)
@@ -196,10 +197,7 @@ class Tally:
     def __init__(self):
         self._lock, self.n, self.sent, self.failed, self.sure, self.told, self.length = threading.Lock(), 0, 0, 0, 0.0, 0, 0
 
-    def __deepcopy__(self, memo) -> Tally:
-        return Tally()
-
-    def __reduce__(self):
+    def __reduce__(self):  # for copies and pickles
         return Tally, ()
 
     def note(self, inputs: dict, routing: Routing):

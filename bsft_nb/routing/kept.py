@@ -17,7 +17,7 @@ from ..teacher.ledger import Call, Trace
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'kept_row', 'Keeping', 'kept_figures']
+__all__ = ['logger', 'NOT_WANTED', 'kept_row', 'LeftOut', 'redacted_row', 'append_kept', 'leave_out', 'Keeping', 'kept_figures']
 
 # %% ../../nbs/routing/04_kept.ipynb #88ed0f2e
 def kept_row(
@@ -30,6 +30,45 @@ def kept_row(
     by_teacher = routing.get("by") == "teacher"
     trace = Trace(fingerprint(inputs), 0, 0, inputs, prediction, calls, kept=by_teacher and bool(calls), reason="" if by_teacher else "rejected", score=1.0 if by_teacher else None)
     return {"routing": {**routing, "t": round(time.time(), 3)}, **trace.row()}
+
+# %% ../../nbs/routing/04_kept.ipynb #90b60d75
+NOT_WANTED = "redact left it out"
+
+
+class LeftOut(Exception):
+    "Why an answer is not kept; its cause is the error behind that, where there is one."
+
+
+def redacted_row(inputs: dict, prediction: dict, calls: list[Call], routing: dict, redact: Callable[[dict], dict | None] | None) -> dict:
+    "The row, after the hook. Raises `LeftOut`."
+    said = {"inputs": inputs, "prediction": prediction, "calls": [c.row() for c in calls]}
+    try:
+        said = said if redact is None else redact(said)
+        row = None if said is None else kept_row(said["inputs"], said["prediction"], [Call(**c) for c in said["calls"]], routing)
+    except Exception as e:  # whatever the user's hook raises
+        raise LeftOut("redact failed") from e
+    if row is None:
+        raise LeftOut(NOT_WANTED)
+    return row
+
+# %% ../../nbs/routing/04_kept.ipynb #5b1bcb84
+def append_kept(path: Path, row: dict, limit: int):
+    "Write a row. Raises `LeftOut` where the file has `limit` bytes, or cannot be written."
+    try:
+        if path.exists() and path.stat().st_size >= limit:
+            raise LeftOut(f"the file has reached keep_bytes={limit:,}: learn from it, and begin another")
+        make_folder(path.parent)
+        append_line(path, row)
+    except OSError as e:
+        raise LeftOut("it cannot be written") from e
+
+# %% ../../nbs/routing/04_kept.ipynb #2cfbeb83
+def leave_out(keep: Keeping, why: LeftOut):
+    "Count an answer that is not kept, and tell of the first."
+    reason, cause = str(why), why.__cause__
+    keep.left_out[reason] = keep.left_out.get(reason, 0) + 1
+    if keep.left_out[reason] == 1 and reason != NOT_WANTED:
+        logger.warning("%s: an answer is not kept: %s%s. Further ones are counted, not told", keep.path, reason, f" ({type(cause).__name__}: {cause})" if cause else "")
 
 # %% ../../nbs/routing/04_kept.ipynb #6c123ea0
 class Keeping:
@@ -53,28 +92,9 @@ class Keeping:
     def __call__(self, inputs: dict, prediction: dict, calls: list[Call], routing: dict):
         "Keep an answer, as far as that is possible."
         try:
-            self._keep(inputs, prediction, calls, routing)
-        except OSError as e:
-            self._leave("it cannot be written", e)
-
-    def _keep(self, inputs: dict, prediction: dict, calls: list[Call], routing: dict):
-        said = {"inputs": inputs, "prediction": prediction, "calls": [c.row() for c in calls]}
-        try:
-            said = said if self.redact is None else self.redact(said)
-            row = None if said is None else kept_row(said["inputs"], said["prediction"], [Call(**c) for c in said["calls"]], routing)
-        except Exception as e:  # the user's hook; what it did not see is not written
-            return self._leave("redact failed", e)
-        if row is None:
-            return self._leave("redact left it out")
-        if self.path.exists() and self.path.stat().st_size >= self.limit:
-            return self._leave(f"the file has reached keep_bytes={self.limit:,}: learn from it, and begin another")
-        make_folder(self.path.parent)
-        append_line(self.path, row)
-
-    def _leave(self, why: str, error: Exception | None = None):
-        self.left_out[why] = self.left_out.get(why, 0) + 1
-        if self.left_out[why] == 1 and why != "redact left it out":
-            logger.warning("%s: an answer is not kept: %s%s. Further ones are counted, not told", self.path, why, f" ({type(error).__name__}: {error})" if error else "")
+            append_kept(self.path, redacted_row(inputs, prediction, calls, routing, self.redact), self.limit)
+        except LeftOut as why:
+            leave_out(self, why)
 
 # %% ../../nbs/routing/04_kept.ipynb #5cc8bc69
 def kept_figures(path: Path) -> dict[str, float]:

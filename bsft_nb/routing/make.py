@@ -14,11 +14,17 @@ from typing import Any
 import dspy
 import numpy as np
 
+# %% auto #0
+__all__ = ['Asked', 'promised', 'keeping', 'check_outputs', 'teaching', 'held_out_examples', 'Overheard', 'student_answers',
+           'refused', 'ledger_of', 'teacher_answers', 'evidence', 'costs', 'agreements', 'read_saved', 'calibrated',
+           'cascade']
+
+# %% ../../nbs/routing/07_make.ipynb #5ab3f964
 from ..engine.predict import StudentPredict
 from ..results.evaluate import Answer, evaluate, graded, reason_line
 from ..results.table import Table
 from ..results.table_file import to_examples
-from .calibration import Evidence, calibrate
+from .calibration import Calibration, Evidence, calibrate
 from .cascade import Cascade, calibration_of, length
 from .heard import Heard, hearing, listening
 from .kept import Keeping
@@ -31,10 +37,6 @@ from ..teacher.keys import example_key, signature_key
 from ..teacher.metric import check_metric
 from ..teacher.programs import call_program
 from ..teacher.replay import copy_program
-
-# %% auto #0
-__all__ = ['Asked', 'promised', 'keeping', 'teaching', 'check_outputs', 'held_out_examples', 'Overheard', 'student_answers',
-           'refused', 'ledger_of', 'teacher_answers', 'evidence', 'costs', 'agreements', 'cascade', 'read_saved']
 
 # %% ../../nbs/routing/07_make.ipynb #50d1cd34
 @dataclass(frozen=True)
@@ -76,8 +78,16 @@ def keeping(keep: str | Path | None, redact: Callable | None, keep_bytes: int) -
     return None if keep is None else Keeping(keep, redact, keep_bytes)
 
 # %% ../../nbs/routing/07_make.ipynb #b566d991
+def check_outputs(program: dspy.Module):
+    "Raise `ValueError` where an output is called `routing`."
+    taken = [n for n, p in program.named_predictors() if "routing" in p.signature.output_fields]
+    if taken:
+        raise ValueError(f"predictor {taken[0]!r} has an output 'routing', which is where a cascade's predictions say who answered: rename it")
+
+
 def teaching(compiled: dspy.Module, teacher: Any, settings: dict | None) -> tuple[dspy.Module, dict]:
-    "The teacher's program and its DSPy settings. Raises `TypeError` or `ValueError` where nobody could be asked."
+    "The teacher's program and its DSPy settings. Raises `TypeError` or `ValueError` where one of the two could not be asked."
+    listening(compiled), check_outputs(compiled)
     settings = dict(settings or {})
     if isinstance(teacher, dspy.BaseLM):
         program = copy_program(compiled)
@@ -90,13 +100,6 @@ def teaching(compiled: dspy.Module, teacher: Any, settings: dict | None) -> tupl
         raise ValueError("the teacher has no LM: give teacher_settings=dict(lm=dspy.LM(...))")
     return teacher, settings
 
-
-def check_outputs(program: dspy.Module):
-    "Raise `ValueError` where an output is called `routing`."
-    taken = [n for n, p in program.named_predictors() if "routing" in p.signature.output_fields]
-    if taken:
-        raise ValueError(f"predictor {taken[0]!r} has an output 'routing', which is where a cascade's predictions say who answered: rename it")
-
 # %% ../../nbs/routing/07_make.ipynb #b9fb1c1e
 def held_out_examples(examples: Any, promise: Promise) -> list[dspy.Example]:
     "The examples to calibrate on. Raises `ValueError` and `TypeError` for what is none."
@@ -106,6 +109,8 @@ def held_out_examples(examples: Any, promise: Promise) -> list[dspy.Example]:
     for i, e in enumerate(found):
         if not isinstance(e, dspy.Example) or e._input_keys is None or not len(e.inputs()):
             raise TypeError(f"examples[{i}] is no dspy.Example that says which fields are inputs: make it with dspy.Example(...).with_inputs(...)")
+    if len(found) < 2:
+        raise ValueError(f"{len(found)} held-out example{'s' * (len(found) != 1)}: {promise} needs {least_rows(promise)} at the very least")
     return found
 
 # %% ../../nbs/routing/07_make.ipynb #2f9b5b20
@@ -195,6 +200,22 @@ def agreements(compiled: dspy.Module, examples: list[dspy.Example], answers: lis
             more.append(evaluate(program, examples, num_threads=num_threads))
     return [agreement(a.outputs, [None if s.error else s.outputs for s in said]) for a, said in zip(answers, zip(*more))]
 
+# %% ../../nbs/routing/07_make.ipynb #0b9108d5
+def read_saved(path: str | Path, compiled: dspy.Module) -> Calibration:
+    "The calibration in a file that `cascade.save` wrote. Raises `FileNotFoundError`, or `ValueError` where it is damaged or of other students."
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"saved={str(path)!r}: there is no such file. Give one that cascade.save wrote, or leave it out and give examples=")
+    return calibration_of(read_json(Path(path), None, dict, "calibrate again"), compiled)
+
+# %% ../../nbs/routing/07_make.ipynb #99fc126d
+def calibrated(compiled: dspy.Module, teacher: dspy.Module, settings: dict, examples: list[dspy.Example], asked: Asked, num_threads: int) -> Calibration:
+    "A calibration on held-out examples. Warns where they do not show the promise."
+    made, usual = evidence(compiled, teacher, settings, examples, asked, num_threads)
+    calibration = calibrate(asked.promise, made, asked.signal, asked.samples, usual)
+    if calibration.note:
+        warnings.warn(calibration.note, stacklevel=3)  # where `cascade` was called
+    return calibration
+
 # %% ../../nbs/routing/07_make.ipynb #d2b256e9
 def cascade(
     compiled: dspy.Module,  # what compile or `bsft_nb.load` returned
@@ -217,22 +238,6 @@ def cascade(
 ) -> Cascade:
     "A program that is as good as promised and asks the teacher only where the student is not sure. Raises `ValueError` and `TypeError` for what cannot be, before anybody is asked. Warns where the examples do not show the promise; then all is sent to the teacher."
     asked, kept = Asked(metric, promised(retain, max_error, confidence), signal, samples, timeout), keeping(keep, redact, keep_bytes)
-    listening(compiled), check_outputs(compiled)
     program, settings = teaching(compiled, teacher, teacher_settings)
-    if saved is not None:
-        return Cascade(compiled, program, read_saved(saved, compiled), settings, timeout, kept)
-    found = held_out_examples(examples, asked.promise)
-    if len(found) < 2:
-        raise ValueError(f"{len(found)} held-out example{'s' * (len(found) != 1)}: {asked.promise} needs {least_rows(asked.promise)} at the very least")
-    made, usual = evidence(compiled, program, settings, found, asked, num_threads)
-    calibration = calibrate(asked.promise, made, signal, samples, usual)
-    if calibration.note:
-        warnings.warn(calibration.note, stacklevel=2)
-    return Cascade(compiled, program, calibration, settings, timeout, kept)
-
-# %% ../../nbs/routing/07_make.ipynb #0b9108d5
-def read_saved(path: str | Path, compiled: dspy.Module) -> Any:
-    "The calibration in a file that `cascade.save` wrote. Raises `FileNotFoundError`, or `ValueError` where it is damaged or of other students."
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"saved={str(path)!r}: there is no such file. Give one that cascade.save wrote, or leave it out and give examples=")
-    return calibration_of(read_json(Path(path), None, dict, "calibrate again"), compiled)
+    made = read_saved(saved, compiled) if saved is not None else calibrated(compiled, program, settings, held_out_examples(examples, asked.promise), asked, num_threads)
+    return Cascade(compiled, program, made, settings, timeout, kept)

@@ -13,7 +13,8 @@ from ..results.table import wilson
 from .calibration import Calibration
 
 # %% auto #0
-__all__ = ['FEW', 'WIDTH', 'HEIGHT', 'PAD', 'ways', 'cascade_score', 'drift_words', 'curve_svg', 'CascadeReport']
+__all__ = ['FEW', 'WIDTH', 'HEIGHT', 'PAD', 'ways', 'cascade_score', 'drift_words', 'curve_svg', 'cascade_words', 'cascade_html',
+           'CascadeReport']
 
 # %% ../../nbs/routing/05_report.ipynb #42ac835c
 def ways(c: Calibration) -> list[dict]:
@@ -80,6 +81,36 @@ def curve_svg(c: Calibration) -> str:
     names = f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">sent to the teacher</text><text x="{PAD}" y="{PAD - 18}">{label}</text>'
     return f'<svg role="img" aria-label="{label} over the share sent to the teacher" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="11" fill="#80858c" xmlns="http://www.w3.org/2000/svg">{axes}<polyline points="{line}" fill="none" stroke="#4c8eda" stroke-width="2"/>{dots}{ticks}{names}</svg>'
 
+# %% ../../nbs/routing/05_report.ipynb #e483c097
+def _cells(row: dict) -> list[str]:
+    "Name and figures as text; a dash where one is not known."
+    forms = (("sent", "{:.0%}", 1), ("score", "{:.3f}", 1), ("seconds", "{:.3g}", 1), ("cost", "{:.3g}", 1000))
+    return [row["who"], *(form.format(row[k] * times) if k in row else "–" for k, form, times in forms)]
+
+
+def _line(row: dict) -> str:
+    who, sent, score, seconds, cost = _cells(row)
+    return f"  {who:<8} sent {sent:>4}, score {score}, {seconds} s, US$ {cost} for 1,000"
+
+# %% ../../nbs/routing/05_report.ipynb #9902f656
+def cascade_words(r: CascadeReport) -> list[str]:
+    "All of a report as sentences."
+    c, n = r.calibration, r.failed
+    auroc = ", ".join(f"{s} {'unknown' if a is None else f'{a:.2f}'}" for s, a in c.auroc.items())
+    words = [c.note] if c.note else [f"Promise: {c.promise}. Shown on {c.tested_on} held-out examples (p = {c.p:.2g}), for questions like these."]
+    words.append(f"Signal: {c.scale.signal}, chosen on {c.chosen_on} other examples by how well it ranks errors there (AUROC: {auroc}).")
+    words += drift_words(c, r.now)
+    words += [f"{n} answer{'s are' if n != 1 else ' is'} the student's because the teacher failed or took too long: the promise does not cover them."] * bool(n)
+    return words + [f"{n} answer{'s were' if n != 1 else ' was'} not kept: {why}." for why, n in r.left_out.items()]
+
+
+def cascade_html(r: CascadeReport) -> str:
+    "The curve, the three ways to answer as a table, and the sentences."
+    head = "".join(f"<th>{h}</th>" for h in ("", "sent", "score", "seconds", "US$ for 1,000"))
+    body = "".join("<tr>" + "".join(f"<td>{v}</td>" for v in _cells(row)) + "</tr>" for row in r.rows)
+    items = "".join(f"<li>{safe(w, 600)}</li>" for w in r.words)
+    return f"{curve_svg(r.calibration)}<table><tr>{head}</tr>{body}</table><ul>{items}</ul>"
+
 # %% ../../nbs/routing/05_report.ipynb #9da17f19
 @dataclass(frozen=True)
 class CascadeReport:
@@ -97,30 +128,10 @@ class CascadeReport:
     @property
     def words(self) -> list[str]:
         "All of it as sentences."
-        c = self.calibration
-        auroc = ", ".join(f"{s} {'unknown' if a is None else f'{a:.2f}'}" for s, a in c.auroc.items())
-        words = [c.note] if c.note else [f"Promise: {c.promise}. Shown on {c.tested_on} held-out examples (p = {c.p:.2g}), for questions like these."]
-        words.append(f"Signal: {c.scale.signal}, chosen on {c.chosen_on} other examples by how well it ranks errors there (AUROC: {auroc}).")
-        words += drift_words(c, self.now)
-        words += [f"{self.failed} answer{'s are' if self.failed != 1 else ' is'} the student's because the teacher failed or took too long: the promise does not cover them."] * bool(self.failed)
-        return words + [f"{n} answer{'s were' if n != 1 else ' was'} not kept: {why}." for why, n in self.left_out.items()]
+        return cascade_words(self)
 
     def __str__(self) -> str:
         return "\n".join([*(f"- {w}" for w in self.words), *(_line(r) for r in self.rows)])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{h}</th>" for h in ("", "sent", "score", "seconds", "US$ for 1,000"))
-        body = "".join("<tr>" + "".join(f"<td>{v}</td>" for v in _cells(r)) + "</tr>" for r in self.rows)
-        items = "".join(f"<li>{safe(w, 600)}</li>" for w in self.words)
-        return f"{curve_svg(self.calibration)}<table><tr>{head}</tr>{body}</table><ul>{items}</ul>"
-
-# %% ../../nbs/routing/05_report.ipynb #e483c097
-def _cells(row: dict) -> list[str]:
-    "Name and figures as text; a dash where one is not known."
-    forms = (("sent", "{:.0%}", 1), ("score", "{:.3f}", 1), ("seconds", "{:.3g}", 1), ("cost", "{:.3g}", 1000))
-    return [row["who"], *(form.format(row[k] * times) if k in row else "–" for k, form, times in forms)]
-
-
-def _line(row: dict) -> str:
-    who, sent, score, seconds, cost = _cells(row)
-    return f"  {who:<8} sent {sent:>4}, score {score}, {seconds} s, US$ {cost} for 1,000"
+        return cascade_html(self)

@@ -17,13 +17,13 @@ from .checkpoints import kept, stale_epochs
 from .jobs import TrainConfig
 
 if TYPE_CHECKING:
-    from bsft_nb.training.hf_trainer import Loop
+    from transformers import Trainer
 
 # %% auto #0
 __all__ = ['check_finite', 'report_step', 'memory_mb', 'Pace', 'save_due', 'is_multiple', 'ends_early', 'ProgressCallback']
 
 # %% ../../nbs/training/05_callback.ipynb #96de64b4
-def check_finite(loop: Loop, what: str, value: float, step: int):
+def check_finite(loop: Trainer, what: str, value: float, step: int):
     "Raise `FloatingPointError` where `value`, the loss or the gradient, is not finite."
     if math.isfinite(value):
         return
@@ -33,7 +33,7 @@ def check_finite(loop: Loop, what: str, value: float, step: int):
 
 # %% ../../nbs/training/05_callback.ipynb #0632e590
 def report_step(
-    loop: Loop,
+    loop: Trainer,
     logs: dict,  # as `Trainer` writes them
     since: float,  # seconds since the last report
     counted: list[int],  # tokens and rows since then
@@ -56,7 +56,7 @@ def memory_mb() -> int:
 class Pace:
     "How fast a training goes. A call writes the event of a step, at most twice a second and at the end."
 
-    def __init__(self, loop: Loop):
+    def __init__(self, loop: Trainer):
         self.loop, self.first = loop, loop.state.global_step
         self.began = self.then = time.monotonic()
         self.said, self.counted = 0.0, [0, 0]  # when it last wrote; tokens and rows by then
@@ -80,7 +80,7 @@ def is_multiple(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
 
 
-def ends_early(loop: Loop) -> bool:
+def ends_early(loop: Trainer) -> bool:
     "Was there no better checkpoint for `patience` epochs? It says so, unless the training ends anyway."
     job, state, patience = loop.job, loop.state, loop.job.config.patience
     early = patience is not None and loop.ends_epoch and stale_epochs(job.checkpoints) >= patience
@@ -92,7 +92,7 @@ def ends_early(loop: Loop) -> bool:
 class ProgressCallback(TrainerCallback):
     "Tells `loop` when to save and when to stop, and the log how it goes."
 
-    def __init__(self, loop: Loop):
+    def __init__(self, loop: Trainer):
         self.loop = loop
 
     def on_train_begin(self, args, state, control, **kwargs):

@@ -31,7 +31,7 @@ BREAKS = [  # package, part of a line that is there once, what it becomes, tests
     ("run", "start, end = lines._seen, last_end(lines._file)", "start, end = lines._seen, lines._file.seek(0, 2)", "run"),  # half a line
     ("run", 'if who.get("key") in (None, key) and ', "if ", "optimizer/test_together.py"),  # a compile of something else is no result
     ("models", '" " + text, control=False), codec.end_id]', '" " + text, control=False)]', "models"),  # the student learns to stop
-    ("models", "encode(codec.tokenizer, t, split_special_tokens=True)", "encode(codec.tokenizer, t)", "models"),  # control tokens of user texts stay text
+    ("models", "if control:\n        return encode", "if True:\n        return encode", "models"),  # control tokens of user texts stay text
     ("models", ".mul_(scale).mul_(self.scale)", ".mul_(self.scale)", ""),
     ("models", "if not takes_attention(model):", "if False:", "training/test_families.py"),
     ("models", "if tokenizer.eos_token_id is None:", "if False:", "models"),

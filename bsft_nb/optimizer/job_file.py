@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import yaml
 
 from ..data.examples import READERS, names_data, read_data
 from ..models.student_adapter import StudentAdapter, adapter_state
@@ -26,7 +27,7 @@ from ..run.files import make_folder, replacing
 # %% auto #0
 __all__ = ['SPEC', 'CALLED', 'NAMED', 'ENTRIES', 'FORMS', 'SECRET', 'DESCRIBED', 'APART', 'JOB', 'JobError', 'module_named',
            'imported', 'program_named', 'lm_named', 'read_expression', 'located', 'data_named', 'value_of',
-           'check_entries', 'yaml_of', 'read_job', 'write_job', 'missing', 'calls_of', 'without_secrets', 'spec_of',
+           'check_entries', 'read_job', 'write_job', 'missing', 'calls_of', 'without_secrets', 'spec_of',
            'program_spec', 'lm_entry', 'adapter_entry', 'described', 'keep_job']
 
 # %% ../../nbs/optimizer/03_job_file.ipynb #3bc819b4
@@ -183,13 +184,7 @@ def check_entries(job: Any, where: str) -> dict[str, Any]:
     return job
 
 
-def yaml_of(text: str) -> Any:
-    import yaml
-
-    return yaml.safe_load(text)
-
-
-FORMS: dict[str, Callable[[str], Any]] = {".yaml": yaml_of, ".yml": yaml_of, ".toml": tomllib.loads, ".json": json.loads}
+FORMS: dict[str, Callable[[str], Any]] = {".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".toml": tomllib.loads, ".json": json.loads}
 
 # %% ../../nbs/optimizer/03_job_file.ipynb #cfde2cd3
 def read_job(path: str | Path) -> dict[str, Any]:
@@ -209,8 +204,6 @@ def read_job(path: str | Path) -> dict[str, Any]:
 # %% ../../nbs/optimizer/03_job_file.ipynb #fc1a6f43
 def write_job(path: str | Path, job: dict[str, Any]):
     "Write a job as YAML, or as JSON where `path` ends so; whole or not at all. Raises `JobError` for another ending."
-    import yaml
-
     path = Path(path)
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
         raise JobError(f"{path}: a job is written as .yaml or .json")

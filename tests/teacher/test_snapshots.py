@@ -12,7 +12,7 @@ import pytest
 from dspy.lm15 import Message, Response, Usage
 
 from bsft_nb.data.builder import build
-from bsft_nb.data.pairs import DataError, PairBuilder, check_parity
+from bsft_nb.data.pairs import DataError, PairBuilder, check_parity, prompt_values
 from bsft_nb.lessons import Scripted, teacher_lm
 from bsft_nb.models.student_adapter import StudentAdapter
 from bsft_nb.models.tokens import load_codec
@@ -153,8 +153,8 @@ def bootstrapper(lm, metric=lambda *_: True, **kwargs):
 
 def as_asked(program, call):
     "What a prompt says of the call's inputs, made from the record alone."
-    values = PairBuilder(program, None, None).values(call.predictor, json.loads(json.dumps(call.inputs)))
-    return dspy.ChatAdapter().format(dict(program.named_predictors())[call.predictor].signature, [], values)[-1]["content"]
+    signature = dict(program.named_predictors())[call.predictor].signature
+    return dspy.ChatAdapter().format(signature, [], prompt_values(signature, json.loads(json.dumps(call.inputs))))[-1]["content"]
 
 
 PROGRAMS = [Loop(), Loop(dict), Loop(Notes), Loop(dspy.History), Copies(), Threads(), Threads(dict), Together(), Together(Notes), Best(), Subclass()]

@@ -62,8 +62,8 @@ def test_a_process_of_its_own_makes_the_same_student(llama, tmp_path):
 
 def test_a_mode_that_is_none_is_refused(llama, tmp_path):
     job, run = a_job(tmp_path, llama)
-    with pytest.raises(ValueError, match="launch='remote'.*'process'.*'inline'"):
-        launch([job], run, "remote")
+    with pytest.raises(ValueError, match="launch='slurm'.*'process'.*'inline'"):
+        launch([job], run, "slurm")
 
 
 @pytest.mark.parametrize("mode", ["inline", "process"])

@@ -25,7 +25,7 @@ demo: setup  ## the main job, with a real 135M model
 	$(BIN)/python -c "from bsft_nb.demo.tickets import main; main()"
 
 test: setup  ## notebooks are executed and their saved outputs compared, then the tests run
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tools/lessons.py --n_workers 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tools/lessons.py $(LESSONS) --n_workers 2
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --ignore tests/browser tests
 
 lint: setup  ## names, syntax, and notebooks, package and README in step

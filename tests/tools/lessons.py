@@ -14,6 +14,7 @@ import nbdev.test
 
 LONG = ("quickstart.ipynb",)
 MEASURED = re.compile(r"(?<![\w.])[\d,]*\d(\.\d+)?(e-?\d+)?\s?(ms|s|sec|seconds?|min|minutes?|h|[KMG]i?B|W|times|%/s)(?![\w])|\b\d{4}-\d\d-\d\dT?[\d:. ]*|\b\d\d:\d\d(:\d\d)?\b")
+NAMES = re.compile(r" at 0x[0-9a-f]+|\b(?=[a-z]*\d)[0-9a-f]{8,}\b|(?<=process )\d+|(?<=pid )\d+")
 SAVE = False
 
 
@@ -32,7 +33,7 @@ def differences(saved: dict[str, str | None], now: dict[str, str | None]) -> lis
 
 def measured(text: str) -> str:
     "`text` without what differs from one machine, or one moment, to another."
-    return MEASURED.sub("#", re.sub(r" at 0x[0-9a-f]+", "", text)).strip()
+    return MEASURED.sub("#", NAMES.sub("", text)).strip()
 
 
 class Shell(nbdev.test.CaptureShell):

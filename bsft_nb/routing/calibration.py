@@ -48,7 +48,7 @@ class Calibration:
     scores: dict[str, float] = field(default_factory=dict)  # `student`, and `teacher` where it was asked: means over all examples
     sent: float = 1.0  # share of all examples that go to the teacher
     curve: list[list[float]] = field(default_factory=list)  # [threshold, share sent, score or, for `max_error`, score of the student's own answers]
-    usual: dict[str, float] = field(default_factory=dict)  # means over all examples: `confidence`, `length` of the inputs, seconds and US dollars
+    usual: dict[str, float] = field(default_factory=dict)  # means over all examples: `confidence` and its standard deviation `spread`, `length` of the inputs, seconds and US dollars
     samples: int = 0  # further answers a question, for agreement
     note: str = ""  # what a person should know
 
@@ -161,5 +161,5 @@ def calibrate(
     note = "" if math.isfinite(threshold) else why_not(promise, rows.take(tested), order, n)
     finite = rows.confidence[np.isfinite(rows.confidence)]
     scores = {"student": float(e.student.mean()), **({} if e.teacher is None else {"teacher": float(e.teacher.mean())})}
-    usual = {**(usual or {}), "confidence": float(finite.mean()) if len(finite) else 0.0}
+    usual = {**(usual or {}), **({"confidence": float(finite.mean()), "spread": float(finite.std())} if len(finite) else {})}
     return Calibration(promise, scale, threshold, p, len(chosen), len(tested), auroc, scores, float((rows.confidence < threshold).mean()), trade_off(promise, rows), usual, samples, note)

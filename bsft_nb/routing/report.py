@@ -50,6 +50,9 @@ def drift_words(c: Calibration, now: dict[str, float]) -> list[str]:
     low, high = wilson(round(now["sent"] * n), n, 2.576)
     if n >= FEW and math.isfinite(c.threshold) and not low <= c.sent <= high:
         words.append(f"Drift: the share sent to the teacher has changed (99% interval {low:.0%} to {high:.0%}). The promise is about questions like the held-out ones: calibrate again with examples of today.")
+    then, sure, spread = c.usual.get("confidence"), now.get("confidence"), c.usual.get("spread")
+    if n >= FEW and None not in (then, sure, spread) and abs(sure - then) > 2.576 * max(spread, 1e-6) * (1 / n + 1 / (c.chosen_on + c.tested_on)) ** 0.5:
+        words.append(f"Drift: the student is {'less' if sure < then else 'more'} sure than on the held-out examples (confidence {sure:.2f} on average, there {then:.2f}).")
     then, length = c.usual.get("length"), now.get("length")
     if n >= FEW and then and length and not 0.5 <= length / then <= 2:
         words.append(f"Drift: inputs have {length:.0f} characters on average, those of the held-out examples had {then:.0f}.")

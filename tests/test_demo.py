@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import bsft_nb.demo.tickets as demo
 small = demo.tickets
@@ -38,3 +40,17 @@ def test_a_second_demo_takes_the_finished_student(chat_llama, tmp_path, monkeypa
     assert not any(e["kind"] in ("bootstrap", "trace", "train") for e in after)
     assert {k: first[k] for k in ("traces_tried", "train_rows", "tuned")} == {k: second[k] for k in ("traces_tried", "train_rows", "tuned")}
     assert seconds < 60
+
+
+def test_ctrl_c_ends_the_demo_in_two_lines(monkeypatch):
+    from bsft_nb.demo import tickets
+    from bsft_nb.run.events import Stopped
+
+    def stopped(*args):
+        raise Stopped("stopped on request after step 3 of 9")
+
+    monkeypatch.setattr(tickets, "tuned_by", stopped)
+    monkeypatch.setattr(tickets, "local_lm", lambda *args, **options: lambda *args, **options: None)
+    monkeypatch.setattr(tickets, "right_share", lambda *args: (0.0, []))
+    with pytest.raises(SystemExit, match="stopped on request after step 3 of 9\nThe next `make demo`"):
+        tickets.main([])

@@ -19,6 +19,7 @@ from ..models.student_adapter import StudentAdapter
 from ..models.int8 import gains_from_int8
 from ..engine.scheduler import DTYPES
 from ..optimizer.teleprompter import BootstrapFinetune
+from ..run.events import Stopped
 
 # %% auto #0
 __all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'few_shot', 'right_share', 'side_by_side', 'parser',
@@ -111,7 +112,7 @@ def side_by_side(testset: list[dspy.Example], columns: dict[str, list], rows: in
 # %% ../../nbs/demo/tickets.ipynb #e3b52d0f
 def parser() -> argparse.ArgumentParser:
     "The demo's options."
-    ask = argparse.ArgumentParser(description="Run the demo; prints each stage, a table, and as the last line the figures as JSON.")
+    ask = argparse.ArgumentParser(description="Run the demo; prints each stage, a table, and as the last line the figures as JSON. Ctrl-C ends it with what is kept, as `SystemExit`.")
     ask.add_argument("--target", default="smollm2-135m")
     ask.add_argument("--rounds", type=int, default=20, help="attempts of the teacher at an example")
     ask.add_argument("--epochs", type=int, default=3)
@@ -156,7 +157,7 @@ def tuned_by(taught: dspy.Module, args: argparse.Namespace) -> tuple[dspy.Module
 
 # %% ../../nbs/demo/tickets.ipynb #c12a765f
 def main(argv: list[str] | None = None) -> dict:
-    "Run the demo; prints each stage, a table, and as the last line the figures as JSON."
+    "Run the demo; prints each stage, a table, and as the last line the figures as JSON. Ctrl-C ends it with what is kept, as `SystemExit`."
     args = parser().parse_args(argv)
     for name in ("dspy", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -164,12 +165,16 @@ def main(argv: list[str] | None = None) -> dict:
     stages, testset, lm = Stages(), tickets("test"), local_lm(args.target, dtype=args.dtype)
     lm("Hello", max_tokens=1)
     stages.end("load")
+    print(f"asking the untuned student and the teacher about {len(testset)} test tickets", flush=True)
     untuned, said_untuned = right_share(Triage(), testset, lm)
     taught = few_shot(tickets("train"))
     teacher, said_teacher = right_share(taught, testset, lm)
-    print(f"right on 100 test tickets: untuned {untuned:.2f}, teacher {teacher:.2f}")
+    print(f"right on {len(testset)} test tickets: untuned {untuned:.2f}, teacher {teacher:.2f}")
     stages.end("baselines")
-    compiled, tp = tuned_by(taught, args)
+    try:
+        compiled, tp = tuned_by(taught, args)
+    except Stopped as e:
+        raise SystemExit(f"{e}\nThe next `make demo` asks the teacher nothing twice") from None
     stages.seconds.update(tp.run.info["seconds"])
     stages.end("rest of compile")
     tuned, said_tuned = right_share(compiled, testset)

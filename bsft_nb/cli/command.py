@@ -49,7 +49,11 @@ class Command:
 
 # %% ../../nbs/cli/00_command.ipynb #9d072945
 class Failed(RuntimeError):
-    "The work was begun and did not come to its end; the message says why."
+    "The work was begun and did not come to its end; the message says why, and `more` tells machines what it is about."
+
+    def __init__(self, message: str, more: dict[str, Any] | None = None):
+        super().__init__(message)
+        self.more = more or {}
 
 
 class Interrupted(Failed):

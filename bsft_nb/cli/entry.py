@@ -87,7 +87,7 @@ def spelled(argv: list[str]) -> list[str]:
 def tell_error(e: BaseException, code: int, json: bool):
     "Say on standard error what went wrong."
     said = str(e) or type(e).__name__
-    print(as_json({"error": {"type": type(e).__name__, "message": said}, "exit": code}, None) if json else printable(f"bsft: {said}"), file=sys.stderr)
+    print(as_json({"error": {"type": type(e).__name__, "message": said, **getattr(e, "more", {})}, "exit": code}, None) if json else printable(f"bsft: {said}"), file=sys.stderr)
 
 
 def nobody_reads():

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .command import RUN, Command, argument, newest_or, say
+from .command import RUN, Command, Failed, argument, newest_or, say
 from .predict import compiled_of
 from ..optimizer.job_file import imported
 
@@ -59,10 +59,13 @@ def export(args: argparse.Namespace):
     program = compiled_of(run, args.program) if args.program else None
     metric = imported("--metric", args.metric, Path.cwd()) if args.metric else None
     lines: list[str] = []
-    made = outside("export.forms", "export_model")(
-        run, args.out, args.form, dtype=args.dtype, prompts=args.prompts, min_agreement=args.min_agreement, program=program, metric=metric,
-        student=args.student, license=args.license, push_to_hub=args.push_to_hub, say=lines.append if args.json else print,
-    )  # fmt: skip
+    try:
+        made = outside("export.forms", "export_model")(
+            run, args.out, args.form, dtype=args.dtype, prompts=args.prompts, min_agreement=args.min_agreement, program=program, metric=metric,
+            student=args.student, license=args.license, push_to_hub=args.push_to_hub, say=lines.append if args.json else print,
+        )  # fmt: skip
+    except outside("export.parity", "Disagreement") as e:
+        raise Failed(str(e), {"type": "Disagreement", "parity": e.parity.as_dict()}) from e
     say(args, {"path": str(made.path), "form": made.form, "dtype": made.dtype, "parity": made.parity, "said": lines}, f"wrote {made.path} ({made.form}, {made.dtype})")
 
 
@@ -81,7 +84,7 @@ EXPORT = Command(
         argument("--form", default="hf", help="hf: a folder for transformers and vLLM; lora: an adapter for peft and vLLM; gguf: a file for llama.cpp and Ollama. hf by default"),
         argument("--dtype", help="precision or quantisation, of those that the form has"),
         argument("--prompts", type=int, default=100, metavar="WHOLE", help="held-out prompts that the export is asked; 100 by default, 0: none"),
-        argument("--min-agreement", dest="min_agreement", type=float, metavar="SHARE", help="least share of equal answers, 0 to 1"),
+        argument("--min-agreement", dest="min_agreement", type=float, metavar="SHARE", help="least share of equal answers, 0 to 1; below it nothing is written, the rows are told, and the exit code is 1"),
         argument("--program", metavar="MODULE:NAME", help="the program that was compiled: with --metric the export is scored, too"),
         argument("--metric", metavar="MODULE:NAME", help="metric(example, prediction, trace)"),
         argument("--student", metavar="NAME", help="of several students, which; all by default"),

@@ -18,7 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 # %% auto #0
 __all__ = ['sample', 'as_request', 'inside', 'reader', 'sentence', 'Parity', 'compared', 'Outside', 'scored', 'held_examples',
-           'checked', 'differences']
+           'Disagreement', 'checked', 'differences']
 
 # %% ../../nbs/export/04_parity.ipynb #62769dcb
 from ..data.pairs import Pair
@@ -165,6 +165,14 @@ def held_examples(student: Student, n: int) -> list[dspy.Example]:
         return []
     return to_examples(table.read(range(min(n, len(table)))))
 
+# %% ../../nbs/export/04_parity.ipynb #b9c0450c
+class Disagreement(ExportError):
+    "Too few answers of an export are those of the run. `parity` has the rows that differ."
+
+    def __init__(self, message: str, parity: Parity):
+        super().__init__(message)
+        self.parity = parity
+
 # %% ../../nbs/export/04_parity.ipynb #034a8299
 def checked(
     student: Student,
@@ -175,14 +183,14 @@ def checked(
     program: dspy.Module | None = None,
     metric: Callable | None = None,
 ) -> Parity:
-    "Ask the export in `folder`. Raises `ExportError` with the rows where too few answers are equal."
+    "Ask the export in `folder`. Raises `Disagreement` where too few answers are equal, and `ExportError` where a prompt has other tokens."
     rows, held = sample(student, n)
     if not rows or not runtime.is_here:
         return Parity(why="no prompts were asked" if n < 1 else "the run keeps no prompts" if not rows else f"{runtime.name} is not installed here (pip install {runtime.package})")
     with runtime.opened(student, folder, max(len(p.prompt_ids) for p in rows)) as ask:
         found = replace(compared(student, rows, ask, reader(student, program)), runtime=runtime.name, held_out=held)
         if found.share < least:
-            raise ExportError(f"{found.equal} of {found.n} answers of the export are those of the run, and at least {least:.0%} must be. Take a higher precision, or a lower min_agreement=.\n{differences(found)}")
+            raise Disagreement(f"{found.equal} of {found.n} answers of the export are those of the run, and at least {least:.0%} must be. Take a higher precision, or a lower min_agreement=.\n{differences(found)}", found)
         examples = held_examples(student, n) if program is not None and metric is not None else []
         return replace(found, scores=scored(student, ask, program, metric, examples), scored=len(examples)) if examples else found
 

@@ -28,9 +28,10 @@ def write_tokenizer(student: Student, folder: Path):
     "Tokenizer, chat template and bsft.json of the export in `folder`."
     codec = load_codec(student.path)  # its own: the template is changed
     sample = {p.predictor: p.messages for rows in student.pairs() for p in rows}
+    trained = codec.tokenizer.chat_template
     codec.tokenizer.chat_template = outside_template(codec, sample.values())
     codec.tokenizer.save_pretrained(folder)
-    write_json(folder / "bsft.json", told(student), private=False)
+    write_json(folder / "bsft.json", {**told(student), "trained_template": trained}, private=False)
 
 
 def finish_generation(student: Student, model: PreTrainedModel):

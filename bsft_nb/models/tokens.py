@@ -18,6 +18,7 @@ from .targets import check_folder, decoder_start
 from .sandbox import asks_date, on_date
 from .chat import ChatTemplate
 from .texts import TextError, as_text, check_unicode, control_ids
+from ..run.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -254,6 +255,9 @@ def load_codec(
     tokenizer = _load_tokenizer(path, name)
     if own.parent != path and own.exists():
         tokenizer.chat_template = own.read_text(encoding="utf-8")  # on the date of training
+    told = read_json(own.parent / "bsft.json", {}, dict)
+    if "trained_template" in told and isinstance(told["trained_template"], str | dict | None):
+        tokenizer.chat_template = told["trained_template"]  # the folder is an export, whose template is for others
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     try:
         codec = Codec(tokenizer, bool(config.is_encoder_decoder), longest(config, tokenizer), _ends(path, config, tokenizer), longest_answer(config), moment)

@@ -25,10 +25,10 @@ from .options import OPTIONS, REQUIRED, TABLE, Option, nested_values, two_calls
 from ..run.files import make_folder, replacing
 
 # %% auto #0
-__all__ = ['SPEC', 'CALLED', 'NAMED', 'ENTRIES', 'FORMS', 'SECRET', 'DESCRIBED', 'APART', 'JOB', 'JobError', 'module_named',
-           'imported', 'program_named', 'lm_named', 'read_expression', 'located', 'data_named', 'value_of',
-           'check_entries', 'read_job', 'write_job', 'missing', 'calls_of', 'without_secrets', 'spec_of',
-           'program_spec', 'lm_entry', 'adapter_entry', 'described', 'keep_job']
+__all__ = ['SPEC', 'CALLED', 'NAMED', 'ENTRIES', 'FORMS', 'WRITTEN', 'SECRET', 'DESCRIBED', 'APART', 'JOB', 'JobError',
+           'module_named', 'imported', 'program_named', 'lm_named', 'read_expression', 'located', 'data_named',
+           'value_of', 'check_entries', 'read_job', 'as_toml', 'write_job', 'missing', 'calls_of', 'without_secrets',
+           'spec_of', 'program_spec', 'lm_entry', 'adapter_entry', 'described', 'keep_job']
 
 # %% ../../nbs/optimizer/03_job_file.ipynb #3bc819b4
 SPEC = re.compile(r"(?P<module>[A-Za-z_][\w.]*|[^:\n]*\.py):(?P<name>[A-Za-z_][\w.]*)")
@@ -202,12 +202,35 @@ def read_job(path: str | Path) -> dict[str, Any]:
     return {**job, "folder": str((path.absolute().parent / str(job.get("folder") or ".")).resolve())}
 
 # %% ../../nbs/optimizer/03_job_file.ipynb #fc1a6f43
+def as_toml(job: dict[str, Any]) -> str:
+    "TOML, which has no null: an entry that is None is left out. Raises `JobError` for what TOML cannot hold."
+    import tomli_w
+
+    def said(value: Any) -> Any:
+        return {k: said(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+    try:
+        text = tomli_w.dumps(said(job))
+        if tomllib.loads(text) == said(job):
+            return text
+        raise ValueError("it would be read as something else")
+    except (TypeError, ValueError) as e:
+        raise JobError(f"the job cannot be written as TOML ({e}): write it as .yaml") from e
+
+
+WRITTEN: dict[str, Callable[[dict], str]] = {
+    **dict.fromkeys((".yaml", ".yml"), lambda job: yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=1000)),
+    ".json": lambda job: json.dumps(job, indent=1, ensure_ascii=False),
+    ".toml": as_toml,
+}
+
+
 def write_job(path: str | Path, job: dict[str, Any]):
-    "Write a job as YAML, or as JSON where `path` ends so; whole or not at all. Raises `JobError` for another ending."
+    "Write a job in the form that `path` ends in, whole or not at all. Raises `JobError` for another ending."
     path = Path(path)
-    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-        raise JobError(f"{path}: a job is written as .yaml or .json")
-    text = json.dumps(job, indent=1, ensure_ascii=False) if path.suffix == ".json" else yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=1000)
+    if path.suffix.lower() not in WRITTEN:
+        raise JobError(f"{path}: a job is written as {', '.join(WRITTEN)}")
+    text = WRITTEN[path.suffix.lower()](job)
     make_folder(path.absolute().parent)
     with replacing(path) as f:
         f.write(text.encode("utf-8", "backslashreplace"))

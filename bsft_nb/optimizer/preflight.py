@@ -129,7 +129,7 @@ def time_span(seconds: float) -> str:
 def training_in_words(plan: Preflight) -> dict[str, str]:
     "The training's figures in words; a provider tells nothing of its model."
     if not plan.parameters:
-        return {"target": plan.target, "training": f"at most {plan.train_rows:,} rows at the provider, at its price"}
+        return {"target": plan.target, "training": f"at most {plan.train_rows:,} rows at the provider. What it takes for training is in no list of prices that can be read here: look it up at the provider before you start"}
     return {
         "target": f"{plan.target}, {plan.architecture}, {in_millions(plan.parameters)} parameters",
         "memory": f"{plan.memory_needed / 2**30:.1f} GiB and activations, of {plan.memory_free / 2**30:.1f} GiB free",

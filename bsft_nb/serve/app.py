@@ -63,7 +63,7 @@ async def body_of(request: Request, most: int) -> bytes:
 # %% ../../nbs/serve/04_app.ipynb #3050ee8f
 def check_request(desk: Desk, request: Request):
     "Raise `Refused` where the request is not to be answered at all."
-    if request.url.path != "/health":
+    if request.scope["path"] != "/health":
         check_key(request.headers.get("authorization"), desk.api_key)
     if desk.stopping:
         raise Refused("the server stops: ask another one, or later", 503, "server_error", headers={"Retry-After": "5"})
@@ -214,19 +214,20 @@ ROUTES: dict[str, tuple[Callable, str, dict]] = {  # path → handler, method, m
 
 
 def add_route(app: FastAPI, desk: Desk, path: str, handler: Callable[[Desk, Request], Awaitable[Any]], method: str, more: dict):
-    "Let `app` answer `path` with `handler`, behind the checks of `desk`; `more` is for FastAPI."
-    from fastapi import Request
-    from starlette.responses import JSONResponse
+    "Let `app` answer `path` with `handler`, behind the checks of `desk`; `more` is for FastAPI's schema."
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
 
-    async def checked(request):
+    async def checked(request: Request) -> Response:
         try:
             desk.check(request)
-            return await handler(desk, request)
+            made = await handler(desk, request)
+            return made if isinstance(made, Response) else JSONResponse(made)
         except Exception as e:
             return told(e)
 
-    checked.__annotations__ = {"request": Request}
-    app.add_api_route(path, checked, methods=[method], summary=handler.__doc__, **{"response_class": JSONResponse, **more})
+    app.add_api_route(path, lambda: None, methods=[method], summary=handler.__doc__, operation_id=handler.__name__, **{"response_class": JSONResponse, **more})
+    app.router.routes.insert(0, Route(path, checked, methods=[method], include_in_schema=False))
 
 # %% ../../nbs/serve/04_app.ipynb #cc8e4756
 def make_app(desk: Desk, extend: Callable[[FastAPI, Desk], None] | None = None) -> FastAPI:

@@ -83,7 +83,7 @@ async def answer(turn: Turn, call: ChatCall, left: Callable[[], Awaitable[None]]
     with counted(turn):
         response = await unless_left(turn.model.ask().complete(call.request), left)
         if call.schema is not None:
-            check_json(response.message.text or "", call.schema)
+            check_json(response.message.text or "", call.schema, cut=response.finish_reason == "length")
         turn.end("answered", response.usage)
         return completion(response, turn.id, turn.created, turn.model.engine.target.fingerprint)
 
@@ -97,7 +97,7 @@ async def lines(turn: Turn, call: ChatCall, events: AsyncIterator[Any], first: A
                 text.append(getattr(getattr(event, "delta", None), "text", ""))
                 if isinstance(event, StreamEndEvent):
                     if call.schema is not None:
-                        check_json("".join(text), call.schema)
+                        check_json("".join(text), call.schema, cut=event.finish_reason == "length")
                     turn.end("answered", event.usage)
                 for chunk in chunks(event, turn.head(), call.usage):
                     yield event_line(chunk)

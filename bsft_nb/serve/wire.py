@@ -133,12 +133,20 @@ def chat_call(data: bytes) -> ChatCall:
     return ChatCall(request, stream, bool(options.get("include_usage")), schema)
 
 # %% ../../nbs/serve/00_wire.ipynb #d21609ac
-def check_json(text: str, schema: dict):
-    "Raise `Refused` where the answer `text` is not JSON of the `schema`."
+def check_json(
+    text: str,
+    schema: dict,
+    cut: bool = False,  # `max_tokens` ended the answer
+):
+    "Raise `Refused` where the answer `text` is not JSON of the `schema`, or, where it was cut, not the beginning of JSON."
     import jsonschema
+    from pydantic_core import from_json
 
     try:
-        jsonschema.validate(json.loads(text), schema)
+        if cut:
+            jsonschema.validate(from_json(text, allow_partial="trailing-strings"), {k: v for k, v in schema.items() if k == "type"})
+        else:
+            jsonschema.validate(json.loads(text), schema)
     except (ValueError, RecursionError, jsonschema.ValidationError, jsonschema.SchemaError) as e:
         why = getattr(e, "message", None) or str(e)
         raise Refused(f"the model's answer does not have the form that response_format asks for ({why:.200}). A student gives the form that it was trained to give. It answered: {text:.400}", 422, "invalid_response_error", "response_format", "json_validate_failed") from None

@@ -1,12 +1,19 @@
 """A student behind HTTP against the same student in process, a storm of clients, and a run that is moved. Last line: one JSON object.
 
-    python tests/bench/serve.py [--target smollm2-135m] [--calls 200] [--quick]
+    python tests/bench/serve.py               # 200 calls, 1,000 requests; about ten minutes on two quiet cores
+    python tests/bench/serve.py --quick       # a tiny model with random weights, 48 calls, 200 requests
 
-The server is a process of its own. `same_as_inside`: calls of a program, greedy, fp32, from 16 clients, whose outputs are
-those in process, of so many. `throughput_ratio`: calls a second through the server against in process, the better of two
-rounds each. `storm`: 1,000 requests from 64 clients, of which a third hang up; over-long and malformed ones among them: how
-they ended, and by how many MiB the server's memory grew from the end of the first half to the end of the second.
-`moved`: answers of the run after its folder was moved, and of its archive, in fresh processes under another BSFT_HOME.
+Everything that is timed is a process of its own: the server, its clients, and the engine that is asked in process.
+
+- `same_as_inside`: held-out calls of a program, greedy, fp32, from 16 clients, whose parsed outputs are those in process, `of` so many
+- `program_calls_per_second`: of these calls, each program in the process of its 16 threads. It has the cost of DSPy's client in it
+- `requests_per_second`: the requests of those calls, always 16 at a time: `inside`, awaited in the process of the engine;
+  `outside`, by a client that does no more than write bytes and read them, over connections that stay open
+- `throughput_ratio`: outside against inside, the median of the rounds, in which both are asked in turn; `rounds` has all
+- `server_cpu_ms`: processor time of the server for a request, less that of the engine's process for the same request
+- `storm`: 1,000 requests from 64 clients, of which a third hang up; over-long and malformed ones among them: how
+  they ended, the server's memory after each quarter, and by how many MiB it grew over the second half
+- `moved`: answers of the run after its folder was moved, and of its archive, in fresh processes under another BSFT_HOME
 """
 import argparse
 import asyncio
@@ -15,6 +22,7 @@ import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +39,7 @@ import bsft_nb
 from bsft_nb.demo.tickets import Triage, tickets
 from bsft_nb.engine.lm import student_lm
 from bsft_nb.engine.predict import keep_format
+from bsft_nb.engine.requests import to_messages
 from bsft_nb.lessons import CHAT, save_llama
 from bsft_nb.models.student_adapter import StudentAdapter, adapter_state
 from bsft_nb.models.targets import resolve_target
@@ -75,22 +84,77 @@ def answered(program: dspy.Module, asked: list[dspy.Example]) -> tuple[list[dict
     return made, time.perf_counter() - began
 
 
-def compare(run: RunFolder, address: str, asked: list[dspy.Example]) -> dict:
-    "The same calls in process and through the server."
+class Recorded:
+    "A student's engine that notes what it is asked, as bodies of OpenAI's form."
+
+    def __init__(self, engine, model: str):
+        self.engine, self.model, self.bodies = engine, model, []
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def complete(self, request):
+        c = request.config
+        form = {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": c.response_format["schema"]}}} if c.response_format else {}
+        self.bodies.append({"model": self.model, "messages": to_messages(request), "temperature": c.temperature or 0.0, "max_tokens": c.max_tokens, **form})
+        return self.engine.complete(request)
+
+
+def same(run: RunFolder, address: str, asked: list[dspy.Example]) -> tuple[dict, list[dict]]:
+    "The same calls of the program in process and through the server; and the requests that they are made of."
     inside = bsft_nb.load(run.path, Triage(), dtype="float32")
     outside = bsft_nb.load(run.path, Triage(), lm=dspy.LM(f"openai/{run.id}", api_base=address, api_key=KEY, cache=False))
-    seconds, made = {"inside": [], "outside": []}, {}
-    for program in (inside, outside):
+    made, rates = {}, {}
+    for name, program in (("inside", inside), ("outside", outside)):
         answered(program, asked[:CLIENTS])  # weights, prefixes and connections are there from now on
-    for name, program in [("inside", inside), ("outside", outside)] * 2:
         made[name], took = answered(program, asked)
-        seconds[name].append(took)
+        rates[name] = round(len(asked) / took, 1)
+    lm = inside.predictors()[0].lm
+    recorded = Recorded(lm.engine, run.id)
     for predictor in inside.predictors():
-        predictor.lm.engine.close()
-    same = sum(a == b for a, b in zip(made["inside"], made["outside"]))
-    rates = {n: round(len(asked) / min(s), 1) for n, s in seconds.items()}
-    print(f"same answers: {same} of {len(asked)}; calls a second: {rates}", flush=True)
-    return {"same_as_inside": same, "of": len(asked), "calls_per_second": rates, "throughput_ratio": round(rates["outside"] / rates["inside"], 3)}
+        predictor.lm = lm.copy(engine=recorded)
+    again = answered(inside, asked)[0]
+    lm.engine.close()
+    equal = sum(a == b == c for a, b, c in zip(made["inside"], made["outside"], again))
+    print(f"same answers: {equal} of {len(asked)}; calls of the program a second: {rates}", flush=True)
+    return {"same_as_inside": equal, "of": len(asked), "program_calls_per_second": rates}, recorded.bodies
+
+
+@contextlib.contextmanager
+def side(*how: str):
+    "A function that lets one side ask everything once."
+    command = [sys.executable, str(Path(__file__).with_name("serve_sides.py")), *how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+
+        def ask() -> dict:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield ask
+        process.stdin.close()
+
+
+def throughput(run: RunFolder, address: str, server: psutil.Process, bodies: list[dict], place: Path, rounds: int) -> dict:
+    "Requests a second in process and through the server, in turn."
+    (place / "bodies.json").write_text(json.dumps(bodies))
+    found, cpu, n = [], {"inside": 0.0, "server": 0.0}, len(bodies)
+    with side("inside", str(place / "bodies.json"), str(run / "model")) as inside, side("outside", str(place / "bodies.json"), address, KEY) as outside:
+        for _ in range(rounds):
+            here, before = inside(), server.cpu_times()
+            there, after = outside(), server.cpu_times()
+            assert here["texts"] == there["texts"], "answers differ"
+            cpu["inside"] += here["cpu"]
+            cpu["server"] += after.user + after.system - before.user - before.system
+            found.append({"inside": round(n / here["seconds"], 1), "outside": round(n / there["seconds"], 1)})
+            print(found[-1], flush=True)
+    middle = {k: statistics.median(f[k] for f in found) for k in ("inside", "outside")}
+    ratio = statistics.median(f["outside"] / f["inside"] for f in found)
+    return {"requests": n, "requests_per_second": middle, "throughput_ratio": round(ratio, 3), "rounds": found, "server_cpu_ms": round(1000 * (cpu["server"] - cpu["inside"]) / n / rounds, 2)}
 
 
 BAD = (b"{", b"[]", b'{"model": "tickets-1"}', b'{"model": "dogs", "messages": [{"role": "user", "content": "a"}]}',
@@ -144,13 +208,13 @@ def quiet(address: str, seconds: float = 60.0) -> bool:
 
 
 def stormy(address: str, server: psutil.Process, n: int) -> dict:
-    "The storm in two halves, and the server's memory after each."
-    ended, memory = Counter(), []
-    for numbers in (range(n // 2), range(n // 2, n)):
-        ended += asyncio.run(storm(address, numbers))
-        still = quiet(address)
-        memory.append(server.memory_info().rss / 2**20)
-    told = {"ended": dict(ended), "unexpected": sum(v for k, v in ended.items() if k not in ("answered", "refused", "hung up")), "rows_left_over": not still, "memory_growth_mib": round(memory[1] - memory[0], 1)}
+    "The storm in four parts, and the server's memory after each."
+    ended, memory, still = Counter(), [], True
+    for part in range(4):
+        ended += asyncio.run(storm(address, range(n * part // 4, n * (part + 1) // 4)))
+        still = quiet(address) and still
+        memory.append(round(server.memory_info().rss / 2**20, 1))
+    told = {"ended": dict(ended), "unexpected": sum(v for k, v in ended.items() if k not in ("answered", "refused", "hung up")), "rows_left_over": not still, "memory_mib": memory, "memory_growth_mib": round(memory[3] - memory[1], 1)}
     print(told, flush=True)
     return told
 
@@ -176,6 +240,7 @@ def main():
     parser.add_argument("--target", default="smollm2-135m")
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a tiny model with random weights, 48 calls, 200 requests")
     args = parser.parse_args()
     if args.quick:
@@ -186,7 +251,8 @@ def main():
     asked = (tickets("test") + tickets("dev") + tickets("train"))[: args.calls]
     run = make_run(place, args.target)
     with serving(run) as (address, server):
-        result = compare(run, address, asked)
+        result, bodies = same(run, address, asked)
+        result |= throughput(run, address, server, bodies, place, args.rounds)
         result["storm"] = stormy(address, server, args.requests)
     result["moved"] = moved(run, place, 20)
     shutil.rmtree(place)

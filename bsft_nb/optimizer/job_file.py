@@ -20,6 +20,7 @@ import dspy
 import yaml
 
 from ..data.examples import READERS, names_data, read_data
+from ..launchers.ray import Ray
 from ..launchers.torchrun import TorchRun
 from ..models.student_adapter import StudentAdapter, adapter_state
 from .options import OPTIONS, REQUIRED, TABLE, Option, nested_values, two_calls
@@ -104,7 +105,7 @@ def lm_named(option: str, value: Any, folder: Path) -> dspy.BaseLM:
         raise JobError(f"{option}: dspy.LM(**{settings!r:.120}) raised {type(e).__name__}: {e}") from e
 
 # %% ../../nbs/optimizer/03_job_file.ipynb #67521566
-CALLED: dict[str, Callable] = {"dict": dict, "StudentAdapter": StudentAdapter, "dspy.ChatAdapter": dspy.ChatAdapter, "dspy.JSONAdapter": dspy.JSONAdapter, "dspy.LM": dspy.LM, "TorchRun": TorchRun}
+CALLED: dict[str, Callable] = {"dict": dict, "StudentAdapter": StudentAdapter, "dspy.ChatAdapter": dspy.ChatAdapter, "dspy.JSONAdapter": dspy.JSONAdapter, "dspy.LM": dspy.LM, "TorchRun": TorchRun, "Ray": Ray}
 
 
 def read_expression(option: str, text: str) -> Any:

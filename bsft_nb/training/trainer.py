@@ -69,7 +69,7 @@ def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):
     codec.tokenizer.save_pretrained(folder)
     if job.config.peft:
         (folder / "README.md").unlink(missing_ok=True)  # peft's model card, with nothing filled in
-        meta["base"] = {"path": job.target, "fingerprint": job.fingerprint}
+        meta["base"] = {"path": job.named or job.target, "fingerprint": job.fingerprint}
     write_json(folder / "bsft.json", meta, private=False)
 
 # %% ../../nbs/training/06_trainer.ipynb #4775cbd3

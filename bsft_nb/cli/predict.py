@@ -7,100 +7,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dspy
 
 from .command import Command, argument, as_json, newest_or, say
-from ..data.examples import read_data, with_inputs
+from ..data.examples import read_data
 from ..optimizer.job_file import program_named
 from ..optimizer.loading import load
 from ..optimizer.run import Run
-from ..results.evaluate import evaluate, reason_line
-from ..run.files import Lines, iter_lines, read_json, replacing, to_json
-from ..run.folder import fingerprint
-from ..run.presence import Presence
-from ..teacher.keys import plain
-from ..teacher.programs import entry
+from ..results.predict import answer_file, answers, row_examples, row_key
+from ..teacher.keys import plain, teacher_key
 
 # %% auto #0
-__all__ = ['PORTION', 'PREDICT', 'row_key', 'columns_called', 'answers', 'kept', 'only_writer', 'answer_file', 'compiled_of',
-           'rows_asked', 'predict']
-
-# %% ../../nbs/cli/06_predict.ipynb #32e2e29a
-def row_key(program: str, inputs: dict[str, Any]) -> str:
-    "The key of a row: `program` is a fingerprint of the compiled program."
-    return fingerprint([program, plain(inputs)])
-
-
-def columns_called(program: dspy.Module, columns: list[str]) -> list[str]:
-    "Which of the `columns` the program is called with, as far as its signature or its `forward` tells."
-    if isinstance(program, dspy.Predict):
-        return [c for c in columns if c in program.signature.input_fields]
-    return [c for c in columns if c in inspect.signature(entry(program)).parameters]
-
-# %% ../../nbs/cli/06_predict.ipynb #5972e393
-PORTION = 256  # rows
-
-
-def answers(
-    program: dspy.Module,
-    rows: list[tuple[str, dspy.Example]],  # keys and inputs; not answered yet
-    num_threads: int,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    "Key and answer of each different row: `outputs`, or the `error` in a line."
-    todo = list(dict(rows).items())
-    for at in range(0, len(todo), PORTION):
-        portion = todo[at : at + PORTION]
-        for (key, _), answer in zip(portion, evaluate(program, [e for _, e in portion], num_threads=num_threads)):
-            yield key, {"error": reason_line(answer.error)} if answer.error else {"outputs": answer.outputs}
-
-# %% ../../nbs/cli/06_predict.ipynb #6b60a872
-def kept(*paths: Path) -> dict[str, dict[str, Any]]:
-    "By key, the answers in these files. Failed ones are not among them, nor are lines that a kill has torn."
-    return {r["key"]: {"outputs": r["outputs"]} for p in paths for r in iter_lines(p) if isinstance(r.get("key"), str) and isinstance(r.get("outputs"), dict)}
-
-
-@contextlib.contextmanager
-def only_writer(out: Path) -> Iterator[None]:
-    "Be the only one who writes `out`. Raises `BlockingIOError` where another process does."
-    mine = Presence(out.with_name(f".{out.name}.lock"))
-    if not mine.acquire():
-        raise BlockingIOError(f"{out} is being written by process {mine.who.get('pid', '?')}: wait for it, or give another --out")
-    try:
-        yield
-    finally:
-        mine.release()
-        mine.path.unlink(missing_ok=True)
-
-# %% ../../nbs/cli/06_predict.ipynb #2f3dd09d
-def answer_file(
-    out: Path,
-    rows: list[tuple[str, dspy.Example]],  # key and inputs of each row, in order
-    answered: Callable[[list[tuple[str, dspy.Example]]], Iterator[tuple[str, dict[str, Any]]]],  # answers for those that are not
-    tell: Callable[[int, int], None] = lambda done, n: None,
-) -> dict[str, int]:
-    "Write `out`, and count: `rows`, `asked` now, `failed`. Raises `BlockingIOError` where another process writes it."
-    part = out.with_name(f"{out.name}.part")
-    with only_writer(out):
-        found = kept(out, part)
-        todo = [(k, e) for k, e in rows if k not in found]
-        if todo:
-            lines = Lines(part)
-            for n, (key, answer) in enumerate(answered(todo), 1):
-                lines.append({"key": key, **answer})
-                found[key] = answer
-                tell(n, len({k for k, _ in todo}))
-            lines.close()
-        with replacing(out, private=False) as f:
-            for i, (key, example) in enumerate(rows):
-                f.write(to_json({"row": i, "key": key, "inputs": plain(example.inputs()), **found[key]}) + b"\n")
-        part.unlink(missing_ok=True)
-    return {"rows": len(rows), "asked": len({k for k, _ in todo}), "failed": sum("error" in found[k] for k, _ in rows)}
+__all__ = ['PREDICT', 'compiled_of', 'rows_asked', 'predict']
 
 # %% ../../nbs/cli/06_predict.ipynb #03a6cd53
 def compiled_of(run: Run, program: str | None) -> dspy.Module:
@@ -116,20 +38,18 @@ def compiled_of(run: Run, program: str | None) -> dspy.Module:
         raise ValueError(f"run {run.id} has a program of its own: give --program {named or 'module:name'}") from e
 
 
-def rows_asked(run: Run, program: dspy.Module, args: argparse.Namespace) -> list[tuple[str, dspy.Example]]:
+def rows_asked(program: dspy.Module, args: argparse.Namespace) -> list[tuple[str, dspy.Example]]:
     "Key and example of each row of `--data`. Raises what the readers raise."
-    found = read_data(args.data)
-    inputs = [c.strip() for c in args.inputs.split(",")] if args.inputs else columns_called(program, list(found[0]))
-    examples = with_inputs(args.data, found, inputs)
-    state = fingerprint(read_json(run.path / "program.json"))
-    return [(row_key(state, e.inputs().toDict()), e) for e in examples]
+    inputs = [c.strip() for c in args.inputs.split(",")] if args.inputs else None
+    examples, who = row_examples(program, read_data(args.data), inputs, args.data), teacher_key(program)
+    return [(row_key(who, e.inputs().toDict()), e) for e in examples]
 
 # %% ../../nbs/cli/06_predict.ipynb #2869b9fb
 def predict(args: argparse.Namespace) -> int:
     "Answer the rows of a file with a compiled program, as JSON lines in their order. What is answered is not asked again."
     run = newest_or(args.run)
     program = compiled_of(run, args.program)
-    rows = rows_asked(run, program, args)
+    rows = rows_asked(program, args)
 
     def answered(todo):
         return answers(program, todo, args.num_threads)

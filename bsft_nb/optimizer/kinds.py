@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..data.pairs import Pair
 
 # %% auto #0
-__all__ = ['Kind', 'whole', 'flag', 'number', 'choice', 'text', 'name', 'expression', 'data_file', 'unquoted', 'names',
-           'check_settings', 'check_file', 'check_pairs', 'check_run_dir']
+__all__ = ['Kind', 'whole', 'flag', 'number', 'choice', 'launchers', 'text', 'name', 'expression', 'data_file', 'unquoted',
+           'names', 'check_settings', 'check_file', 'check_pairs', 'check_run_dir']
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #48839eac
 @dataclass(frozen=True)
@@ -94,6 +94,15 @@ def choice(words: dict[str, str] | tuple[str, ...], none: bool = False) -> Kind:
         return repr(text)
 
     return Kind("choice", " or ".join([*map(repr, means), *(["None"] if none else [])]), code, check, tuple(means))
+
+# %% ../../nbs/optimizer/00_kinds.ipynb #cbe7586f
+def launchers(
+    words: dict[str, str],  # names of launchers, and what each means
+    check: Callable[[str, Any], None],
+) -> Kind:
+    "One of `words`, an object in its place, or None; in text, a call such as `TorchRun(workers=2)` stands for the object."
+    named = choice(words, none=True)
+    return replace(named, type=f"{named.type}, or a launcher", code=lambda t: unquoted(t) if t.strip().endswith(")") else named.code(t), check=check)
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #a236464a
 def text(type: str, *choices: str, check: Callable[[str, Any], None] | None = None) -> Kind:

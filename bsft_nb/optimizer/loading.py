@@ -20,7 +20,7 @@ from ..models.remote import is_remote, remote_lm
 from ..run.files import Damaged
 from .run import Run
 from ..training.jobs import Job
-from ..training.launch import collect
+from ..launchers.launch import collect
 from ..run.folder import RunFolder, find_run, mark_died
 from ..run.files import read_json
 from .portable import unpack

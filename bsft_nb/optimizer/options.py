@@ -13,17 +13,17 @@ from typing import Any
 import dspy
 
 from ..data.dedupe import CONFLICTS
-from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, names, number, text, whole
+from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, launchers, name, names, number, text, whole
 from ..results.trackers import TRACKERS, check_track
 from ..teacher.metric import check_metric
 from ..training.jobs import SCHEDULES
-from ..training.launch import LAUNCHERS
+from ..launchers.launch import LAUNCHERS, launcher_of
 
 # %% auto #0
 __all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED', 'TRAINING',
-           'OPTIONS', 'TABLE', 'DSPY', 'TITLES', 'Option', 'declared', 'check_by_lm', 'check_exclude_demos',
-           'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code', 'nested_values', 'default_text',
-           'markdown_table', 'markdown_page']
+           'OPTIONS', 'TABLE', 'DSPY', 'TITLES', 'Option', 'declared', 'check_launch', 'check_by_lm',
+           'check_exclude_demos', 'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code', 'nested_values',
+           'default_text', 'markdown_table', 'markdown_page']
 
 # %% ../../nbs/optimizer/00_options.ipynb #0cf16834
 REQUIRED = inspect.Parameter.empty  # in the place of a default
@@ -96,7 +96,13 @@ COMPILE = declared(
 
 # %% ../../nbs/optimizer/00_options.ipynb #6da00057
 FORMATS = ("StudentAdapter()", "dspy.ChatAdapter()", "dspy.JSONAdapter()")
-LAUNCHES = {name: launcher.where for name, launcher in LAUNCHERS.items()}
+def check_launch(name: str, value: Any):
+    "Raise `ValueError` where `value` is neither None, a launcher, nor the name of one."
+    if value is not None:
+        launcher_of(value)
+
+
+LAUNCHES = launchers({name: launcher.where for name, launcher in LAUNCHERS.items()}, check_launch)
 
 ADDED = declared(
     "compile", "added",
@@ -108,7 +114,7 @@ ADDED = declared(
     ("conflicts", "all", choice(CONFLICTS), "data", "pairs", "which completions to train on where a prompt has several: `\"all\"`, the `\"majority\"`, or the `\"best\"` by score"),
     ("traces", None, data_file("path, list of paths, or None", check_file), "data", "pairs", "a JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked"),
     ("pairs", None, data_file("path, list of Pair, or None", check_pairs), "data", "pairs", "a JSON-lines file of pairs, or a data panel's: nothing is bootstrapped"),
-    ("launch", None, choice(LAUNCHES, none=True), "run", "nothing", "where training runs: in a `\"process\"` of its own, or `\"inline\"`; `\"remote\"` where `target` is an LM. `None`: a process in a notebook, inline elsewhere"),
+    ("launch", None, LAUNCHES, "run", "nothing", "where training runs: in a `\"process\"` of its own, `\"inline\"`, with `\"torchrun\"` in several, one for each device, or with `\"ray\"` on a cluster; or a launcher, such as `TorchRun(workers=2)` or `Ray(workers=4, storage=\"s3://…\")`; `\"remote\"` where `target` is an LM. `None`: a process in a notebook, inline elsewhere"),
     ("run_dir", None, text("path or None", check=check_run_dir), "run", "nothing", "the run's folder. `None`: one under `.bsft/runs`"),
     ("display", True, flag(), "run", "nothing", "show progress: a panel in a notebook, lines of text elsewhere"),
     ("track", None, text("str, function or None", *TRACKERS, check=check_track), "run", "nothing", "send settings, curves, scores, the funnel and the report there, too: `\"mlflow\"`, `\"wandb\"`, `\"tensorboard\"` or `\"trackio\"`; a function is called with each event"),

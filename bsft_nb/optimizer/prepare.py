@@ -36,6 +36,7 @@ from ..models.tokens import Codec, check_token_ids, load_codec
 # %% ../../nbs/optimizer/11_prepare.ipynb #dfaacc31
 from .dry_run import dry_run
 from .job_file import described
+from ..launchers.launch import launcher_of
 from .dspy_arguments import taken_over
 from .provider_arguments import provider_call
 from .options import check_values, options_of
@@ -73,6 +74,8 @@ def check_call(
     check_values("constructor", asked)
     check_values("compile", asked)
     config, student = training_config(asked), asked["student"]
+    if asked["launch"] is not None:
+        launcher_of(asked["launch"]).check(config)
     given = asked["teacher"] if isinstance(asked["teacher"], (list, tuple)) else [asked["teacher"]]
     teachers = [t for t in given if t is not None]
     check_programs(student, teachers)

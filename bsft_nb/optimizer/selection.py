@@ -17,7 +17,7 @@ from ..data.builder import Built, check_rows
 from ..data.pairs import Pair
 from ..models.student_adapter import TEACHERS, adapter_state
 from ..training.jobs import Job
-from ..training.launch import launch
+from ..launchers.launch import launch
 from ..run.folder import fingerprint
 from ..run.files import read_json
 from ..engine.sampling import learn_templates

@@ -34,6 +34,7 @@ from ..results.tracking import tracked
 from ..run.folder import RunFolder, home
 from ..run.views import progress_for
 from ..teacher.bootstrap import TraceBootstrapper
+from ..training.launcher import Launcher
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #6b087c77
 def arguments_of(
@@ -199,7 +200,7 @@ class BootstrapFinetune(Teleprompter):
         conflicts: str = "all",  # which completions to train on where a prompt has several: `all`, `majority` or `best`
         traces: str | Path | list[str | Path] | None = None,  # JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked
         pairs: str | Path | list[Pair] | None = None,  # JSON-lines file of pairs, or a data panel's: nothing is bootstrapped
-        launch: Literal["process", "inline"] | None = None,  # where training runs; None: `process` in a notebook
+        launch: Literal["process", "inline", "torchrun", "ray"] | Launcher | None = None,  # where training runs, such as `TorchRun(workers=2)`; None: `process` in a notebook
         run_dir: str | Path | None = None,  # the run's folder; None: one under `.bsft/runs`
         display: bool = True,  # show progress
         track: Literal["mlflow", "wandb", "tensorboard", "trackio"] | Callable | None = None,  # where the run's figures go too; a function gets each event

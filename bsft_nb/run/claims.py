@@ -143,12 +143,13 @@ def busy(folder: RunFolder) -> str:
 @contextmanager
 def claim(
     folder: RunFolder,
-    mode: str,  # `inline` or `process`
+    mode: str,  # name of the launcher, such as `inline` or `process`
     models: list[str],  # names of the jobs, in order
+    **more: Any,  # to be noted too, such as a `token` by which the launcher knows its training again
 ) -> Iterator[None]:
     "Be the one who trains this run, and note in `job.json` who that is and how it ended. Raises `Busy`."
     mine = folder.presence("train")
-    about = {**this_process(), "began": time.time(), "mode": mode, "jobs": models}
+    about = {**this_process(), "began": time.time(), "mode": mode, "jobs": models, **more}
     if not mine.acquire(**about):
         raise Busy(busy(folder))
     try:

@@ -99,17 +99,22 @@ class ProgressCallback(TrainerCallback):
         self.saved, self.pace = time.monotonic(), Pace(self.loop)
 
     def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop |= self.loop.stop.requested
-        control.should_save = self.loop.ends_epoch or control.should_training_stop or save_due(self.loop.job.config, state.global_step, time.monotonic() - self.saved)
+        loop = self.loop
+        stop, save = loop.workers.first(lambda: (loop.stop.requested, save_due(loop.job.config, state.global_step, time.monotonic() - self.saved)))
+        loop.asked |= stop
+        control.should_training_stop |= stop
+        control.should_save = loop.ends_epoch or control.should_training_stop or save
         if is_multiple(state.global_step, self.loop.job.config.eval_steps):
             self.loop.held_loss(self.loop.model_wrapped)
 
     def on_save(self, args, state, control, **kwargs):
         self.saved = time.monotonic()
-        control.should_training_stop |= ends_early(self.loop) or self.loop.stop.requested
+        early, stop = self.loop.workers.first(lambda: (ends_early(self.loop), self.loop.stop.requested))
+        self.loop.asked |= stop
+        control.should_training_stop |= early or stop
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
             check_finite(self.loop, "gradient", float(logs.get("grad_norm", 0.0)), state.global_step)
-            if state.is_world_process_zero:
+            if self.loop.workers.leads:
                 self.pace(logs)

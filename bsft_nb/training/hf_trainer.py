@@ -9,7 +9,6 @@ import functools
 import gc
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -23,10 +22,11 @@ from .callback import ProgressCallback, check_finite
 from .jobs import Job, TrainConfig
 from .objective import Objective
 from .packing import BatchOrder
+from .workers import Workers, at_work
 from ..models.devices import pick_device
 
 # %% auto #0
-__all__ = ['arguments', 'out_of_memory', 'pieces', 'within_memory', 'accumulate', 'training_step', 'ends_epoch', 'mean_loss',
+__all__ = ['arguments', 'out_of_memory', 'pieces', 'within_memory', 'accumulate', 'training_step', 'ends_epoch', 'sum_losses',
            'whole_step', 'save_checkpoint', 'held_loss', 'finish_step', 'fill', 'Loop']
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #7d22b166
@@ -62,22 +62,26 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in said or "can't allocate memory" in said
 
 
-def pieces(rows: list[Pair], bsize: int, micro: int) -> list[list[Pair]]:
-    "`rows` in batches of `bsize`, these in pieces of at most `micro` rows."
-    batches = [rows[i : i + bsize] for i in range(0, len(rows), bsize)]
+def pieces(rows: list[Pair], bsize: int, micro: int, workers: Workers) -> list[list[Pair]]:
+    "This worker's share of each batch of `bsize` rows, in pieces of at most `micro` rows."
+    batches = [workers.share(rows[i : i + bsize]) for i in range(0, len(rows), bsize)]
     return [b[i : i + micro] for b in batches for i in range(0, len(b), micro)]
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #949a92f1
 def within_memory(loop: Loop, work: Callable):
-    "What `work()` returns; where memory ends, again with half the rows at a time. Raises `MemoryError` at one row."
+    "What `work()` returns; where memory ends in one of the workers, all do it again with half the rows at a time. Raises `MemoryError` at one row."
     while True:
+        ended = None
         try:
-            return work()
+            made = work()
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e):
                 raise
-            if loop.micro == 1:
-                raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {loop.job.model} with one row at a time ({str(e):.200}). Choose a smaller target, a smaller max_length=, gradient_checkpointing=True, or peft=True. {kept(loop.job.checkpoints)}") from e
+            ended = str(e) or type(e).__name__
+        if not loop.workers.any(ended is not None):
+            return made
+        if loop.micro == 1:
+            raise MemoryError(f"out of memory at step {loop.state.global_step + 1} of {loop.job.model} with one row at a time ({ended or 'in another worker':.200}). Choose a smaller target, a smaller max_length=, gradient_checkpointing=True, or peft=True. {kept(loop.job.checkpoints)}")
         _halve(loop)
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #648ad02e
@@ -95,14 +99,14 @@ def accumulate(
     model: torch.nn.Module,
     items: torch.Tensor | None,  # in the loss of the whole step; None: each piece's mean
 ) -> torch.Tensor:
-    "Add the gradients of the rows in `loop.batch` to those of the weights; returns the loss of the step."
+    "Add the gradients of this worker's share of `loop.batch` to those of the weights; returns its part of the step's loss."
     model.train()
-    parts, total = pieces(loop.batch, loop.job.config.bsize, loop.micro), 0.0
-    for i, part in enumerate(parts):
-        with loop.accelerator.no_sync(model) if i + 1 < len(parts) else nullcontext():
-            with loop.compute_loss_context_manager():
-                loss = loop.compute_loss(model, loop._collated(part), num_items_in_batch=items)
-            loop.accelerator.backward(loss)
+    loop.workers.draw_apart(loop.job.config.seed, loop.state.global_step)
+    total = torch.zeros((), device=loop.args.device)
+    for part in pieces(loop.batch, loop.job.config.bsize, loop.micro, loop.workers):
+        with loop.compute_loss_context_manager():
+            loss = loop.compute_loss(model, loop._collated(part), num_items_in_batch=items)
+        loop.accelerator.backward(loss)
         total = total + loss.detach()
     return total
 
@@ -111,6 +115,9 @@ def training_step(loop: Loop, model: torch.nn.Module, inputs: dict, num_items_in
     "Gradients of all rows of an optimizer step; returns their loss."
     loop.batch = inputs["pairs"]
     loss = within_memory(loop, lambda: accumulate(loop, model, num_items_in_batch))
+    if loop.workers.size > 1:
+        loop.workers.add_gradients(model.parameters())
+        loss = loss.new_tensor(loop.workers.totals([loss.item()])[0])
     loop.done = [loop.done[0] + sum(p.tokens for p in loop.batch), loop.done[1] + len(loop.batch)]
     check_finite(loop, "loss", loss.item(), loop.state.global_step + 1)
     return loss
@@ -122,13 +129,13 @@ def ends_epoch(loop: Loop) -> bool:
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #163c178e
 @torch.no_grad()
-def mean_loss(loop: Loop, model: torch.nn.Module, pairs: list[Pair]) -> float:
-    "Mean loss of an item of `pairs`."
+def sum_losses(loop: Loop, model: torch.nn.Module, pairs: list[Pair]) -> tuple[float, int]:
+    "Loss of all items in this worker's share of `pairs`, and how many these are."
     total = items = 0
-    for part in pieces(pairs, loop.job.config.bsize, loop.micro):
+    for part in pieces(pairs, loop.job.config.bsize, loop.micro, loop.workers):
         n = loop.objective.count(part)
         total, items = total + model(**loop._collated(part))["loss"].item() * n, items + n
-    return total / items
+    return total, items
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #ae090a4b
 def whole_step(
@@ -157,7 +164,8 @@ def held_loss(loop: Loop, model: torch.nn.Module) -> float | None:
         return None
     step = loop.state.global_step
     if step not in loop.evaluated:
-        loss = within_memory(loop, lambda: mean_loss(loop, model.eval(), loop.held))
+        total, items = loop.workers.totals(within_memory(loop, lambda: sum_losses(loop, model.eval(), loop.held)))
+        loss = total / items
         loop.evaluated = {step: loss}
         loop.events.emit("eval", model=loop.job.model, step=step, steps=loop.state.max_steps, epoch=round(loop.state.epoch, 3), eval_loss=loss)
     return loop.evaluated[step]
@@ -166,7 +174,7 @@ def held_loss(loop: Loop, model: torch.nn.Module) -> float | None:
 def finish_step(loop: Loop, model: torch.nn.Module):
     "Save this step, have an epoch's checkpoint scored, and remove what is not needed any more."
     loss = loop.held_loss(model) if loop.ends_epoch else None
-    if not loop.args.should_save:
+    if not loop.workers.leads:
         return
     made = save_checkpoint(loop, loss)
     if made.step >= loop.state.max_steps:
@@ -195,7 +203,9 @@ class Loop(Trainer):
         "`held`: for the held-out loss; may be empty. `save` writes the student into an empty folder. `after` is called with the checkpoint of each epoch."
         self.job, self.objective, self.rows, self.events, self.stop, self.save, self.after = job, objective, rows, events, stop, save, after
         self.held = sorted(held, key=lambda p: (p.predictor, p.tokens))
-        self.micro, self.batch, self.done, self.evaluated = job.config.bsize, [], [0, 0], {}  # rows at a time; of this step; tokens and rows so far; step → loss
+        self.workers, self.asked = at_work(), False  # asked: to stop, as all workers have heard
+        self.micro = math.ceil(job.config.bsize / self.workers.size)  # rows at a time
+        self.batch, self.done, self.evaluated = [], [0, 0], {}  # of this step; tokens and rows so far; step → loss
         super().__init__(objective.module, arguments(job.config, job.checkpoints), data_collator=functools.partial(whole_step, objective), train_dataset=rows, callbacks=[ProgressCallback(self)])
         self.remove_callback(PrinterCallback)  # events are the only output
 

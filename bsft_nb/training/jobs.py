@@ -245,6 +245,7 @@ class Job:
     config: TrainConfig = field(default_factory=TrainConfig)
     meta: dict = field(default_factory=dict)  # content of the student's bsft.json
     scored: bool = False  # somebody scores the checkpoints while it trains
+    named: str | None = None  # folder of the weights as students are to name it, where `target` is a copy on another machine; None: `target`
 
     load, save, pairs, key = classmethod(load_job), save_job, job_pairs, job_key
     checkpoints = property(lambda self: Path(self.folder) / "checkpoints" / self.model, doc="Where resumable states are kept.")

@@ -34,6 +34,7 @@ from ..models.convert import quiet
 from .objective import Completions
 from ..run.files import read_json, write_json
 from ..models.tokens import Codec, load_codec
+from .workers import at_work
 
 # %% ../../nbs/training/06_trainer.ipynb #894e8515
 def load_trainable(
@@ -68,7 +69,7 @@ def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):
     codec.tokenizer.save_pretrained(folder)
     if job.config.peft:
         (folder / "README.md").unlink(missing_ok=True)  # peft's model card, with nothing filled in
-        meta["base"] = {"path": job.target, "fingerprint": job.fingerprint}
+        meta["base"] = {"path": job.named or job.target, "fingerprint": job.fingerprint}
     write_json(folder / "bsft.json", meta, private=False)
 
 # %% ../../nbs/training/06_trainer.ipynb #4775cbd3
@@ -201,9 +202,10 @@ def run_loop(loop: Loop, last: Checkpoint | None):
     finally:
         release_omp_threads()
     step = loop.state.global_step
-    if loop.stop.requested and step < loop.state.max_steps:
+    if loop.asked and step < loop.state.max_steps:
         raise Stopped(f"stopped on request after step {step} of {loop.state.max_steps} of {loop.job.model}. {kept(loop.job.checkpoints)}{_best_so_far(loop.job)}")
-    note(loop.job.checkpoints, trained=step)
+    if loop.workers.leads:
+        note(loop.job.checkpoints, trained=step)
 
 # %% ../../nbs/training/06_trainer.ipynb #4017aa4d
 def _best_so_far(job: Job) -> str:
@@ -224,12 +226,17 @@ def train(
     "Train until the end, from the newest whole checkpoint; returns the checkpoints. Raises `DataError`, `Stopped` on request, and what `Loop` raises."
     codec = load_codec(Path(job.target), moment=job.meta.get("moment"))
     rows, held = fitting_pairs(job, codec, log)
-    if found := finished(job, job.key(rows, held), log):
+
+    def left() -> tuple[list[Checkpoint], Checkpoint | None]:
+        if found := finished(job, job.key(rows, held), log):
+            return found, None
+        stop.check()
+        return [], resumable(job, log)
+
+    found, last = at_work().first(left)
+    if found:
         return found
-    stop.check()
-    last = resumable(job, log)
-    loop = _loop(job, codec, rows, held, log, stop, after, last)
-    run_loop(loop, last)
+    run_loop(_loop(job, codec, rows, held, log, stop, after, last), last)
     return checkpoints(job.checkpoints)
 
 # %% ../../nbs/training/06_trainer.ipynb #c3ae7635
@@ -241,7 +248,8 @@ def _loop(job: Job, codec: Codec, rows: list[Pair], held: list[Pair], log: Event
 
     torch.manual_seed(job.config.seed)  # a LoRA adapter begins with random numbers
     model = load_trainable(job, last)
-    check_space(job, model)
+    if at_work().leads:
+        check_space(job, model)
     if last:
         log.emit("warn", note=f"{job.model}: going on from the checkpoint at step {last.step}")
     objective = Completions(model, codec, job.config.shared_prefix)

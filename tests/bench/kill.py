@@ -20,10 +20,10 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from training_jobs import a_job, losses, same, weights, with_dropout
 
+from bsft_nb.launchers.launch import launch
 from bsft_nb.run.presence import alive
 from bsft_nb.training.checkpoints import newest
-from bsft_nb.training.launch import launch
-from bsft_nb.training.process import Died
+from bsft_nb.training.launcher import Died
 
 
 def kill_later(run, job, rng, share):

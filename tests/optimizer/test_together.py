@@ -16,6 +16,7 @@ import pytest
 from training_jobs import until
 
 from bsft_nb import BootstrapFinetune, cli
+from bsft_nb.launchers.launch import launch
 from bsft_nb.lessons import teacher_lm
 from bsft_nb.optimizer.loading import attach
 from bsft_nb.optimizer.run import Run
@@ -26,7 +27,6 @@ from bsft_nb.run.files import write_json
 from bsft_nb.run.folder import RunFolder
 from bsft_nb.run.presence import OLD, Presence, this_process
 from bsft_nb.teacher.bootstrap import TraceBootstrapper
-from bsft_nb.training.launch import launch
 
 WORDS = ["cat", "dog", "sun", "sky", "owl", "fox", "bee", "ant", "elk", "hen", "cow", "pig"]
 ROWS = [dspy.Example(word=w, loud=w.upper()).with_inputs("word") for w in WORDS]

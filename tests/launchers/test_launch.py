@@ -13,6 +13,7 @@ from training_jobs import a_job, losses, same, until, weights, with_dropout
 
 from bsft_nb.data.builder import Built, save_pairs
 from bsft_nb.engine.lm import StudentEngine, student_lm
+from bsft_nb.launchers.launch import collect, launch
 from bsft_nb.optimizer.loading import attach
 from bsft_nb.optimizer.run import Run
 from bsft_nb.run.claims import Busy, claim
@@ -22,8 +23,7 @@ from bsft_nb.run.folder import RunFolder, find_run, list_runs
 from bsft_nb.run.presence import alive, this_process
 from bsft_nb.training.checkpoints import checkpoints, newest, scores
 from bsft_nb.training.jobs import Job
-from bsft_nb.training.launch import collect, launch
-from bsft_nb.training.process import Died
+from bsft_nb.training.launcher import Died
 
 LONG = dict(n=60, epochs=200, bsize=4, save_steps=10)  # 3,000 steps: longer than any test waits
 
@@ -181,7 +181,7 @@ def test_training_outlives_the_kernel_and_another_collects_it(llama, tmp_path):
     job, run = a_job(tmp_path, llama, "outlives", **{**LONG, "epochs": 25})
     code = f"""
 from bsft_nb.training.jobs import Job
-from bsft_nb.training.launch import launch
+from bsft_nb.launchers.launch import launch
 from bsft_nb.run.folder import RunFolder
 from bsft_nb.run.presence import this_process
 run = RunFolder({str(run.path)!r})
@@ -229,7 +229,7 @@ def test_what_ends_the_process_is_raised_here(llama, tmp_path):
 
 def test_a_process_that_cannot_begin_says_what_it_printed(llama, tmp_path, monkeypatch):
     job, run = a_job(tmp_path, llama)
-    monkeypatch.setattr("bsft_nb.training.process.sys.executable", "/bin/false")
+    monkeypatch.setattr("bsft_nb.training.launcher.sys.executable", "/bin/false")
     with pytest.raises(Died, match="exit code 1.*no checkpoint yet"):
         launch([job], run, "process")
 

@@ -10,7 +10,8 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from ..run.doors import is_inside
@@ -85,6 +86,7 @@ def checked(path: Path) -> RunFolder:
     return RunFolder(path)
 
 # %% ../../nbs/lab/00_places.ipynb #fd2e0ca5
+@lru_cache(50_000)
 def key_of(path: Path) -> str:
     "16 hexadecimal digits for the run folder at the real place `path`."
     return fingerprint(str(path))
@@ -94,18 +96,25 @@ EVERY = 20.0  # seconds between two searches for homes
 
 
 class Homes:
-    "`home` first, then the homes below `root`. Safe in several threads."
+    "`home` first, then the homes below each of `roots`. Safe in several threads."
 
-    def __init__(self, root: Path, home: Path):
-        self.root, self.home, self._lock = root, home, threading.Lock()
+    def __init__(self, home: Path, roots: Iterable[Path]):
+        self.home, self.roots, self._lock = home, tuple(roots), threading.Lock()
         self._found, self._looked = [], -EVERY
 
     def list(self) -> list[Path]:
         "Each home once, as the last search found them."
         with self._lock:
             if time.monotonic() - self._looked >= EVERY:
-                self._found, self._looked = list(dict.fromkeys([self.home, *homes(self.root)])), time.monotonic()
+                below = [h for r in self.roots for h in (r, *homes(r))]
+                self._found, self._looked = list(dict.fromkeys([self.home, *below])), time.monotonic()
             return self._found
+
+    def also(self, roots: tuple[Path, ...]):
+        "Search below these from now on, at once where they are others than before."
+        if roots != self.roots:
+            with self._lock:
+                self.roots, self._looked = roots, -EVERY
 
 # %% ../../nbs/lab/00_places.ipynb #557c04fb
 def run_at(path: str, root: Path, roots: tuple[Path, ...]) -> Path:
@@ -125,12 +134,18 @@ def still_there(path: Path | None) -> Path:
 
 # %% ../../nbs/lab/00_places.ipynb #dd0c8c39
 class Places:
-    "The runs below `root`, and those in `home`, by key."
+    "The runs below `root`, in `home`, and below the folders that whoever runs the server names (`more`), by key."
 
-    def __init__(self, root: Path, home: Path):
-        self.root, self.home = Path(root).resolve(), Path(home).resolve()
-        self.roots, self._homes = (self.root, self.home), Homes(self.root, self.home)
+    def __init__(self, root: Path, home: Path, more: Iterable[Path] = ()):
+        self.root, self.home, self.more = Path(root).resolve(), Path(home).resolve(), tuple(Path(p).resolve() for p in more)
+        self.roots = self.root, self.home, *self.more
+        self._homes = Homes(self.home, (self.root, *self.more))
         self._known: dict[str, Path] = {}  # also those that were opened by their path
+
+    def watch(self, folders: Iterable[str]):
+        "Look into these folders, too, as far as they lie in what the server shows; relative ones are below the root."
+        inside = (real_within(self.root / f, self.roots) for f in folders)
+        self._homes.also(tuple(dict.fromkeys([self.root, *self.more, *filter(None, inside)])))
 
     def list(self) -> dict[str, Path]:
         "Run folders by key."
@@ -140,7 +155,8 @@ class Places:
 
     def run(self, key: str) -> RunFolder:
         "The run of that key. Raises `FileNotFoundError`, or `PermissionError` where a part of it leads elsewhere."
-        return checked(still_there(self._known.get(key) or self.list().get(key)))
+        path = self._known.get(key)
+        return checked(still_there(path if path and path.resolve() == path else self.list().get(key)))
 
     def open(self, path: str) -> str:
         "The key of the run at `path`, relative to the root. Raises `FileNotFoundError`, see `run_at`."

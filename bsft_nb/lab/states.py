@@ -5,6 +5,7 @@
 # %% ../../nbs/lab/02_states.ipynb #fe18d887
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -19,7 +20,8 @@ from ..run.folder import RunFolder
 from ..run.progress import MOST_POINTS, State, reduce_all
 
 # %% auto #0
-__all__ = ['PIECE', 'KEPT', 'MISSING', 'Follower', 'thinned', 'States', 'made_card', 'Desk', 'run_view', 'view_of', 'Listener']
+__all__ = ['PIECE', 'KEPT', 'LOOK', 'BRIEF', 'SELDOM', 'MISSING', 'Follower', 'thinned', 'States', 'made_card', 'Desk',
+           'run_view', 'view_of', 'Listener']
 
 # %% ../../nbs/lab/02_states.ipynb #111b1abd
 PIECE = 1 << 18  # bytes read at a time: many rows alive at once make Python look through all objects, which holds up everybody
@@ -76,30 +78,38 @@ def thinned(events: list[Event]) -> list[Event]:
 
 # %% ../../nbs/lab/02_states.ipynb #e34cded1
 KEPT = 64  # states
+LOOK = 0.25  # seconds that reading a log may take before what is known so far is shown
 
 # %% ../../nbs/lab/02_states.ipynb #18ce033d
 class States:
     "The state of a run by its log; what was read before is not read again. Safe in several threads."
 
     def __init__(self):
-        self._known: OrderedDict[Path, tuple[Follower, list[State], threading.Lock]] = OrderedDict()
+        self._known: OrderedDict[Path, tuple[Follower, list, threading.Lock]] = OrderedDict()  # state, and whether that is all
         self._lock = threading.Lock()
 
-    def of(self, log: Path) -> State:
-        "The state after all events in `log`."
+    def of(self, log: Path, seconds: float = math.inf) -> State:
+        "The state after all events in `log`, or after those that could be read in so many seconds, a piece at least."
         with self._lock:
-            follower, state, lock = known = self._known.pop(log, None) or (Follower(log), [State()], threading.Lock())
+            follower, state, lock = known = self._known.pop(log, None) or (Follower(log), [State(), False], threading.Lock())
             self._known[log] = known
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
         with lock:
-            restarts = follower.restarts
+            restarts, until = follower.restarts, time.monotonic() + seconds
             for events in follower.pieces():
                 if follower.restarts > restarts:
                     restarts, state[0] = follower.restarts, State()
-                state[0] = reduce_all(thinned(events), state[0])
-                time.sleep(0.0005)  # others may go on
+                state[:] = reduce_all(thinned(events), state[0]), False
+                if time.monotonic() >= until:
+                    return state[0]
+            state[1] = True
             return state[0]
+
+    def share(self, log: Path) -> float | None:
+        "How much of `log` the state is made of, 0 to 1; `None` where it is all."
+        follower, (_, whole), _ = self._known.get(log) or (None, (None, True), None)
+        return None if whole or not log.exists() else min(1.0, follower.at / max(1, log.stat().st_size))
 
 # %% ../../nbs/lab/02_states.ipynb #3a9132b3
 def _stamp(path: Path) -> tuple:
@@ -125,18 +135,22 @@ def made_card(
         status = folder.status
         card = run_card(folder, folder.info, status, shown)
         if status == "running":
-            card["live"] = live_card(states.of(folder.log.path), time.time())
+            card["live"] = live_card(states.of(folder.log.path, LOOK), time.time())
         return card
     except (OSError, ValueError, TypeError, AttributeError) as e:
         return run_card(RunFolder(path), {"error": str(e)}, "unreadable", shown)
 
 # %% ../../nbs/lab/02_states.ipynb #d65cd642
+BRIEF, SELDOM = 0.02, 40  # seconds: a look at all runs that takes less is no matter; one that takes longer comes after so many times that
+
+
 class Desk:
-    "What the server knows: where runs are, and the cards and states that it has made of them."
+    "What is known: where runs are, and the cards and states that were made of them. Safe in several threads."
 
     def __init__(self, places: Places):
-        self.places, self.states = places, States()
+        self.places, self.states, self._lock = places, States(), threading.Lock()
         self._cards: dict[Path, tuple[tuple, dict]] = {}
+        self._shown, self._next = [], 0.0  # run folders that the last look at all found; when the next is due
 
     def card(self, path: Path) -> dict:
         "The card of a run, made again where a file of it has changed, and as long as it is under way or cannot be read."
@@ -147,10 +161,24 @@ class Desk:
         self._cards[path] = stamp, made_card(path, shown, self.states)
         return self._cards[path][1]
 
+    def forget(self, path: Path):
+        "The run is gone; look at all runs the next time."
+        self._next = 0.0
+        self._cards.pop(path, None)
+
     def cards(self) -> list[dict]:
         "The cards of all runs: those under way first, then the newest."
-        found = [self.card(p) for p in self.places.list().values()]
-        return sorted(found, key=lambda c: (c["status"] != "running", -(c["began"] or 0), c["id"]))
+        with self._lock:
+            began = time.monotonic()
+            if began >= self._next:
+                self._shown = list(self.places.list().values())
+                found = [self.card(p) for p in self._shown]
+                took = time.monotonic() - began
+                self._next = began + (SELDOM * took if took > BRIEF else 0)
+            else:
+                known = ((p, self._cards.get(p)) for p in self._shown)
+                found = [self.card(p) if c is None or c[1]["status"] == "running" else c[1] for p, c in known]
+            return sorted(found, key=lambda c: (c["status"] != "running", -(c["began"] or 0), c["id"]))
 
 # %% ../../nbs/lab/02_states.ipynb #ba3e4dcd
 MISSING = {  # file of a run → what is said where it is not there
@@ -163,10 +191,10 @@ MISSING = {  # file of a run → what is said where it is not there
 
 def run_view(desk: Desk, folder: RunFolder) -> dict:
     "All that the run document says, but for the pages of its tables."
-    now, state, card = time.time(), desk.states.of(folder.log.path), desk.card(folder.path)
+    now, state, card = time.time(), desk.states.of(folder.log.path, LOOK), desk.card(folder.path)
     known = {k: v for k, v in vars(state).items() if k != "before"}
     return {
-        "card": card, "now": now, "steps": steps(state, card["status"], now), "state": sent(known, 4000),
+        "card": card, "now": now, "read": desk.states.share(folder.log.path), "steps": steps(state, card["status"], now), "state": sent(known, 4000),
         "warnings": sent(list(dict.fromkeys(state.warnings)), 2000),
         "missing": {name: words for name, words in MISSING.items() if not (folder / name).exists()},
     }
@@ -184,12 +212,13 @@ class Listener:
     "What one browser has been told, so that it is told only what is new."
 
     def __init__(self, desk: Desk):
-        self.desk, self.watched = desk, set()
+        self.desk, self.watched, self.folders = desk, set(), ()
+        self._told = False
         self._cards: dict[str, dict] = {}
         self._views: dict[str, dict] = {}
 
     def news(self) -> dict:
-        "Cards that changed, keys that are gone, views that changed; empty where nothing did."
+        "Cards that changed, keys that are gone, views that changed; nothing where nothing did, but the first time."
         cards = {c["key"]: c for c in self.desk.cards()}
         changed = [c for k, c in cards.items() if self._cards.get(k) != c]
         gone = [k for k in self._cards if k not in cards]
@@ -198,5 +227,6 @@ class Listener:
             view = view_of(self.desk, key)
             if view is not None and {**view, "now": 0} != self._views.get(key):
                 self._views[key], views[key] = {**view, "now": 0}, view
-        news = {"cards": changed, "gone": gone, "views": views}
+        news = {"first": not self._told, "cards": changed, "gone": gone, "views": views}
+        self._told = True
         return {k: v for k, v in news.items() if v}

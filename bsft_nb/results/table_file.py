@@ -16,15 +16,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dspy
 import numpy as np
 
 from .escape import counted
-from .evaluate import Answer
 from ..run.files import replacing, scan_lines
-from ..teacher.keys import example_key, plain
+
+if TYPE_CHECKING:  # who only reads tables, as a Jupyter server does, need not wait for DSPy
+    import dspy
+
+    from bsft_nb.results.evaluate import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ def compare_rows(
     run: str = "",  # id of the run that made the answers
 ) -> Iterator[dict]:
     "The table's rows. Raises `ValueError` for an unknown column or a length that differs."
+    from bsft_nb.teacher.keys import example_key, plain
+
     for name, answers in columns.items():
         if name not in COLUMNS or len(answers) != len(examples):
             raise ValueError(f"column {name!r} with {counted(len(answers), 'answer')} to {counted(len(examples), 'example')}: columns are {', '.join(COLUMNS)}, each with an answer an example")
@@ -53,6 +57,8 @@ def compare_rows(
 
 def to_examples(rows: list[dict]) -> list[dspy.Example]:
     "The examples that rows of a table were made from, with values in JSON form."
+    import dspy
+
     return [dspy.Example(**r["inputs"], **r["labels"]).with_inputs(*r["inputs"]) for r in rows]
 
 # %% ../../nbs/results/02_table_file.ipynb #4447b933

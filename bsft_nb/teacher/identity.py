@@ -23,7 +23,7 @@ from .code import code_hash, is_library, is_ours, library_name
 from .members import AROUND, HOLDS, attributes, cells, defaults, functions_of, inside, left_by_calls, outside
 
 # %% auto #0
-__all__ = ['LIMIT', 'Special', 'is_container', 'items', 'say', 'Reader', 'describe', 'content']
+__all__ = ['LIMIT', 'Special', 'FORMATS', 'is_container', 'items', 'say', 'Reader', 'describe', 'content']
 
 # %% ../../nbs/teacher/02_identity.ipynb #b281f4c2
 _SAID = (int, float, complex, bytes, bytearray, range, slice, Decimal, Fraction, date, time, timedelta, tzinfo, PurePath, UUID)  # their `repr` says all
@@ -190,3 +190,10 @@ def content(value: Any, special: Special = lambda thing, say: None) -> list:
     everything = Reader(special)
     everything.read(value)
     return Reader(special, left_by_calls(everything.called)).read(value)
+
+# %% ../../nbs/teacher/02_identity.ipynb #40ff1b1f
+FORMATS = {  # kind of key → its format: raise it with each change of what goes into such keys
+    "teacher": 2,  # of teachers and their attempts; 1: named the modules of this package, which move
+    "call": 1,  # of LM calls: what is asked about, and what is asked
+    "run": 2,  # of runs; 1: held a teacher's key of format 1
+}

@@ -13,21 +13,14 @@ from dspy.adapters.utils import serialize_for_json
 from dspy.predict.parameter import Parameter
 from pydantic import BaseModel, TypeAdapter
 
-from .identity import content
+from .identity import FORMATS, content
 from ..run.folder import fingerprint
 
 # %% auto #0
-__all__ = ['FORMATS', 'versioned', 'plain', 'example_key', 'predictor_names', 'signature_key', 'asked_key', 'lm_key',
-           'dspy_content', 'code_key', 'program_key', 'teacher_keys', 'teacher_key', 'attempt_keys']
+__all__ = ['versioned', 'plain', 'example_key', 'predictor_names', 'signature_key', 'asked_key', 'lm_key', 'dspy_content',
+           'code_key', 'program_key', 'teacher_keys', 'teacher_key', 'attempt_keys']
 
 # %% ../../nbs/teacher/03_keys.ipynb #d83a0a03
-FORMATS = {  # kind of key → its format: raise it with each change of what goes into such keys
-    "teacher": 2,  # of teachers and their attempts; 1: named the modules of this package, which move
-    "call": 1,  # of LM calls: what is asked about, and what is asked
-    "run": 2,  # of runs; 1: held a teacher's key of format 1
-}
-
-
 def versioned(
     kind: str,  # a key of `FORMATS`
     content: Any,  # JSON-able

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .active import AtWork
-from .keys import FORMATS
+from .identity import FORMATS
 from ..run.files import Lines, replacing, scan_lines
 
 logger = logging.getLogger(__name__)

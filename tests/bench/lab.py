@@ -5,9 +5,12 @@
 The last line is a JSON object: bundle_kb (all scripts of the extension), sidebar_first_paint_s (from the empty sidebar to
 its first card, with 1,000 runs), page_turn_s (slowest of 20, from the click to the new page on the screen, 100,000 rows of
 about 1.8 kB), event_to_screen_s (slowest of 10, from the line in the log to the words in an open page), stop_s (from the
-click to the run's end, in a process that is no kernel), server_block_ms (longest time for which the event loop could
-not run while the sidebar's cards, a log of 200 MB and the table are read in the server's threads), server_idle_ms (the
-same with nothing to read: what the machine itself adds), first_view_s (the run with that log, opened for the first time).
+click to the run's end, in a process that is no kernel), training_overhead (how much longer a step of a training takes with
+the sidebar and the run's page open than with neither: 6 turns of each in one training, whose medians are compared),
+server_block_ms (longest time for which the event loop could not run while the reader is asked for the sidebar's cards, a
+log of 200 MB and the table), server_idle_ms (the same with nothing to read: what the machine itself adds), reader_start_s
+(until a reader that was just begun answers), first_view_s (the run with that log, opened for the first time, until
+something is said of it), whole_view_s (until it is read to its end).
 """
 import argparse
 import asyncio
@@ -48,11 +51,9 @@ def make_runs(home: Path, n: int, rows: int, log_mb: int):
             f.write(line.replace('"step": 0', f'"step": {step + 1}') + "\n")
 
 
-async def longest_block(work, *args) -> tuple[float, float]:
-    "Longest time for which the loop could not run while `work` is done in a thread, and how long the work took (seconds)."
-    from bsft_nb.lab.server import in_thread
-
-    task, worst, began = asyncio.ensure_future(in_thread(work, *args)), 0.0, time.perf_counter()
+async def longest_block(work) -> tuple[float, float]:
+    "Longest time for which the loop could not run while `work` is awaited, and how long that took (seconds)."
+    task, worst, began = asyncio.ensure_future(work), 0.0, time.perf_counter()
     while not task.done():
         before = time.perf_counter()
         await asyncio.sleep(0.005)
@@ -61,28 +62,49 @@ async def longest_block(work, *args) -> tuple[float, float]:
     return worst, time.perf_counter() - began
 
 
-def server_figures(root: Path, home: Path) -> dict:
-    from bsft_nb.lab.places import Places, key_of
-    from bsft_nb.lab.server import read
-    from bsft_nb.lab.states import Desk
+async def server_figures(root: Path, home: Path) -> dict:
+    from bsft_nb.lab.places import key_of
+    from bsft_nb.lab.reader import ReaderProcess
 
-    desk = Desk(Places(root, home))
+    reader = ReaderProcess({"root": str(root), "home": str(home), "more": []})
     table, log = (key_of((home / f"runs/run-000{i}").resolve()) for i in (0, 1))
+
+    async def whole():
+        while json.loads(await reader.ask("read", log, "", "", None, {}))["read"] is not None:
+            pass
+
+    async def listening():
+        for _ in range(10):
+            await reader.ask("news", "a", {log: "", table: ""}, ())
+            await asyncio.sleep(0.1)
+
+    def asked(key: str, what: str, **more: str):
+        return lambda: reader.ask("read", key, "", what, None, more)
+
     work = {
-        "cards": (lambda: len(desk.cards()),),
-        "cards again": (lambda: len(desk.cards()),),
-        "log": (read, desk, log, "", None, {}),
-        "table": (read, desk, table, "compare", None, {}),
-        "sorted": (read, desk, table, "compare", None, {"sort": "inputs.message"}),
-        "search": (read, desk, table, "compare", None, {"search": "telephone 99"}),
-        "verdict": (read, desk, table, "verdict", None, {}),
+        "start": lambda: reader.ask("warm"),
+        "cards": lambda: reader.ask("cards"),
+        "cards again": lambda: reader.ask("cards"),
+        "log": asked(log, ""),
+        "the whole log": whole,
+        "news": listening,
+        "table": asked(table, "compare"),
+        "next page": asked(table, "compare", page="1"),
+        "sorted": asked(table, "compare", sort="inputs.message"),
+        "search": asked(table, "compare", search="telephone 99"),
+        "slices": asked(table, "slices", field="labels.team"),
+        "verdict": asked(table, "verdict"),
     }
-    idle, _ = asyncio.run(longest_block(time.sleep, 3))
+    idle, _ = await longest_block(asyncio.sleep(3))
     blocks, times = {}, {}
-    for name, call in work.items():
-        blocks[name], times[name] = asyncio.run(longest_block(*call))
-        print(f"{name}: {times[name]:.2f} s, the loop waited at most {1000 * blocks[name]:.0f} ms")
-    return {"server_block_ms": round(1000 * max(blocks.values()), 1), "server_idle_ms": round(1000 * idle, 1), "first_view_s": round(times["log"], 2)}
+    for name, begin in work.items():
+        blocks[name], times[name] = await longest_block(begin())
+        print(f"{name}: {times[name]:.2f} s, the loop waited at most {1000 * blocks[name]:.0f} ms", flush=True)
+    reader.close()
+    return {
+        "server_block_ms": round(1000 * max(blocks.values()), 1), "server_idle_ms": round(1000 * idle, 1),
+        "reader_start_s": round(times["start"], 2), "first_view_s": round(times["log"], 2), "whole_view_s": round(times["log"] + times["the whole log"], 2),
+    }
 
 
 @contextlib.contextmanager
@@ -134,7 +156,7 @@ def browser_figures(root: Path, home: Path) -> dict:
         page.evaluate("window.jupyterapp.restored.then(() => window.jupyterapp.commands.execute('bsft:show-sidebar')).then(() => null)")
         figures = {"sidebar_first_paint_s": round(min(paints), 3)}
         figures |= {"page_turn_s": page_turns(page), "event_to_screen_s": events_seen(page, RunFolder(home / "runs/run-0002"))}
-        return figures | {"stop_s": stopped(page, root, home)}
+        return figures | {"training_overhead": overhead(page, f"{url}lab/workspaces/bench", root, home), "stop_s": stopped(page, root, home)}
 
 
 def opened(page, name: str):
@@ -177,22 +199,58 @@ def events_seen(page, run) -> float:
     return round(max(seen), 2)
 
 
-def stopped(page, root: Path, home: Path) -> float:
-    "From the click on Stop to the end of the process that trains."
+@contextlib.contextmanager
+def training(page, root: Path, home: Path):
+    "A training in a process that is no kernel; gives its card, and its run folder."
     from test_lab_browser import LONG
 
+    from bsft_nb.run.folder import RunFolder
+
     env = {**os.environ, "BSFT_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", LONG, "3000"], cwd=root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", LONG, "100000"], cwd=root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         page.get_by_label("Search runs").fill("shout")
         card = page.locator(".bsft-card[data-status=running]").first
         card.get_by_text("train ").wait_for(timeout=180_000)
+        yield card, RunFolder(home / "runs" / card.locator(".bsft-open").inner_text())
+    finally:
+        process.kill()
+        process.wait()
+
+
+def overhead(page, url: str, root: Path, home: Path, turns: int = 6, seconds: float = 6.0) -> float:
+    "How much longer a step takes with sidebar and page open."
+    from statistics import median
+
+    with training(page, root, home) as (card, run):
+        spans = {True: [], False: []}
+        opened(page, run.id)
+        for i in range(2 * turns):
+            watched = i % 2 == 0
+            page.goto(url if watched else "about:blank")
+            if watched:
+                page.locator(".bsft-document:visible .bsft-steps li[data-how=now]").wait_for(timeout=60_000)
+            page.wait_for_timeout(2000)
+            began = time.time()
+            page.wait_for_timeout(1000 * seconds)
+            spans[watched].append((began, time.time()))
+        page.goto(url)
+        page.locator(".bsft-card").first.wait_for(timeout=60_000)
+    steps = [e.t for e in run.log.read() if e.kind == "train" and "step" in e.data]
+    takes = {}
+    for watched, times in spans.items():
+        takes[watched] = [(end - began) / max(1, sum(began <= t < end for t in steps)) for began, end in times]
+        print(f"a step takes {1000 * min(takes[watched]):.2f} to {1000 * max(takes[watched]):.2f} ms {'with' if watched else 'without'} sidebar and page")
+    return round(median(takes[True]) / median(takes[False]) - 1, 4)
+
+
+def stopped(page, root: Path, home: Path) -> float:
+    "From the click on Stop to the end of the process that trains."
+    with training(page, root, home) as (card, _):
         began = time.perf_counter()
         card.get_by_role("button", name="Stop").click()
         page.locator(".bsft-card[data-status=stopped]").first.wait_for(timeout=120_000)
         return round(time.perf_counter() - began, 2)
-    finally:
-        process.kill()
 
 
 def main():
@@ -205,7 +263,7 @@ def main():
         home = root / ".bsft"
         make_runs(home, *((50, 2_000, 5) if args.quick else (1_000, 100_000, 200)))
         scripts = list((ROOT / "bsft_nb/labextension/static").glob("*.js"))
-        figures = {"bundle_kb": round(sum(f.stat().st_size for f in scripts) / 1000, 1), **server_figures(root, home)}
+        figures = {"bundle_kb": round(sum(f.stat().st_size for f in scripts) / 1000, 1), **asyncio.run(server_figures(root, home))}
         if not args.no_browser:
             figures |= browser_figures(root, home)
     print(json.dumps(figures))

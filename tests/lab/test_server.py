@@ -21,9 +21,10 @@ def jp_server_config():
 
 
 @pytest.fixture
-def home(jp_root_dir, monkeypatch):
-    "The server's own folder of runs."
+def home(jp_root_dir, tmp_path, monkeypatch):
+    "The server's own folder of runs, and a trash of its own."
     monkeypatch.setenv("BSFT_HOME", str(jp_root_dir / ".bsft"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return jp_root_dir / ".bsft"
 
 
@@ -72,11 +73,7 @@ async def test_a_run_is_stopped_only_while_it_runs(home, jp_fetch):
     assert code == 400 and "does not run: it is died" in why and not (run / "control").exists()
 
 
-async def test_a_deleted_run_lies_in_the_trash(home, jp_fetch, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    import send2trash.plat_other as trash
-
-    monkeypatch.setattr(trash, "HOMETRASH_B", str(tmp_path / "data/Trash").encode())
+async def test_a_deleted_run_lies_in_the_trash(home, jp_fetch, tmp_path):
     run = make_run(home, "gone-1")
     await jp_fetch(*of(run), method="DELETE")
     assert not run.path.exists() and list((tmp_path / "data/Trash/files").glob("gone-1*/run.json"))
@@ -200,6 +197,54 @@ async def test_news_come_as_they_happen(home, jp_ws_fetch):
     while (await next_news(ws, "cards"))[0]["status"] != "finished":
         pass
     ws.close()
+
+
+def reader_of(jp_serverapp):
+    "The process that reads, of this server."
+    about = (r.target_kwargs.get("front") for rules in jp_serverapp.web_app.default_router.rules for r in getattr(rules.target, "rules", ()))
+    return next(filter(None, about)).reader
+
+
+async def test_a_reader_that_was_killed_is_not_missed(home, jp_root_dir, jp_fetch, jp_ws_fetch, jp_serverapp):
+    run, far = make_run(home, "shout-1"), make_run(jp_root_dir / "a/b/c/d/e", "far-1")
+    key = json.loads((await jp_fetch("bsft", "api", "find", params={"path": "a/b/c/d/e/runs/far-1/run.json"})).body)["key"]
+    ws = await jp_ws_fetch("bsft", "api", "live")
+    assert [c["id"] for c in await next_news(ws, "cards")] == ["shout-1"]
+    for _ in range(2):
+        before = reader_of(jp_serverapp).process
+        before.kill()
+        assert json.loads((await jp_fetch(*of(run))).body)["card"]["id"] == "shout-1" and reader_of(jp_serverapp).process is not before
+        assert json.loads((await jp_fetch("bsft", "api", "runs", key)).body)["card"]["id"] == far.id, "opened by its path, which a new reader does not know"
+        assert await next_news(ws, "first") and before.wait(5) is not None
+    ws.close()
+
+
+async def test_further_folders_are_looked_into_but_none_outside(home, jp_root_dir, jp_ws_fetch, jp_fetch):
+    deep = make_run(jp_root_dir / "a/b/c/d/e/.bsft", "deep-1")
+    make_run(jp_root_dir.parent / "outside/.bsft", "outside-1")
+    ws = await jp_ws_fetch("bsft", "api", "live")
+    await next_news(ws, "first")
+    await ws.write_message(json.dumps({"watch": [], "folders": [str(jp_root_dir.parent / "outside"), "../outside", "a/b/c/d/e"], "every": 0.25}))
+    assert [c["id"] for c in await next_news(ws, "cards")] == ["deep-1"]
+    assert json.loads((await jp_fetch(*of(deep))).body)["card"]["id"] == "deep-1"
+    ws.close()
+
+
+async def test_the_loop_is_free_while_a_large_log_is_read(home, jp_fetch):
+    run = make_run(home, "long-1")
+    with open(run.log.path, "ab") as f:
+        f.writelines(b'{"kind": "train", "t": 1, "data": {"model": "say", "step": %d, "steps": 100000, "loss": 1.0}}\n' % i for i in range(100_000))
+    await jp_fetch("bsft", "api", "runs")
+    asked, worst, shares = asyncio.ensure_future(jp_fetch(*of(run))), 0.0, []
+    while not shares or shares[-1] is not None:
+        before = time.perf_counter()
+        await asyncio.sleep(0.005)
+        worst = max(worst, time.perf_counter() - before)
+        if asked.done():
+            shares.append(json.loads((await asked).body)["read"])
+            asked = asyncio.ensure_future(jp_fetch(*of(run)))
+    await asked
+    assert len(shares) > 2 and shares[0] < shares[-2] and worst < 0.2
 
 
 async def test_news_are_for_who_is_logged_in(home, http_server, jp_serverapp, jp_base_url, jp_http_port):

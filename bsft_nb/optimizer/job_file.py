@@ -20,6 +20,8 @@ import dspy
 import yaml
 
 from ..data.examples import READERS, names_data, read_data
+from ..launchers.ray import Ray
+from ..launchers.torchrun import TorchRun
 from ..models.student_adapter import StudentAdapter, adapter_state
 from .options import OPTIONS, REQUIRED, TABLE, Option, nested_values, two_calls
 from ..run.files import make_folder, replacing
@@ -103,7 +105,7 @@ def lm_named(option: str, value: Any, folder: Path) -> dspy.BaseLM:
         raise JobError(f"{option}: dspy.LM(**{settings!r:.120}) raised {type(e).__name__}: {e}") from e
 
 # %% ../../nbs/optimizer/03_job_file.ipynb #67521566
-CALLED: dict[str, Callable] = {"dict": dict, "StudentAdapter": StudentAdapter, "dspy.ChatAdapter": dspy.ChatAdapter, "dspy.JSONAdapter": dspy.JSONAdapter, "dspy.LM": dspy.LM}
+CALLED: dict[str, Callable] = {"dict": dict, "StudentAdapter": StudentAdapter, "dspy.ChatAdapter": dspy.ChatAdapter, "dspy.JSONAdapter": dspy.JSONAdapter, "dspy.LM": dspy.LM, "TorchRun": TorchRun, "Ray": Ray}
 
 
 def read_expression(option: str, text: str) -> Any:
@@ -154,7 +156,7 @@ def value_of(option: Option, entry: Any, folder: Path) -> Any:
         return NAMED[option.name](option.name, entry, folder)
     if not isinstance(entry, str):
         return _with_lm(entry, folder) if option.name == "teacher_settings" else entry
-    if option.kind.form == "expression":
+    if option.kind.form == "expression" or option.name == "launch" and entry.endswith(")"):
         return read_expression(option.name, entry)
     try:
         return ast.literal_eval(option.kind.code(entry))
@@ -320,6 +322,7 @@ DESCRIBED: dict[str, Callable[[Any], Any]] = {
     "metric": spec_of,
     "adapter": adapter_entry,
     "peft": lambda v: _plain_entry(v),
+    "launch": lambda v: v if isinstance(v, str) else repr(v) if type(v).__name__ in CALLED else None,
     **{name: lambda v: str(Path(v).absolute()) if isinstance(v, (str, Path)) and Path(v).exists() else [] if v == [] else None for name in ("trainset", "valset", "traces", "pairs")},
     "target": lambda v: f"dspy.LM({v.model!r})" if isinstance(v, dspy.BaseLM) else str(Path(v).absolute()) if Path(v).exists() else str(v),  # of an LM, no target: a file does not have its key
 }

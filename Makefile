@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test test-newest browser cluster bench mutate lint sync readme lab clean
+.PHONY: setup demo test test-newest browser cluster bench mutate lint sync readme lab docs docs-serve dist clean
 
 setup: $(VENV)/.ready
 
@@ -61,6 +61,19 @@ lab: setup  ## the JupyterLab extension, built anew from lab/ and checked; needs
 	cp lab/install.json bsft_nb/labextension/
 	$(BIN)/python tests/tools/lab_sources.py
 
+docs: setup  ## the site in _docs/, from the notebooks as they are saved; warnings and broken links are errors, and a browser opens each page
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/python tests/tools/docs.py
+	if command -v chromium >/dev/null; then $(BIN)/python tests/docs/in_browser.py; else echo "no Chromium: the pages were not opened"; fi
+
+docs-serve:  ## the site that make docs has built, on this machine
+	$(BIN)/python tests/tools/docs.py --serve
+
+dist: setup  ## sdist and wheel in dist/
+	$(BIN)/python -m pip install -q -c constraints.txt build
+	rm -rf dist build
+	$(BIN)/python -m build
+
 mutate: setup  ## deliberate breaks: who notices?
 	$(BIN)/python tests/tools/mutate.py
 
@@ -77,4 +90,4 @@ test-newest:  ## the tests with the newest versions that settings.ini allows, in
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .newest/bin/python -m pytest -q -n 2 --ignore tests/browser --ignore tests/cluster tests
 
 clean:
-	rm -rf $(VENV) .newest .bsft build *.egg-info
+	rm -rf $(VENV) .newest .bsft _docs build dist *.egg-info

@@ -28,7 +28,7 @@ setup(
     url=cfg["git_url"],
     classifiers=["Framework :: Jupyter", "Programming Language :: Python :: 3"],
     packages=find_packages(include=["bsft_nb", "bsft_nb.*"]),
-    package_data={"bsft_nb.demo": ["*.jsonl"]},
+    package_data={"bsft_nb": ["py.typed"], "bsft_nb.demo": ["*.jsonl"]},
     data_files=[*installed("bsft_nb/labextension", "share/jupyter/labextensions/bsft_nb"), *installed("etc", "etc")],
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),

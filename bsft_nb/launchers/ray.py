@@ -67,7 +67,10 @@ def check_cluster(storage: Storage, config: TrainConfig):
     asked = {"versions": versions(), "storage": storage.root, "probe": probe, "bf16": config.bf16}
     nodes = [n for n in ray.nodes() if n["Alive"]]
     ask = ray.remote(num_cpus=0)(unfit)
-    answers = ray.get([ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(asked) for n in nodes])
+    try:
+        answers = ray.get([ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(asked) for n in nodes])
+    finally:
+        storage.forget(probe)
     if wrong := [f"{n['NodeManagerAddress']}: {why}" for n, why in zip(nodes, answers) if why]:
         raise ValueError(f"the cluster cannot train this run. {' | '.join(wrong)}")
 
@@ -204,7 +207,7 @@ class Ray:
         if self.workers > config.bsize:
             raise ValueError(f"workers={self.workers}: a batch has bsize={config.bsize} rows, which are divided over the workers. Choose a bsize of at least {self.workers}, or fewer workers")
         try:
-            Storage(self.place).write(f"probes/{uuid.uuid4().hex}", b"")
+            Storage(self.place).write("probes/writable", b"")
         except OSError as e:
             raise ValueError(f"storage={self.storage!r} cannot be written ({e}): permit writing there, or give another") from e
 

@@ -109,6 +109,11 @@ class Storage:
         with fs.open_output_stream(f"{root}/{name}") as f:
             f.write(content)
 
+    def forget(self, name: str):
+        "Remove a file."
+        fs, root = reached(self.root)
+        fs.delete_file(f"{root}/{name}")
+
     def has(self, name: str) -> bool:
         "Is the folder `name` there, and whole?"
         fs, root = reached(self.root)

@@ -15,6 +15,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from .cluster import Relay, call, send, work
@@ -30,7 +31,8 @@ from ..training.launcher import Followed, Score, start_process
 from ..training.trainer import finished
 
 # %% auto #0
-__all__ = ['SAME', 'PATIENT', 'versions', 'unfit', 'check_cluster', 'Pump', 'fit', 'drive', 'main', 'check_settings', 'Ray']
+__all__ = ['SAME', 'PATIENT', 'versions', 'unfit', 'check_cluster', 'Pump', 'fit', 'drive', 'main', 'check_settings', 'place_of',
+           'Ray']
 
 # %% ../../nbs/launchers/06_ray.ipynb #aada1a7c
 SAME = ("bsft_nb", "torch", "transformers")  # packages of which driver and workers need the same version
@@ -65,7 +67,10 @@ def check_cluster(storage: Storage, config: TrainConfig):
     asked = {"versions": versions(), "storage": storage.root, "probe": probe, "bf16": config.bf16}
     nodes = [n for n in ray.nodes() if n["Alive"]]
     ask = ray.remote(num_cpus=0)(unfit)
-    answers = ray.get([ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(asked) for n in nodes])
+    try:
+        answers = ray.get([ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(asked) for n in nodes])
+    finally:
+        storage.forget(probe)
     if wrong := [f"{n['NodeManagerAddress']}: {why}" for n, why in zip(nodes, answers) if why]:
         raise ValueError(f"the cluster cannot train this run. {' | '.join(wrong)}")
 
@@ -117,7 +122,7 @@ def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
     "Train `jobs` on the cluster. Raises what ended the training."
     import ray
 
-    storage = Storage(settings.storage or str(home() / "ray"))
+    storage = Storage(settings.place)
     for job in jobs:
         check_cluster(storage, job.config)
     relay = ray.remote(num_cpus=0, max_restarts=-1)(Relay).remote()
@@ -138,7 +143,7 @@ def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
         note(job.checkpoints, trained=checkpoints(job.checkpoints)[-1].step)
 
 # %% ../../nbs/launchers/06_ray.ipynb #6938e014
-PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000", "RAY_dashboard_agent_port_timeout_ms": "300000", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000", "RAY_dashboard_agent_port_timeout_ms": "300000", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0"}
 
 
 def main():
@@ -174,6 +179,12 @@ def check_settings(settings: Ray):
             raise ValueError(f"{name}={value!r:.80}: it must be a dict of arguments of ray.train.{what} that JSON can hold")
 
 
+def place_of(storage: str | None) -> str:
+    "An absolute path, or a URI."
+    storage = storage or str(home() / "ray")
+    return storage if "://" in storage else str(Path(storage).absolute())
+
+
 @dataclass(frozen=True)
 class Ray:
     "`Launcher`: workers on a cluster, by Ray Train. Raises `ValueError` for settings that cannot be."
@@ -187,6 +198,7 @@ class Ray:
     where = "on a cluster, by Ray Train"
 
     __post_init__ = check_settings
+    place = property(lambda self: place_of(self.storage), doc="The storage, as every machine names it.")
 
     def check(self, config: TrainConfig):
         "Raise `ValueError` where Ray is missing, a batch has fewer rows than there are workers, or the storage cannot be written."
@@ -195,7 +207,7 @@ class Ray:
         if self.workers > config.bsize:
             raise ValueError(f"workers={self.workers}: a batch has bsize={config.bsize} rows, which are divided over the workers. Choose a bsize of at least {self.workers}, or fewer workers")
         try:
-            Storage(self.storage or str(home() / "ray")).write(f"probes/{uuid.uuid4().hex}", b"")
+            Storage(self.place).write("probes/writable", b"")
         except OSError as e:
             raise ValueError(f"storage={self.storage!r} cannot be written ({e}): permit writing there, or give another") from e
 

@@ -61,6 +61,7 @@ def pull(storage: Storage, name: str, folder: Path) -> bool:
     made = beside(make_folder(folder.parent) / folder.name)
     try:
         files = json.loads(storage.read(f"{name}{MARK}"))
+        made.mkdir()
         copy_files(f"{root}/{name}", str(made), source_filesystem=fs, destination_filesystem=LocalFileSystem())
         if {str(p.relative_to(made)): p.stat().st_size for p in made.rglob("*") if p.is_file()} == files:
             os.replace(made, folder)
@@ -107,6 +108,11 @@ class Storage:
         fs.create_dir(f"{root}/{name}".rpartition("/")[0], recursive=True)
         with fs.open_output_stream(f"{root}/{name}") as f:
             f.write(content)
+
+    def forget(self, name: str):
+        "Remove a file."
+        fs, root = reached(self.root)
+        fs.delete_file(f"{root}/{name}")
 
     def has(self, name: str) -> bool:
         "Is the folder `name` there, and whole?"

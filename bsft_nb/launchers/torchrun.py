@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from ..training.workers import Silent, Workers, at_work
 
 # %% auto #0
 __all__ = ['LAUNCHED', 'TOGETHER', 'devices', 'workers_for', 'check_workers', 'own_device', 'joined', 'is_lost', 'lead',
-           'follow_lead', 'work', 'first_failure', 'main', 'TorchRun', 'start_workers']
+           'follow_lead', 'work', 'TorchRun', 'start_workers']
 
 # %% ../../nbs/launchers/03_torchrun.ipynb #ac2176b5
 def devices() -> tuple[int, str]:
@@ -132,29 +131,6 @@ def work():
     os.environ.update(own_device(dict(os.environ)))
     record(together)()
 
-# %% ../../nbs/launchers/03_torchrun.ipynb #73d00a57
-def first_failure(error: Exception) -> str:
-    "Which worker failed first, and how; `error` is the launcher's `ChildFailedError`."
-    rank, failure = error.get_first_failure()
-    if failure.exitcode < 0:
-        hint = ": the system does that where memory ends" if failure.exitcode == -signal.SIGKILL else ""
-        return f"worker {rank} was ended by {signal.Signals(-failure.exitcode).name}{hint}"
-    said = " ".join(str(failure.message).split())
-    return f"worker {rank} ended with exit code {failure.exitcode}: {said:.300}"
-
-
-def main():
-    "What the process does: `<number of workers>` and a worker's arguments are its arguments."
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
-
-    there = ["--nnodes=1", f"--nproc-per-node={sys.argv[1]}", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "--max-restarts=0"]
-    try:
-        run(parse_args([*there, "--no-python", sys.executable, "-c", "from bsft_nb.launchers.torchrun import work; work()", *sys.argv[2:]]))
-    except ChildFailedError as e:
-        print(first_failure(e), file=sys.stderr, flush=True)
-        sys.exit(1)
-
 # %% ../../nbs/launchers/03_torchrun.ipynb #319106e8
 @dataclass(frozen=True)
 class TorchRun:
@@ -183,4 +159,4 @@ def start_workers(folder: RunFolder, token: str, n: int, timeout: float, models:
     "The process that starts `n` workers."
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, devices()[0] // n) if devices()[1] != "GPU" else max(1, (os.cpu_count() or 1) // n))
     lo = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    return start_process(folder, "from bsft_nb.launchers.torchrun import main; main()", [str(n), str(folder.path), token, str(timeout), *models], OMP_NUM_THREADS=threads, **lo)
+    return start_process(folder, "from bsft_nb.launchers.agent import main; main()", [str(n), str(folder.path), token, str(timeout), *models], OMP_NUM_THREADS=threads, **lo)

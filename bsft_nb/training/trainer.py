@@ -9,6 +9,7 @@ import functools
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -236,6 +237,7 @@ def train(
     found, last = at_work().first(left)
     if found:
         return found
+    last = last and replace(last, path=job.checkpoints / last.path.name)  # where this worker has it
     run_loop(_loop(job, codec, rows, held, log, stop, after, last), last)
     return checkpoints(job.checkpoints)
 

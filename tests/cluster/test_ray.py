@@ -28,8 +28,9 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ.update({k: v for k, v in PATIENT.items() if k not in os.environ})
-    nodes = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False))
-    nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    node = dict(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
+    nodes = Cluster(initialize_head=True, head_node_args=node)
+    nodes.add_node(**node)
     yield nodes.address
     nodes.shutdown()
 

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..compat import attention_of, takes_attention
+from .causal import Unshared
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['HARMLESS', 'unshared_by_config', 'Unshared', 'check_arguments', 'probing', 'probe_ids', 'differs', 'why_not_shared',
-           'kv_shape', 'batch_mates', 'sees_ahead', 'stack_and_layers', 'linear_layers', 'why_not_int8']
+__all__ = ['unshared_by_config', 'probing', 'probe_ids', 'differs', 'why_not_shared', 'kv_shape', 'batch_mates', 'sees_ahead',
+           'stack_and_layers', 'linear_layers', 'why_not_int8']
 
 # %% ../../nbs/models/09_abilities.ipynb #3b5dd44d
 def unshared_by_config(model: PreTrainedModel) -> str | None:
@@ -32,43 +33,24 @@ def unshared_by_config(model: PreTrainedModel) -> str | None:
         return f"{kind} takes no {' or '.join(sorted(missing))}"
     if not takes_attention(model):
         return f"{kind} has an attention of its own"
-    if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
-        return f"{kind} caps its attention logits"
     return _forgets(model)
 
 # %% ../../nbs/models/09_abilities.ipynb #02cd0fb2
 def _forgets(model: PreTrainedModel) -> str | None:
-    "Why the cache of `model` does not hold all keys and values of the past; `None` where it does."
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+    "Why the cache of `model` does not hold keys and values of the past alone; `None` where it does."
+    from transformers.cache_utils import (
+        DynamicCache,
+        DynamicLayer,
+        DynamicSlidingWindowLayer,
+    )
 
     kind = type(model).__name__
     try:
         layers = DynamicCache(config=model.config).layers
     except Exception as e:  # a configuration that does not describe its layers
         return f"{kind} says nothing of what its layers keep ({type(e).__name__}: {e!s:.100})"
-    other = {type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}
-    return f"{kind} does not keep all keys and values of its past ({', '.join(sorted(other)) or 'no cache'})" if other or not layers else None
-
-# %% ../../nbs/models/09_abilities.ipynb #0bc6714e
-HARMLESS = frozenset(
-    "position_ids cache_position past_key_values past_key_value use_cache output_attentions output_hidden_states output_router_logits return_dict logits_to_keep inputs_embeds labels packed_sizes".split()
-)  # not about which token sees which
-
-
-class Unshared(Exception):
-    "The model's attention is handed something that a fast path does not know."
-
-
-def check_arguments(module: torch.nn.Module, mask: torch.Tensor | None, given: dict):
-    "Raise `Unshared` where an attention layer is handed a mask, or an argument that changes what it computes."
-    neutral = {"is_causal": lambda v: v is True, "dropout": lambda v: not v}  # values of others that change nothing
-    unknown = sorted(k for k, v in given.items() if v is not None and k not in HARMLESS and not (k in neutral and neutral[k](v)))
-    if mask is not None:
-        unknown.append("a mask of its own")
-    if not given.get("is_causal", getattr(module, "is_causal", True)):
-        unknown.append("attention in both directions")
-    if unknown:
-        raise Unshared(f"{type(module).__name__} attends with {', '.join(unknown)}, which a shared beginning does not know")
+    other = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
+    return f"{kind} does not keep keys and values alone of its past ({', '.join(sorted(other)) or 'no cache'})" if other or not layers else None
 
 # %% ../../nbs/models/09_abilities.ipynb #e52c5cfe
 @contextlib.contextmanager
@@ -163,13 +145,12 @@ _kv_shapes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # model →
 
 
 def kv_shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    "Layers, heads and size of the keys and values of `model`, found out once. Raises `Unshared` where they differ: one buffer cannot hold them."
+    "Layers, and the most heads and the largest size of their keys and values, found out once. Raises `Unshared` where a layer has none of its own."
     if model not in _kv_shapes:
         handed = _handed_to_attention(model)
-        shapes = {shape for both in handed.values() for shape in both}
-        if len(shapes) != 1 or set(handed) != set(range(len(handed))):
-            raise Unshared(f"{type(model).__name__} has keys and values of several sizes ({', '.join(map(str, sorted(shapes))) or 'none'})")
-        _kv_shapes[model] = len(handed), *shapes.pop()
+        if not handed or set(handed) != set(range(len(handed))):
+            raise Unshared(f"of the layers of {type(model).__name__}, some have no keys and values ({len(handed)} have)")
+        _kv_shapes[model] = len(handed), *(max(sizes) for sizes in zip(*(shape for both in handed.values() for shape in both)))
     return _kv_shapes[model]
 
 # %% ../../nbs/models/09_abilities.ipynb #a38a241a

@@ -32,6 +32,7 @@ SIZES = {  # of the stand-ins: by the whole name of a setting, else by its end
     "vocab_size": TEXT, "hidden_size": 32, "d_model": 32, "n_embd": 32, "dim": 32, "embed_dim": 32, "emb_dim": 32, "word_embed_proj_dim": 32, "embedding_size": 32, "d_embed": 32,
     "head_dim": 8, "d_kv": 8, "d_head": 8, "kv_channels": 8, "intermediate_size": 48, "ffn_dim": 48, "d_ff": 48, "n_inner": 48, "d_inner": 48, "dim_feedforward": 48, "ffn_hidden_size": 48,
     "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "max_position_embeddings": 1024, "n_positions": 1024,
+    "sliding_window": 7, "sliding_window_size": 7, "window_size": 7, "attention_chunk_size": 7,  # shorter than the prompts
 }
 ENDS = {
     "_layers": 2, "n_layer": 2, "num_blocks": 2, "_heads": 4, "n_head": 4, "num_key_value_heads": 2, "num_kv_heads": 2, "_ffn_dim": 48, "_intermediate_size": 48, "_hidden_size": 32, "_head_dim": 8,

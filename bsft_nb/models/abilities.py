@@ -9,18 +9,19 @@ import contextlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..compat import attention_of, takes_attention
-from .causal import Unshared
+from .causal import Unshared, attention_rule, window_of
+from .targets import Target, model_class
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['unshared_by_config', 'probing', 'probe_ids', 'differs', 'why_not_shared', 'kv_shape', 'batch_mates', 'sees_ahead',
-           'stack_and_layers', 'linear_layers', 'why_not_int8']
+__all__ = ['FACTORS', 'unshared_by_config', 'probing', 'probe_ids', 'differs', 'why_not_shared', 'kv_shape', 'Path',
+           'expected_path', 'path_of', 'batch_mates', 'sees_ahead', 'stack_and_layers', 'linear_layers', 'why_not_int8']
 
 # %% ../../nbs/models/09_abilities.ipynb #3b5dd44d
 def unshared_by_config(model: PreTrainedModel) -> str | None:
@@ -64,7 +65,7 @@ def probing(
     before, training = attention_of(model), whole.training
     try:
         whole.eval()
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast("cpu" if model.device.type == "meta" else model.device.type, enabled=False):
             yield
     finally:
         model.set_attn_implementation(before)
@@ -120,12 +121,10 @@ _handed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # attention la
 
 
 def _note_shapes(module, query, key, value, attention_mask=None, scaling=None, **kwargs):
-    "Plain causal attention, for transformers' attention interface, that notes the shapes in `_handed`."
-    from torch.nn.functional import scaled_dot_product_attention
-
+    "No attention, for transformers' attention interface, but the shapes of what is handed to it, in `_handed`. Raises `Unshared` as `attention_rule` does."
+    attention_rule(module, attention_mask, kwargs)
     _handed[module] = (key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])
-    out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
-    return out.transpose(1, 2).contiguous(), None
+    return query.new_zeros(len(query), query.shape[2], query.shape[1], value.shape[3]), None
 
 
 def _handed_to_attention(model: PreTrainedModel) -> dict[int, tuple]:
@@ -134,10 +133,11 @@ def _handed_to_attention(model: PreTrainedModel) -> dict[int, tuple]:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register("bsft_shapes", _note_shapes)
-    AttentionMaskInterface.register("bsft_shapes", lambda *args, **kwargs: None)
+    AttentionMaskInterface.register("bsft_shapes", window_of)
     with probing(model, model):
         model.set_attn_implementation("bsft_shapes")
-        model(input_ids=torch.tensor([probe_ids(model, 2)], device=model.device), use_cache=False)
+        ids = torch.tensor([probe_ids(model, 2)], device=model.device)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)  # without a mask, transformers would look at values to find packed rows
     return {m.layer_idx: _handed[m] for m in model.modules() if m in _handed}
 
 # %% ../../nbs/models/09_abilities.ipynb #5d6a032f
@@ -152,6 +152,45 @@ def kv_shape(model: PreTrainedModel) -> tuple[int, int, int]:
             raise Unshared(f"of the layers of {type(model).__name__}, some have no keys and values ({len(handed)} have)")
         _kv_shapes[model] = len(handed), *(max(sizes) for sizes in zip(*(shape for both in handed.values() for shape in both)))
     return _kv_shapes[model]
+
+# %% ../../nbs/models/09_abilities.ipynb #31a5ff49
+class Path(NamedTuple):
+    "How a model is trained and asked."
+    name: str  # `shared`, `columns` or `plain`
+    why: str | None = None  # `plain` has a reason
+
+    def __str__(self) -> str:
+        step, answers = FACTORS[self.name]
+        if self.name == "plain":
+            return f"plain, by transformers alone: {self.why}"
+        return f"{self.name}: about {answers:g} times the answers a second of transformers alone" + (f", and {step:g} times the training steps" if step > 1 else "")
+
+
+FACTORS = {"shared": (3, 5), "columns": (1, 4), "plain": (1, 1)}  # of a training step, and of answers a second
+
+
+def expected_path(model: PreTrainedModel) -> Path:
+    "The path of `model`, which may be on `meta`, as far as can be told without its weights."
+    if model.config.is_encoder_decoder:
+        far = getattr(model.config, "relative_attention_num_buckets", None) is None
+        return Path("plain", f"the decoder of {type(model).__name__} counts places") if far else Path("columns")
+    why = unshared_by_config(model)
+    if why is None:
+        with contextlib.suppress(Exception):  # what has no values cannot always be run: then the probe will tell
+            try:
+                kv_shape(model)
+            except Unshared as e:
+                why = str(e)
+    return Path("plain", why) if why else Path("shared")
+
+
+def path_of(target: Target) -> Path | None:
+    "The `expected_path` of what is in the target's folder, of which only the configuration is read; `None` where that makes no model."
+    import torch
+    from transformers import AutoConfig
+
+    with contextlib.suppress(Exception), torch.device("meta"):  # whoever trains it is told why
+        return expected_path(model_class(target).from_config(AutoConfig.from_pretrained(target.path, trust_remote_code=False)))
 
 # %% ../../nbs/models/09_abilities.ipynb #a38a241a
 def _first_logits(model: PreTrainedModel, rows: list[list[int]], masks: list[list[int]]) -> torch.Tensor:

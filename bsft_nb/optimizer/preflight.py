@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import dspy
 
 from ..models.weights import weight_files
+from ..models.abilities import path_of
 from ..models.frozen import count_trainable
 from ..models.synthetic import UNKNOWN, made_up
 from ..models.remote import is_remote
@@ -134,6 +135,7 @@ def training_in_words(plan: Preflight) -> dict[str, str]:
         "target": f"{plan.target}, {plan.architecture}, {in_millions(plan.parameters)} parameters",
         "memory": f"{plan.memory_needed / 2**30:.1f} GiB and activations, of {plan.memory_free / 2**30:.1f} GiB free",
         "training": f"at most {plan.train_rows:,} rows on {plan.device} in {plan.precision}, about {time_span(plan.train_seconds)}",
+        **({"path": plan.path} if plan.path else {}),
     }
 
 
@@ -167,6 +169,7 @@ class Preflight:
     cost: float | None  # US dollars for the calls still to be made, at 50 tokens an answer; `None`: no price known
     train_rows: int  # at most
     train_seconds: float  # about
+    path: str = ""  # by which the target is trained and asked, in words; empty: not known
     warnings: list[str] = field(default_factory=list)
 
     data, lines = asdict, in_words  # JSON-able; in words
@@ -213,7 +216,7 @@ def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainse
 def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen: float) -> dict:
     "Memory and time of a training on so many `tokens`. Raises `ValueError` where the layers cannot be frozen."
     if is_remote(target.path):
-        return {"parameters": 0, "device": "the provider", "precision": "its own", "memory_needed": 0, "memory_free": 0, "train_seconds": 0.0}
+        return {"parameters": 0, "device": "the provider", "precision": "its own", "memory_needed": 0, "memory_free": 0, "train_seconds": 0.0, "path": ""}
     device, parameters = pick_device(), count_parameters(target.path)
     trainable = count_trainable(target, frozen) if frozen else parameters
     return {
@@ -223,6 +226,7 @@ def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen
         "memory_needed": 4 * parameters + (0 if peft else 12 * trainable),
         "memory_free": free_memory(device),
         "train_seconds": train_seconds(parameters, trainable, tokens, matmul_speed(device)),
+        "path": str(path_of(target) or ""),
     }
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #eb5eb545

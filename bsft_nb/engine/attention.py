@@ -8,68 +8,28 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ..models.abilities import kv_shape, probe_ids, why_not_shared
+from .parts import AttentionPart, attention_part, merged, sink_part
+from ..models.abilities import kv_shape, why_not_shared
 from bsft_nb.models.causal import (
     Rule,
     attend,
     attention_rule,
-    capped,
     evened,
     seen_mask,
     unseen,
     window_of,
 )
+from ..models.probe import probe_ids
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['current', 'SHARED', 'OWN', 'AttentionPart', 'attention_part', 'merged', 'sink_part', 'span_mask', 'attend_span',
-           'fitting', 'Prefill', 'hidden_keys', 'Decode', 'use_shared_attention', 'run_step', 'kv_buffer',
-           'why_not_in_parts']
-
-# %% ../../nbs/engine/02_attention.ipynb #17583c28
-class AttentionPart(NamedTuple):
-    "Attention over some of the keys, not yet normalised."
-    top: torch.Tensor  # largest score of each query, (…, queries, 1)
-    total: torch.Tensor  # sum of the exponentials of the scores less `top`, (…, queries, 1)
-    out: torch.Tensor  # values, weighted with these exponentials, (…, queries, size)
-
-
-def attention_part(
-    q: torch.Tensor,  # (…, queries, size), scaled
-    k: torch.Tensor,  # (…, keys, size)
-    v: torch.Tensor,  # (…, keys, size)
-    hidden: torch.Tensor | None = None,  # True where a query must not see a key, (…, queries, keys)
-    cap: float | None = None,  # see `causal.Rule`
-) -> AttentionPart:
-    "What the keys `k` contribute."
-    import torch
-
-    scores = capped((q @ k.transpose(-1, -2)).float(), cap)
-    if hidden is not None:
-        scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
-    top = scores.amax(-1, keepdim=True)
-    scores.sub_(top).exp_()  # in place: these are the largest tensors of the step
-    return AttentionPart(top, scores.sum(-1, keepdim=True), scores.to(v.dtype) @ v)
-
-# %% ../../nbs/engine/02_attention.ipynb #792ed3d7
-def merged(*parts: AttentionPart) -> torch.Tensor:
-    "Attention over the keys of all parts, (…, queries, size). Source: Dao et al. 2022, 'FlashAttention', arXiv:2205.14135, section 3.1."
-    import torch
-
-    top = reduce(torch.maximum, (p.top for p in parts))
-    factors = [(p.top - top).exp_() for p in parts]
-    return sum(p.out * x for p, x in zip(parts, factors)) / sum(p.total * x for p, x in zip(parts, factors))
-
-
-def sink_part(sink: torch.Tensor) -> AttentionPart:
-    "What a key without a value contributes, whose scores are `sink`."
-    return AttentionPart(sink, sink.new_ones(()), sink.new_zeros(()))
+__all__ = ['current', 'SHARED', 'OWN', 'span_mask', 'attend_span', 'fitting', 'Prefill', 'hidden_keys', 'Decode',
+           'use_shared_attention', 'run_step', 'kv_buffer', 'why_not_in_parts']
 
 # %% ../../nbs/engine/02_attention.ipynb #ecfecf43
 def span_mask(n: int, known: int, like: torch.Tensor, window: int | None = None, sink: bool = False) -> torch.Tensor | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .prefill import pass_size
-from ..models.abilities import batch_mates, differs, probe_ids, probing
+from ..models.abilities import batch_mates
+from ..models.probe import differs, probe_ids, probing
 from ..models.targets import decoder_start
 
 if TYPE_CHECKING:

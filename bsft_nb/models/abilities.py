@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..compat import attention_of, takes_attention
+from ..compat import takes_attention
 from .causal import Unshared, attention_rule, window_of
+from .probe import differs, probe_ids, probing
 from .targets import Target, model_class
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['FACTORS', 'unshared_by_config', 'probing', 'probe_ids', 'differs', 'why_not_shared', 'kv_shape', 'Path',
-           'expected_path', 'path_of', 'batch_mates', 'sees_ahead', 'stack_and_layers', 'linear_layers', 'why_not_int8']
+__all__ = ['FACTORS', 'unshared_by_config', 'why_not_shared', 'kv_shape', 'Path', 'expected_path', 'path_of', 'batch_mates',
+           'sees_ahead', 'stack_and_layers', 'linear_layers', 'why_not_int8']
 
 # %% ../../nbs/models/09_abilities.ipynb #3b5dd44d
 def unshared_by_config(model: PreTrainedModel) -> str | None:
@@ -52,46 +53,6 @@ def _forgets(model: PreTrainedModel) -> str | None:
         return f"{kind} says nothing of what its layers keep ({type(e).__name__}: {e!s:.100})"
     other = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
     return f"{kind} does not keep keys and values alone of its past ({', '.join(sorted(other)) or 'no cache'})" if other or not layers else None
-
-# %% ../../nbs/models/09_abilities.ipynb #e52c5cfe
-@contextlib.contextmanager
-def probing(
-    model: PreTrainedModel,
-    whole: torch.nn.Module,  # what is put into evaluation mode: `model`, or a module around it
-) -> Iterator[None]:
-    "Within it, `model` computes as in inference; afterwards it is as before, with the attention that it had."
-    import torch
-
-    before, training = attention_of(model), whole.training
-    try:
-        whole.eval()
-        with torch.no_grad(), torch.autocast("cpu" if model.device.type == "meta" else model.device.type, enabled=False):
-            yield
-    finally:
-        model.set_attn_implementation(before)
-        whole.train(training)
-
-
-def probe_ids(model: PreTrainedModel, n: int) -> list[int]:
-    "Token ids for a probe: `n` different ones, where there are so many."
-    return [i * 7919 % model.get_input_embeddings().weight.shape[0] for i in range(1, n + 1)]
-
-# %% ../../nbs/models/09_abilities.ipynb #21a69c06
-def differs(
-    model: PreTrainedModel,
-    found: torch.Tensor,
-    expected: torch.Tensor,
-    near: float = 1e-3,  # of their size, in float32
-) -> str | None:
-    "By how much logits are off, where that is more than rounding makes; `None` where they are the same. Masked ones, infinite in both, do not count."
-    import torch
-
-    found, expected = found.float(), expected.float()
-    numbers = found.isfinite() | expected.isfinite()
-    found, expected = found[numbers], expected[numbers]
-    error = ((found - expected).norm() / expected.norm().clamp(min=1e-20)).item()
-    rounded = model.dtype is not torch.float32 or any(b.dtype is torch.int8 for b in model.buffers())
-    return None if error < (0.05 if rounded else near) else f"a probe's logits are {error:.2g} of their size off with a shared beginning"
 
 # %% ../../nbs/models/09_abilities.ipynb #a336b56f
 def why_not_shared(

@@ -8,70 +8,61 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ..models.abilities import check_arguments, kv_shape, probe_ids, why_not_shared
+from .parts import AttentionPart, attention_part, merged, sink_part
+from ..models.abilities import kv_shape, why_not_shared
+from bsft_nb.models.causal import (
+    Rule,
+    attend,
+    attention_rule,
+    evened,
+    seen_mask,
+    unseen,
+    window_of,
+)
+from ..models.probe import probe_ids
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['current', 'SHARED', 'OWN', 'AttentionPart', 'attention_part', 'merged', 'span_mask', 'attend_span', 'Prefill',
-           'Decode', 'use_shared_attention', 'run_step', 'kv_buffer', 'why_not_in_parts']
-
-# %% ../../nbs/engine/02_attention.ipynb #17583c28
-class AttentionPart(NamedTuple):
-    "Attention over some of the keys, not yet normalised."
-    top: torch.Tensor  # largest score of each query, (…, queries, 1)
-    total: torch.Tensor  # sum of the exponentials of the scores less `top`, (…, queries, 1)
-    out: torch.Tensor  # values, weighted with these exponentials, (…, queries, size)
-
-
-def attention_part(
-    q: torch.Tensor,  # (…, queries, size), scaled
-    k: torch.Tensor,  # (…, keys, size)
-    v: torch.Tensor,  # (…, keys, size)
-    hidden: torch.Tensor | None = None,  # True where a query must not see a key, (…, queries, keys)
-) -> AttentionPart:
-    "What the keys `k` contribute."
-    import torch
-
-    scores = (q @ k.transpose(-1, -2)).float()
-    if hidden is not None:
-        scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
-    top = scores.amax(-1, keepdim=True)
-    scores.sub_(top).exp_()  # in place: these are the largest tensors of the step
-    return AttentionPart(top, scores.sum(-1, keepdim=True), scores.to(v.dtype) @ v)
-
-# %% ../../nbs/engine/02_attention.ipynb #792ed3d7
-def merged(a: AttentionPart, b: AttentionPart | None) -> torch.Tensor:
-    "Attention over the keys of both parts, (…, queries, size). Source: Dao et al. 2022, 'FlashAttention', arXiv:2205.14135, section 3.1."
-    import torch
-
-    if b is None:
-        return a.out / a.total
-    top = torch.maximum(a.top, b.top)
-    x, y = (a.top - top).exp_(), (b.top - top).exp_()
-    return (a.out * x + b.out * y) / (a.total * x + b.total * y)
+__all__ = ['current', 'SHARED', 'OWN', 'span_mask', 'attend_span', 'fitting', 'Prefill', 'hidden_keys', 'Decode',
+           'use_shared_attention', 'run_step', 'kv_buffer', 'why_not_in_parts']
 
 # %% ../../nbs/engine/02_attention.ipynb #ecfecf43
-def span_mask(n: int, known: int, like: torch.Tensor) -> torch.Tensor | None:
-    "What is added to the scores of `n` queries, whose tokens stand behind `known` tokens: 0, or -inf where a key is not seen, (n, known + n). `None` where plain causal attention is all."
+def span_mask(n: int, known: int, like: torch.Tensor, window: int | None = None, sink: bool = False) -> torch.Tensor | None:
+    "What is added to the scores of `n` queries, whose tokens stand behind `known` tokens: 0, or -inf where a key is not seen. `None` where plain causal attention is all. See `causal.seen_mask`."
     import torch
 
-    return torch.full((n, known + n), -torch.inf, dtype=like.dtype, device=like.device).triu(known + 1) if known else None
+    seen = seen_mask(n, known, window, sink, like.device)
+    return None if seen is None else torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
 
 # %% ../../nbs/engine/02_attention.ipynb #ebde100b
-def attend_span(q: torch.Tensor, known: list[torch.Tensor], mask: torch.Tensor | None, scale: float) -> torch.Tensor:
-    "Attention of queries (1, heads, tokens, size) over `known` keys and values (2, kv heads, tokens, size), one behind another."
+def attend_span(
+    q: torch.Tensor,  # (1, heads, tokens, size)
+    k: torch.Tensor,  # (1, kv heads, keys, size)
+    v: torch.Tensor,
+    mask: torch.Tensor | None,  # of `span_mask`
+    rule: Rule,
+    scale: float,
+) -> torch.Tensor:
+    "Attention of queries that stand at the end of the keys."
     import torch
-    from torch.nn.functional import scaled_dot_product_attention
 
-    keys, values = (torch.cat(known, -2) if len(known) > 1 else known[0])[:, None]
     if q.device.type != "cpu":  # there, grouped heads with a mask have no fused kernel
-        keys, values = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (keys, values))
-    return scaled_dot_product_attention(q, keys, values, mask, is_causal=mask is None, scale=scale, enable_gqa=True)
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    size = v.shape[-1]
+    q, k, v, begin = evened(q, k, v, rule.sink, scale)
+    if begin is not None:
+        k, v = torch.cat([begin[0], k], 2), torch.cat([begin[1], v], 2)
+    return attend(q, k, v, mask, rule.cap, scale)[..., :size]
+
+# %% ../../nbs/engine/02_attention.ipynb #4cb536e8
+def fitting(buffer: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    "The part of `buffer` (…, heads, tokens, size) that holds keys or values of the shape of `like`, (rows, heads, tokens, size): a view."
+    return buffer[..., : like.shape[1], :, : like.shape[3]]
 
 # %% ../../nbs/engine/02_attention.ipynb #6e67f666
 @dataclass
@@ -83,17 +74,36 @@ class Prefill:
 
     def __post_init__(self):
         self.known = [[x for x in (self.prefix, before) if x is not None] for _, _, before in self.spans]
-        self.masks = [span_mask(end - begin, sum(x.shape[-2] for x in known), self.made) for (begin, end, _), known in zip(self.spans, self.known)]
+        self.masks = {}  # (span, window, is there a sink?) → mask: the same in all layers
 
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-        "q (1, heads, tokens, size), k and v (1, kv heads, tokens, size) → as q."
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule, scale: float) -> torch.Tensor:
+        "q (1, heads, tokens, size), k and v (1, kv heads, tokens, size) → as q, of the size of v."
         import torch
 
-        made, parts = self.made[layer], []
-        made[0], made[1] = k[0], v[0]
-        for (begin, end, _), known, mask in zip(self.spans, self.known, self.masks):
-            parts.append(attend_span(q[:, :, begin:end], [*(x[layer] for x in known), made[:, :, begin:end]], mask, scale))
+        parts = []
+        for made, new in zip(self.made[layer], (k, v)):
+            fitting(made, new)[:] = new[0]
+        for i, ((begin, end, _), known) in enumerate(zip(self.spans, self.known)):
+            before = sum(x.shape[-2] for x in known)
+            first, place = unseen(before, rule.window), (i, rule.window, rule.sink is not None)
+            if place not in self.masks:
+                self.masks[place] = span_mask(end - begin, before - first, self.made, *place[1:])
+            keys, values = (torch.cat([*(fitting(x[layer, j], new) for x in known), new[0, :, begin:end]], 1)[None, :, first:] if known else new[:, :, begin:end] for j, new in enumerate((k, v)))
+            parts.append(attend_span(q[:, :, begin:end], keys, values, self.masks[place], rule, scale))
         return torch.cat(parts, 2)
+
+# %% ../../nbs/engine/02_attention.ipynb #37b74407
+def hidden_keys(at: torch.Tensor, n: int, window: int | None) -> tuple[int, torch.Tensor | None]:
+    "Of `n` keys, the first that any query sees, which stand at the places `at`; and where one must not see a key after that, (queries, keys). `None`: nowhere."
+    import torch
+
+    lowest, highest = int(at.min()), int(at.max())
+    first = min(n, unseen(lowest, window))
+    if first == n or lowest >= n - 1 and unseen(highest, window) <= first:
+        return first, None
+    places = torch.arange(first, n, device=at.device)
+    hidden = places > at[:, None]
+    return first, hidden if window is None else hidden | (places <= at[:, None] - window)
 
 # %% ../../nbs/engine/02_attention.ipynb #f003ffe2
 @dataclass
@@ -106,24 +116,31 @@ class Decode:
     def __post_init__(self):
         import torch
 
-        self.width = int(self.lengths.max()) + 1
-        columns = torch.arange(self.width, device=self.buffer.device)
+        self.width, self.before = int(self.lengths.max()) + 1, 0 if self.prefix is None else self.prefix.shape[-2]
         self.rows = torch.arange(len(self.lengths), device=self.buffer.device)
-        self.hidden = (columns > self.lengths[:, None])[:, None, None]
+        self.seen = {}  # window → what `hidden_keys` says of the own keys, and of the beginning: the same in all layers
 
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-        "q (rows, heads, 1, size), k and v (rows, kv heads, 1, size) → as q."
-        keys, values = self.buffer[layer]
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule, scale: float) -> torch.Tensor:
+        "q (rows, heads, 1, size), k and v (rows, kv heads, 1, size) → as q, of the size of v."
+        if rule.window not in self.seen:
+            self.seen[rule.window] = hidden_keys(self.lengths, self.width, rule.window), hidden_keys(self.lengths + self.before, self.before, rule.window)
+        (first, hidden), begin = self.seen[rule.window]
+        keys, values = (fitting(held, new) for held, new in zip(self.buffer[layer], (k, v)))
         keys[self.rows, :, self.lengths], values[self.rows, :, self.lengths] = k[:, :, 0], v[:, :, 0]
         n, q = len(self.rows), (q * scale).unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # (rows, kv heads, groups, size)
-        own = attention_part(q, keys[:n, :, : self.width], values[:n, :, : self.width], self.hidden)
-        begin = None if self.prefix is None else _of_all_rows(q, *self.prefix[layer])
-        return merged(own, begin).to(v.dtype).flatten(1, 2)[:, :, None]
+        parts = [attention_part(q, keys[:n, :, first : self.width], values[:n, :, first : self.width], None if hidden is None else hidden[:, None, None], rule.cap)]
+        if begin[0] < self.before:
+            parts.append(_of_all_rows(q, *(fitting(held, new) for held, new in zip(self.prefix[layer], (k, v))), *begin, rule.cap))
+        if rule.sink is not None:
+            parts.append(sink_part(rule.sink.float().view(1, *q.shape[1:3], 1)))
+        return merged(*parts).to(v.dtype).flatten(1, 2)[:, :, None]
 
 # %% ../../nbs/engine/02_attention.ipynb #5dca9a3a
-def _of_all_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> AttentionPart:
-    "What the shared beginning, k and v (kv heads, keys, size), contributes to the queries of all rows, (rows, kv heads, groups, size): one matrix product a head."
-    part = attention_part(q.transpose(0, 1).flatten(1, 2), k, v)
+def _of_all_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int, hidden: torch.Tensor | None, cap: float | None) -> AttentionPart:
+    "What the shared beginning, k and v (kv heads, keys, size), contributes from its key `first` on to the queries of all rows, (rows, kv heads, groups, size): one matrix product a head."
+    if hidden is not None:
+        hidden = hidden.repeat_interleave(q.shape[2], 0)
+    part = attention_part(q.transpose(0, 1).flatten(1, 2), k[:, first:], v[:, first:], hidden, cap)
     return AttentionPart(*(x.unflatten(1, (len(q), -1)).transpose(0, 1) for x in part))
 
 # %% ../../nbs/engine/02_attention.ipynb #970b6a81
@@ -132,8 +149,8 @@ current = threading.local()  # .step: the `Prefill` or `Decode` under way
 
 def _attend(module, query, key, value, attention_mask=None, scaling=None, **kwargs):
     "For transformers' attention interface: query (rows, heads, tokens, size) → (rows, tokens, heads, size)."
-    check_arguments(module, attention_mask, kwargs)
-    out = current.step.attend(module.layer_idx, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    rule = attention_rule(module, attention_mask, kwargs)
+    out = current.step.attend(module.layer_idx, query, key, value, rule, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -142,7 +159,7 @@ def use_shared_attention(model: PreTrainedModel):
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register("bsft_shared", _attend)
-    AttentionMaskInterface.register("bsft_shared", lambda *args, **kwargs: None)
+    AttentionMaskInterface.register("bsft_shared", window_of)
     model.set_attn_implementation("bsft_shared")
 
 # %% ../../nbs/engine/02_attention.ipynb #fd127b66

@@ -190,7 +190,7 @@ def begin(generator: Generator, batch: Batch | None, some: list[Pending], runnin
     if batch is not None:
         batch.join(rows)
     else:
-        running.append(Batch(generator, rows, group))
+        running.append(generator.batch(rows, group))
     return []
 
 # %% ../../nbs/engine/06_scheduler.ipynb #b27eb57d

@@ -8,18 +8,21 @@ from __future__ import annotations
 import contextlib
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..compat import attention_of, takes_attention
+from ..compat import takes_attention
+from .causal import Unshared, attention_rule, window_of
+from .probe import differs, probe_ids, probing
+from .targets import Target, model_class
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['HARMLESS', 'unshared_by_config', 'Unshared', 'check_arguments', 'probing', 'probe_ids', 'differs', 'why_not_shared',
-           'kv_shape', 'batch_mates', 'sees_ahead', 'stack_and_layers', 'linear_layers', 'why_not_int8']
+__all__ = ['FACTORS', 'unshared_by_config', 'why_not_shared', 'kv_shape', 'Path', 'expected_path', 'path_of', 'batch_mates',
+           'sees_ahead', 'stack_and_layers', 'linear_layers', 'why_not_int8']
 
 # %% ../../nbs/models/09_abilities.ipynb #3b5dd44d
 def unshared_by_config(model: PreTrainedModel) -> str | None:
@@ -32,83 +35,24 @@ def unshared_by_config(model: PreTrainedModel) -> str | None:
         return f"{kind} takes no {' or '.join(sorted(missing))}"
     if not takes_attention(model):
         return f"{kind} has an attention of its own"
-    if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
-        return f"{kind} caps its attention logits"
     return _forgets(model)
 
 # %% ../../nbs/models/09_abilities.ipynb #02cd0fb2
 def _forgets(model: PreTrainedModel) -> str | None:
-    "Why the cache of `model` does not hold all keys and values of the past; `None` where it does."
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+    "Why the cache of `model` does not hold keys and values of the past alone; `None` where it does."
+    from transformers.cache_utils import (
+        DynamicCache,
+        DynamicLayer,
+        DynamicSlidingWindowLayer,
+    )
 
     kind = type(model).__name__
     try:
         layers = DynamicCache(config=model.config).layers
     except Exception as e:  # a configuration that does not describe its layers
         return f"{kind} says nothing of what its layers keep ({type(e).__name__}: {e!s:.100})"
-    other = {type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}
-    return f"{kind} does not keep all keys and values of its past ({', '.join(sorted(other)) or 'no cache'})" if other or not layers else None
-
-# %% ../../nbs/models/09_abilities.ipynb #0bc6714e
-HARMLESS = frozenset(
-    "position_ids cache_position past_key_values past_key_value use_cache output_attentions output_hidden_states output_router_logits return_dict logits_to_keep inputs_embeds labels packed_sizes".split()
-)  # not about which token sees which
-
-
-class Unshared(Exception):
-    "The model's attention is handed something that a fast path does not know."
-
-
-def check_arguments(module: torch.nn.Module, mask: torch.Tensor | None, given: dict):
-    "Raise `Unshared` where an attention layer is handed a mask, or an argument that changes what it computes."
-    neutral = {"is_causal": lambda v: v is True, "dropout": lambda v: not v}  # values of others that change nothing
-    unknown = sorted(k for k, v in given.items() if v is not None and k not in HARMLESS and not (k in neutral and neutral[k](v)))
-    if mask is not None:
-        unknown.append("a mask of its own")
-    if not given.get("is_causal", getattr(module, "is_causal", True)):
-        unknown.append("attention in both directions")
-    if unknown:
-        raise Unshared(f"{type(module).__name__} attends with {', '.join(unknown)}, which a shared beginning does not know")
-
-# %% ../../nbs/models/09_abilities.ipynb #e52c5cfe
-@contextlib.contextmanager
-def probing(
-    model: PreTrainedModel,
-    whole: torch.nn.Module,  # what is put into evaluation mode: `model`, or a module around it
-) -> Iterator[None]:
-    "Within it, `model` computes as in inference; afterwards it is as before, with the attention that it had."
-    import torch
-
-    before, training = attention_of(model), whole.training
-    try:
-        whole.eval()
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-            yield
-    finally:
-        model.set_attn_implementation(before)
-        whole.train(training)
-
-
-def probe_ids(model: PreTrainedModel, n: int) -> list[int]:
-    "Token ids for a probe: `n` different ones, where there are so many."
-    return [i * 7919 % model.get_input_embeddings().weight.shape[0] for i in range(1, n + 1)]
-
-# %% ../../nbs/models/09_abilities.ipynb #21a69c06
-def differs(
-    model: PreTrainedModel,
-    found: torch.Tensor,
-    expected: torch.Tensor,
-    near: float = 1e-3,  # of their size, in float32
-) -> str | None:
-    "By how much logits are off, where that is more than rounding makes; `None` where they are the same. Masked ones, infinite in both, do not count."
-    import torch
-
-    found, expected = found.float(), expected.float()
-    numbers = found.isfinite() | expected.isfinite()
-    found, expected = found[numbers], expected[numbers]
-    error = ((found - expected).norm() / expected.norm().clamp(min=1e-20)).item()
-    rounded = model.dtype is not torch.float32 or any(b.dtype is torch.int8 for b in model.buffers())
-    return None if error < (0.05 if rounded else near) else f"a probe's logits are {error:.2g} of their size off with a shared beginning"
+    other = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
+    return f"{kind} does not keep keys and values alone of its past ({', '.join(sorted(other)) or 'no cache'})" if other or not layers else None
 
 # %% ../../nbs/models/09_abilities.ipynb #a336b56f
 def why_not_shared(
@@ -138,12 +82,10 @@ _handed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # attention la
 
 
 def _note_shapes(module, query, key, value, attention_mask=None, scaling=None, **kwargs):
-    "Plain causal attention, for transformers' attention interface, that notes the shapes in `_handed`."
-    from torch.nn.functional import scaled_dot_product_attention
-
+    "No attention, for transformers' attention interface, but the shapes of what is handed to it, in `_handed`. Raises `Unshared` as `attention_rule` does."
+    attention_rule(module, attention_mask, kwargs)
     _handed[module] = (key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])
-    out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
-    return out.transpose(1, 2).contiguous(), None
+    return query.new_zeros(len(query), query.shape[2], query.shape[1], value.shape[3]), None
 
 
 def _handed_to_attention(model: PreTrainedModel) -> dict[int, tuple]:
@@ -152,10 +94,11 @@ def _handed_to_attention(model: PreTrainedModel) -> dict[int, tuple]:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register("bsft_shapes", _note_shapes)
-    AttentionMaskInterface.register("bsft_shapes", lambda *args, **kwargs: None)
+    AttentionMaskInterface.register("bsft_shapes", window_of)
     with probing(model, model):
         model.set_attn_implementation("bsft_shapes")
-        model(input_ids=torch.tensor([probe_ids(model, 2)], device=model.device), use_cache=False)
+        ids = torch.tensor([probe_ids(model, 2)], device=model.device)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)  # without a mask, transformers would look at values to find packed rows
     return {m.layer_idx: _handed[m] for m in model.modules() if m in _handed}
 
 # %% ../../nbs/models/09_abilities.ipynb #5d6a032f
@@ -163,14 +106,52 @@ _kv_shapes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # model →
 
 
 def kv_shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    "Layers, heads and size of the keys and values of `model`, found out once. Raises `Unshared` where they differ: one buffer cannot hold them."
+    "Layers, and the most heads and the largest size of their keys and values, found out once. Raises `Unshared` where a layer has none of its own."
     if model not in _kv_shapes:
         handed = _handed_to_attention(model)
-        shapes = {shape for both in handed.values() for shape in both}
-        if len(shapes) != 1 or set(handed) != set(range(len(handed))):
-            raise Unshared(f"{type(model).__name__} has keys and values of several sizes ({', '.join(map(str, sorted(shapes))) or 'none'})")
-        _kv_shapes[model] = len(handed), *shapes.pop()
+        if not handed or set(handed) != set(range(len(handed))):
+            raise Unshared(f"of the layers of {type(model).__name__}, some have no keys and values ({len(handed)} have)")
+        _kv_shapes[model] = len(handed), *(max(sizes) for sizes in zip(*(shape for both in handed.values() for shape in both)))
     return _kv_shapes[model]
+
+# %% ../../nbs/models/09_abilities.ipynb #31a5ff49
+class Path(NamedTuple):
+    "How a model is trained and asked."
+    name: str  # `shared`, `columns` or `plain`
+    why: str | None = None  # `plain` has a reason
+
+    def __str__(self) -> str:
+        step, answers = FACTORS[self.name]
+        if self.name == "plain":
+            return f"plain, by transformers alone: {self.why}"
+        return f"{self.name}: about {answers:g} times the answers a second of transformers alone" + (f", and {step:g} times the training steps" if step > 1 else "")
+
+
+FACTORS = {"shared": (3, 5), "columns": (1, 4), "plain": (1, 1)}  # of a training step, and of answers a second
+
+
+def expected_path(model: PreTrainedModel) -> Path:
+    "The path of `model`, which may be on `meta`, as far as can be told without its weights."
+    if model.config.is_encoder_decoder:
+        far = getattr(model.config, "relative_attention_num_buckets", None) is None
+        return Path("plain", f"the decoder of {type(model).__name__} counts places") if far else Path("columns")
+    why = unshared_by_config(model)
+    if why is None:
+        with contextlib.suppress(Exception):  # what has no values cannot always be run: then the probe will tell
+            try:
+                kv_shape(model)
+            except Unshared as e:
+                why = str(e)
+    return Path("plain", why) if why else Path("shared")
+
+
+def path_of(target: Target) -> Path | None:
+    "The `expected_path` of what is in the target's folder, of which only the configuration is read; `None` where that makes no model."
+    import torch
+    from transformers import AutoConfig
+
+    with contextlib.suppress(Exception), torch.device("meta"):  # whoever trains it is told why
+        return expected_path(model_class(target).from_config(AutoConfig.from_pretrained(target.path, trust_remote_code=False)))
 
 # %% ../../nbs/models/09_abilities.ipynb #a38a241a
 def _first_logits(model: PreTrainedModel, rows: list[list[int]], masks: list[list[int]]) -> torch.Tensor:

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 
 from ..data.pairs import Pair
-from ..models.abilities import differs, probe_ids, probing, sees_ahead, why_not_shared
+from ..models.abilities import sees_ahead, why_not_shared
+from ..models.probe import differs, probe_ids, probing
 from ..models.targets import decoder_start
 from ..models.tokens import Codec
 from ..models.weights import TargetError

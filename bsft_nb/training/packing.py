@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from ..compat import others_keep_tensors
 from ..data.pairs import Pair
-from ..models.abilities import check_arguments
+from bsft_nb.models.causal import (
+    attend,
+    attention_rule,
+    evened,
+    seen_mask,
+    unseen,
+    window_of,
+)
 from ..models.tokens import Codec
 
 if TYPE_CHECKING:
@@ -22,8 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['shared_prefix', 'packed', 'collate', 'keeps_parts', 'attend_row', 'attend_packed', 'use_packed_attention',
-           'similar_lengths', 'BatchOrder']
+__all__ = ['shared_prefix', 'packed', 'collate', 'keeps_parts', 'attend_row', 'reached', 'attend_padded', 'attend_packed',
+           'use_packed_attention', 'similar_lengths', 'BatchOrder']
 
 # %% ../../nbs/training/01_packing.ipynb #004b98bc
 def shared_prefix(
@@ -109,22 +116,50 @@ def keeps_parts(
 def attend_row(
     query: torch.Tensor,  # (1, heads, own tokens, size)
     own: tuple[torch.Tensor, torch.Tensor],  # its keys and values, (1, key heads, own tokens, size)
-    prefix: tuple[torch.Tensor, torch.Tensor] | None,  # those of the prefix; None: there is none
+    prefix: tuple[torch.Tensor, torch.Tensor] | None,  # those of the prefix, a sink's before them; None: there are none
     dropout: float = 0.0,
     scale: float | None = None,  # None: 1 / √size
-    grouped: bool = True,  # there may be fewer key heads than heads
+    window: int | None = None,  # see `causal.Rule`
+    cap: float | None = None,
+    sink: bool = False,  # is there one?
 ) -> torch.Tensor:
-    "Attention of one row, (1, heads, own tokens, size): all of the prefix, and causally its own tokens."
+    "Attention of one row, (1, heads, own tokens, size): the prefix, as far as a window reaches, and causally its own tokens."
     import torch
-    from torch.nn.functional import scaled_dot_product_attention
 
-    if prefix is None:
-        return scaled_dot_product_attention(query, *own, None, dropout, True, scale=scale, enable_gqa=grouped)
-    n, before = query.shape[2], prefix[0].shape[2]
+    n, before = query.shape[2], 0 if prefix is None else prefix[0].shape[2]
+    mask = seen_mask(n, before - sink, window, sink, query.device)
+    if not before:
+        return attend(query, *own, mask, cap, scale, dropout)
     k, v = (torch.cat(two, 2) for two in zip(prefix, own))
-    mask = torch.ones(n, before + n, dtype=torch.bool, device=query.device).tril(before)
     with keeps_parts({k: (prefix[0], own[0]), v: (prefix[1], own[1])}):
-        return scaled_dot_product_attention(query, k, v, mask, dropout, scale=scale, enable_gqa=grouped)
+        return attend(query, k, v, mask, cap, scale, dropout)
+
+# %% ../../nbs/training/01_packing.ipynb #cf9670c9
+def reached(
+    prefix: list[torch.Tensor],  # its keys and values, (1, key heads, tokens, size)
+    begin: tuple[torch.Tensor, torch.Tensor] | None,  # a sink's, which all see
+    window: int | None,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    "Keys and values before a row's own that its first query sees; `None`: there are none."
+    import torch
+
+    first = unseen(prefix[0].shape[2], window)
+    prefix = [x[:, :, first:] for x in prefix] if first else prefix
+    if begin is not None:
+        return tuple(torch.cat(two, 2) for two in zip(begin, prefix))
+    return tuple(prefix) if prefix[0].shape[2] else None
+
+# %% ../../nbs/training/01_packing.ipynb #cdcc1940
+def attend_padded(query, key, value, mask, dropout, scaling, cap, sink) -> torch.Tensor:
+    "Attention with a cap or a sink in a rectangle, whose `mask` (rows, 1, tokens, tokens) is True where a key is seen; None: causal. (rows, heads, tokens, size) in, (rows, tokens, heads, size) out."
+    import torch
+
+    n, size, scale = query.shape[2], value.shape[3], query.shape[3] ** -0.5 if scaling is None else scaling
+    query, key, value, begin = evened(query, key, value, sink, scale)
+    if begin is not None:
+        key, value = torch.cat([begin[0], key], 2), torch.cat([begin[1], value], 2)
+        mask = seen_mask(n, 0, None, True, query.device) if mask is None else torch.nn.functional.pad(mask, (1, 0), value=True)
+    return attend(query, key, value, mask, cap or None, scale, dropout)[..., :size].transpose(1, 2)
 
 # %% ../../nbs/training/01_packing.ipynb #e0d9166c
 def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scaling=None, packed_sizes=None, **kwargs):
@@ -132,21 +167,23 @@ def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scalin
     import torch
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-    if packed_sizes is None:
+    if packed_sizes is None and not kwargs.get("softcap") and kwargs.get("s_aux") is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    check_arguments(module, attention_mask, kwargs)
-    grouped = query.device.type == "cpu"  # elsewhere, grouped heads with a mask have no fused kernel
-    if not grouped:
+    if packed_sizes is None:
+        return attend_padded(query, key, value, attention_mask, dropout, scaling, kwargs.get("softcap"), kwargs.get("s_aux")), None
+    window, cap, sink = attention_rule(module, attention_mask, kwargs)
+    if query.device.type != "cpu":  # there, grouped heads with a mask have no fused kernel
         key, value = (repeat_kv(x, query.shape[1] // x.shape[1]) for x in (key, value))
-    made, lengths = [], [sum(sizes) for sizes in packed_sizes]
+    size, scale = value.shape[3], query.shape[3] ** -0.5 if scaling is None else scaling
+    query, key, value, begin = evened(query, key, value, sink, scale)
+    made, lengths, rule = [], [sum(sizes) for sizes in packed_sizes], (dropout, scale, window, cap, begin is not None)
     for sizes, *group in zip(packed_sizes, *(x.split(lengths, 2) for x in (query, key, value))):  # split, not sliced: the gradient of a slice fills the whole with zeros
         (first, *prefix), *rows = zip(*(x.split(sizes, 2) for x in group))
-        if not sizes[0]:
-            prefix = None
-        else:
-            made.append(attend_row(first, prefix, None, dropout, scaling, grouped))
-        made += [attend_row(q, own, prefix, dropout, scaling, grouped) for q, *own in rows]
-    return torch.cat(made, 2).transpose(1, 2), None
+        if sizes[0]:
+            made.append(attend_row(first, prefix, begin, *rule))
+        known = reached(prefix, begin, window)
+        made += [attend_row(q, own, known, *rule) for q, *own in rows]
+    return torch.cat(made, 2)[..., :size].transpose(1, 2), None
 
 # %% ../../nbs/training/01_packing.ipynb #58e856be
 def use_packed_attention(model: PreTrainedModel):
@@ -155,7 +192,7 @@ def use_packed_attention(model: PreTrainedModel):
     from transformers.masking_utils import sdpa_mask
 
     def mask(*args, attention_mask=None, **kwargs):  # a packed batch has none
-        return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+        return window_of(*args, **kwargs) if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
     AttentionInterface.register("bsft_packed", attend_packed)
     AttentionMaskInterface.register("bsft_packed", mask)

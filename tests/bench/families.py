@@ -2,15 +2,18 @@
 
 For each family a small stand-in with random weights is made of its own configuration class, saved, and used as anybody's target:
 
-- `path`: `shared` (prompts share their beginning), `plain` (transformers' own `generate`), or `refused` (a `TargetError`, with `why`).
+- `path`: `shared` (prompts share their beginning), `columns` (an encoder-decoder's rows join and leave batches), `plain` (transformers' own `generate`),
+  or `refused` (a `TargetError`, with `why`). `step`: `packed`, or `padded` where rows are run whole in training.
   `none` is a family of which no stand-in could be made, or whose own `generate` fails: it says nothing about us, and does not count.
 - `tokens_equal`: answers of the engine, alone and in a batch of rows of several lengths, equal to transformers' greedy `generate`
 - `loss`: the relative difference between a step's loss and that of transformers, row by row
 - `compiled`, `loaded`: a compile with a scripted teacher ends; the loaded program, and `generate` of transformers alone, answer as the compiled one
 
-    python tests/bench/families.py [--only NAME ...] [--quick] [--jobs N]
+    python tests/bench/families.py [--only NAME ...] [--used] [--quick] [--jobs N]
+    python tests/bench/families.py --speed [--only NAME ...]
 
-One JSON line a family; the last line sums up. `--quick` leaves the compile out. Each family runs in a process of its own.
+One JSON line a family; the last line sums up. `--quick` leaves the compile out; `--used` tries the 30 causal families that people use most, and counts those on the fast path.
+Each family runs in a process of its own. `--speed` instead measures, for models of four layers and 128 to 256 wide, answers/s and steps/s of the fast path as a multiple of the plain one.
 """
 import argparse
 import json
@@ -32,6 +35,7 @@ SIZES = {  # of the stand-ins: by the whole name of a setting, else by its end
     "vocab_size": TEXT, "hidden_size": 32, "d_model": 32, "n_embd": 32, "dim": 32, "embed_dim": 32, "emb_dim": 32, "word_embed_proj_dim": 32, "embedding_size": 32, "d_embed": 32,
     "head_dim": 8, "d_kv": 8, "d_head": 8, "kv_channels": 8, "intermediate_size": 48, "ffn_dim": 48, "d_ff": 48, "n_inner": 48, "d_inner": 48, "dim_feedforward": 48, "ffn_hidden_size": 48,
     "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "max_position_embeddings": 1024, "n_positions": 1024,
+    "sliding_window": 7, "sliding_window_size": 7, "window_size": 7, "attention_chunk_size": 7,  # shorter than the prompts
 }
 ENDS = {
     "_layers": 2, "n_layer": 2, "num_blocks": 2, "_heads": 4, "n_head": 4, "num_key_value_heads": 2, "num_kv_heads": 2, "_ffn_dim": 48, "_intermediate_size": 48, "_hidden_size": 32, "_head_dim": 8,
@@ -51,6 +55,10 @@ MORE: dict[str, dict] = {  # what single families need beside
     "gpt_neo": dict(attention_types=[[["global", "local"], 1]], attention_layers=["global", "local"]), "lfm2_moe": dict(layer_types=["conv", "full_attention"]), "laguna": dict(num_attention_heads_per_layer=[4, 4]),
     **{k: dict(rotary_dim=4) for k in ("codegen", "gptj")},
 }
+
+
+USED = "llama qwen2 qwen3 qwen2_moe qwen3_moe mistral mixtral ministral gemma gemma2 gemma3_text phi phi3 gpt2 gpt_neox gpt_oss deepseek_v2 deepseek_v3 olmo olmo2 olmo3 cohere cohere2 starcoder2 stablelm smollm3 granite exaone4 glm4 falcon".split()
+TIMED = "llama mistral gemma2 gemma3_text gpt_oss deepseek_v2 t5".split()  # for `--speed`: one of each kind
 
 
 def shrunk(settings: dict, more: dict) -> dict:
@@ -197,8 +205,8 @@ def answers(folder: Path, ends: bool) -> tuple[object, int, int]:
     return generator, sum(a == b for a, b in pairs), len(pairs)
 
 
-def loss_difference(folder: Path, ends: bool) -> float:
-    "Between a step's loss by the path that training takes and that of transformers' logits row by row, relative."
+def loss_difference(folder: Path, ends: bool) -> tuple[float, str]:
+    "Between a step's loss by the path that training takes and that of transformers' logits row by row, relative; and the form of the batch."
     import torch
 
     from bsft_nb.data.pairs import Pair
@@ -223,7 +231,7 @@ def loss_difference(folder: Path, ends: bool) -> float:
     shared = module.plain_because is None
     loss = module(**collate(pairs, codec, shared, not shared and pads_right(model)))["loss"]
     loss.backward()
-    return abs(loss.item() / (total / count) - 1)
+    return abs(loss.item() / (total / count) - 1), "packed" if shared else "padded"
 
 
 def compiled(folder: Path) -> tuple[bool, bool]:
@@ -286,9 +294,10 @@ def tried(family: str, folder: Path, quick: bool) -> dict:
     except Exception as e:
         return found | {"why": f"transformers' own generate fails: {type(e).__name__}: {e!s:.200}"}
     generator, right, of = answers(folder, ends)
-    found |= {"path": "shared" if generator.shared else "plain", "why": generator.why_not_shared, "tokens_equal": f"{right}/{of}"}
+    found |= {"path": "plain" if not generator.shared else "columns" if generator.columns else "shared", "why": generator.why_not_shared, "tokens_equal": f"{right}/{of}"}
     try:
-        found["loss"] = float(f"{loss_difference(folder, ends):.1e}")
+        loss, found["step"] = loss_difference(folder, ends)
+        found["loss"] = float(f"{loss:.1e}")
     except TargetError as e:
         return found | {"path": "refused", "why": str(e)}
     if not quick:
@@ -367,23 +376,88 @@ def sweep(names: list[str], quick: bool, jobs: int, limit: float, tell) -> list[
 
 def summary(found: list[dict]) -> dict:
     "Counts, and the families that are not as they should be."
-    run = [f for f in found if f["path"] in ("shared", "plain")]
+    run = [f for f in found if f["path"] in ("shared", "columns", "plain")]
     wrong = [f["family"] for f in run if len(set(f["tokens_equal"].split("/"))) > 1 or f["loss"] > 1e-3 or not f.get("compiled", True) or not f.get("loaded", True)]
-    by = {p: sorted(f["family"] for f in found if f["path"] == p) for p in ("shared", "plain", "refused", "none", "failed")}
-    return {"families": len(found), "run": len(run), "wrong": wrong, **{p: len(names) for p, names in by.items()}, "names": by}
+    by = {p: sorted(f["family"] for f in found if f["path"] == p) for p in ("shared", "columns", "plain", "refused", "none", "failed")}
+    fast = [f for f in run if f["family"] in USED and f["path"] == "shared" and f["step"] == "packed" and f["family"] not in wrong]
+    return {"families": len(found), "run": len(run), "wrong": wrong, "families_fast": f"{len(fast)}/{len(USED)}", **{p: len(names) for p, names in by.items()}, "names": by}
+
+
+def wide(family: str, folder: Path) -> Path:
+    "A stand-in of four layers, large enough that computing takes longer than calling."
+    large = {"hidden_size": 256, "d_model": 256, "intermediate_size": 512, "d_ff": 512, "head_dim": 64, "d_kv": 64, "moe_intermediate_size": 128, "sliding_window": 64}
+    before = dict(SIZES), dict(ENDS)
+    SIZES.update(large)
+    ENDS.update({"_layers": 4, "n_layer": 4})
+    try:
+        return save_stand_in(family, folder)
+    finally:
+        SIZES.update(before[0])
+        ENDS.update(before[1])
+
+
+def timed(call, least: float = 3.0) -> float:
+    "Calls a second, the first left out."
+    call()
+    began, n = time.monotonic(), 0
+    while time.monotonic() - began < least or n < 2:
+        call()
+        n += 1
+    return n / (time.monotonic() - began)
+
+
+def speed(family: str, folder: Path) -> dict:
+    "How many times as fast as the plain path: 16 prompts of 200 common and 40 own tokens, 16 tokens of answer; and a step of 8 of them."
+    from bsft_nb.data.pairs import Pair
+    from bsft_nb.engine.decode import Generator
+    from bsft_nb.engine.sampling import Row
+    from bsft_nb.models.loading import load_weights
+    from bsft_nb.models.tokens import load_codec
+    from bsft_nb.training.objective import completion_loss
+    from bsft_nb.training.packing import collate
+
+    wide(family, folder)
+    codec, made = load_codec(folder), {}
+    begin = [(11 * i) % 250 + 5 for i in range(200)]
+    prompts = [begin + [(7 * i * k + 3 * k) % 250 + 5 for i in range(40)] + [2] * codec.encoder_decoder for k in range(1, 17)]
+    pairs = [Pair(str(i), "p", "", "", 1.0, p, [(i * 13 + j) % 250 + 5 for j in range(16)]) for i, p in enumerate(prompts[:8])]
+    for fast in (True, False):
+        generator = Generator(load_weights(folder), codec)
+        generator.shared = fast
+        if not fast:
+            generator.model = load_weights(folder)  # with its own attention
+
+        def answer(generator=generator):
+            generator([Row(p, 16) for p in prompts], None)
+
+        model = load_weights(folder)
+        module = completion_loss(model).train()
+        if not fast:
+            model.set_attn_implementation(load_weights(folder).config._attn_implementation)
+
+        def step(module=module, model=model, packed=fast and module.plain_because is None):
+            module(**collate(pairs, codec, packed))["loss"].backward()
+            model.zero_grad()
+
+        with torch.no_grad():
+            made["answers", fast] = timed(answer)
+        made["steps", fast] = timed(step)
+    return {"family": family, **{f"{k}_times_plain": round(made[k, True] / made[k, False], 2) for k in ("answers", "steps")}, "answers_per_s": round(16 * made["answers", True], 1), "steps_per_s": round(made["steps", True], 2)}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="families, by transformers' model type")
     parser.add_argument("--quick", action="store_true", help="no compile")
+    parser.add_argument("--used", action="store_true", help="the 30 causal families that people use most")
+    parser.add_argument("--speed", action="store_true", help="measure the fast path against the plain one")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=float, default=300, help="seconds a family")
     args = parser.parse_args()
     import logging
 
     import dspy
-    import torch  # noqa: F401  (once, for all children)
+    import torch  # once, for all children
     import transformers
 
     import bsft_nb  # noqa: F401
@@ -391,7 +465,12 @@ if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     logging.getLogger("dspy").setLevel(logging.CRITICAL)
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
-    found = sweep(args.only or families(), args.quick, args.jobs, args.limit, lambda f: print(json.dumps(f), flush=True))
+    if args.speed:
+        with tempfile.TemporaryDirectory() as where:
+            found = [speed(family, Path(where) / family) for family in args.only or TIMED]
+        print(*map(json.dumps, found), json.dumps({"threads": torch.get_num_threads(), "families": {f["family"]: [f["answers_times_plain"], f["steps_times_plain"]] for f in found}}), sep="\n")
+        sys.exit()
+    found = sweep(args.only or (USED if args.used else families()), args.quick, args.jobs, args.limit, lambda f: print(json.dumps(f), flush=True))
     made = summary(found)
     print(json.dumps(made), flush=True)
     sys.exit(bool(made["wrong"] or made["failed"]))

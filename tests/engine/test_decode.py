@@ -42,14 +42,21 @@ def save_other(folder, kind):
         "qwen3": transformers.Qwen3Config(**small, head_dim=16),
         "gpt2": transformers.GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=0, bos_token_id=0),
         "mistral": transformers.MistralConfig(**small, sliding_window=16),
+        "gemma2": transformers.Gemma2Config(**small, head_dim=16, sliding_window=16, attn_logit_softcapping=0.5),
+        "gpt_oss": transformers.GptOssConfig(**small, head_dim=16, sliding_window=16, num_local_experts=4, num_experts_per_tok=2),
+        "deepseek_v2": transformers.DeepseekV2Config(**small | {"num_key_value_heads": 4}, kv_lora_rank=8, q_lora_rank=None, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8, first_k_dense_replace=2),
     }
     torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(configs[kind]).save_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(configs[kind])
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(torch.arange(4.0)) if "sinks" in name else p.mul_(5 if p.ndim > 1 else 1)  # scores that attention makes something of
+    model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(folder.parent / "tokenizer").save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize("kind", ["llama", "chat_llama", "t5", "qwen3", "gpt2", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "chat_llama", "t5", "qwen3", "gpt2", "mistral", "gemma2", "gpt_oss", "deepseek_v2"])
 def test_greedy_tokens_are_those_of_generate_alone_and_in_any_batch(kind, request, tmp_path, llama):
     if kind in ("llama", "chat_llama", "t5"):
         path = request.getfixturevalue(kind)
@@ -60,21 +67,25 @@ def test_greedy_tokens_are_those_of_generate_alone_and_in_any_batch(kind, reques
     asked = prompts(codec, 9)
     alone = [by_generate(model, codec, p) for p in asked]
     generator = Generator(load_weights(path), codec)
-    assert generator.shared == (kind not in ("t5", "mistral"))
+    assert generator.shared
     for batch in ([0], [1, 2, 3, 4], [8, 7, 6, 5, 4, 3, 2, 1, 0]):
         rows = [Row(asked[i], 8) for i in batch]
         generator(rows, group="same")
         assert [r.answer for r in rows] == [alone[i] for i in batch]
 
 
-def test_rows_join_and_leave_and_nothing_changes(llama):
-    model, codec = load_weights(llama), load_codec(llama)
+@pytest.mark.parametrize("kind", ["llama", "t5", "mistral"])
+def test_rows_join_and_leave_and_nothing_changes(kind, request, tmp_path, llama):
+    if kind == "mistral":  # answers longer than its window
+        load_codec(llama).tokenizer.save_pretrained(tmp_path / "tokenizer")
+    path = save_other(tmp_path / kind, kind) if kind == "mistral" else request.getfixturevalue(kind)
+    model, codec = load_weights(path), load_codec(path)
     asked, rng = prompts(codec, 30), random.Random(1)
     lengths = [rng.randrange(1, 60) for _ in asked]
     alone = [by_generate(model, codec, p, n) for p, n in zip(asked, lengths, strict=True)]
-    rows, generator = [Row(p, n) for p, n in zip(asked, lengths, strict=True)], Generator(load_weights(llama), codec)
+    rows, generator = [Row(p, n) for p, n in zip(asked, lengths, strict=True)], Generator(load_weights(path), codec)
     waiting = list(rows)
-    batch = Batch(generator, [waiting.pop(), waiting.pop()], "g")
+    batch = generator.batch([waiting.pop(), waiting.pop()], "g")
     while batch.rows:
         batch.draw()
         batch.advance()
@@ -86,13 +97,15 @@ def test_rows_join_and_leave_and_nothing_changes(llama):
     assert [r.answer for r in rows] == alone
 
 
-def test_an_answer_that_has_begun_goes_on_the_same(llama):
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_an_answer_that_has_begun_goes_on_the_same(kind, request):
     "What templates and broken-up batches rely on."
-    model, codec = load_weights(llama), load_codec(llama)
+    path = request.getfixturevalue(kind)
+    model, codec = load_weights(path), load_codec(path)
     asked = prompts(codec, 4)
     alone = [by_generate(model, codec, p, 12) for p in asked]
     rows = [Row(p, 12, answer=a[:n]) for p, a, n in zip(asked, alone, (0, 3, 7, 11), strict=True)]
-    Generator(load_weights(llama), codec)(rows, "g")
+    Generator(load_weights(path), codec)(rows, "g")
     assert [r.answer for r in rows] == alone
 
 

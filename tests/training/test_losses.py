@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -46,11 +52,18 @@ MODELS = {
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=16)),
     "smollm2's shape": lambda: LlamaForCausalLM(LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=2, num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True)),
 }
+HEADS = dict(num_key_value_heads=2, head_dim=8)
+RULED = {  # attention that does more than look back, at all that is before
+    "window": lambda: MistralForCausalLM(MistralConfig(**SMALL, **HEADS, sliding_window=8)),
+    "window and cap": lambda: Gemma2ForCausalLM(Gemma2Config(**SMALL, **HEADS, sliding_window=8, attn_logit_softcapping=0.5)),
+    "window and sink": lambda: GptOssForCausalLM(GptOssConfig(**SMALL, **HEADS, sliding_window=8, num_local_experts=4, num_experts_per_tok=2)),
+    "keys larger than values": lambda: DeepseekV2ForCausalLM(DeepseekV2Config(**SMALL, num_key_value_heads=4, kv_lora_rank=8, q_lora_rank=None, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8, first_k_dense_replace=2)),
+}
 
 
 def made(name):
     torch.manual_seed(0)
-    return MODELS[name]().train()
+    return (MODELS | RULED)[name]().train()
 
 
 def rows(lengths, shared=20, seed=0, vocab=97, predictor="p"):
@@ -109,6 +122,24 @@ def test_one_sequence_is_exact(name, batch):
     assert loss.plain_because is None
     plain = labelled(model, BATCHES[batch])
     assert_same(model, loss(**collate(BATCHES[batch], CODEC))["loss"], plain)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", RULED)
+def test_windows_caps_sinks_and_larger_keys_are_exact(name, shared):
+    "With windows shorter than the prompts; the other model alike attends as its family does."
+    model, other = made(name), made(name)
+    with torch.no_grad():
+        for m in (model, other):
+            for n, p in m.named_parameters():
+                if "sinks" in n:
+                    p.copy_(torch.arange(4.0))
+    loss = completion_loss(model)
+    assert loss.plain_because is None
+    for batch in ("two predictors in turn", "nothing shared", "prompts of one token"):
+        ours, plain = loss(**collate(BATCHES[batch], CODEC, shared))["loss"], labelled(other, BATCHES[batch])
+        assert abs(ours.item() - plain.item()) <= 1e-5 * abs(plain.item())
+        assert_near(gradients(model, ours), gradients(other, plain))
 
 
 @pytest.mark.parametrize("name", ["tied", "gpt2", "smollm2's shape"])
@@ -293,8 +324,7 @@ def test_encoder_decoder_rows_are_exact():
 
 CANNOT = {
     "encoder": (small_t5, "encoder-decoder"),
-    "window": (lambda: MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)), "DynamicSlidingWindowLayer"),
-    "capped": (lambda: Gemma2ForCausalLM(Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8)), "caps"),
+    "hybrid": (lambda: Lfm2ForCausalLM(Lfm2Config(**SMALL, num_key_value_heads=2, layer_types=["conv", "full_attention"])), "LinearAttentionLayer"),
     "recurrent": (lambda: MambaForCausalLM(MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=1, state_size=4)), "position_ids"),
     "alibi": (lambda: BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=4)), "Bloom"),
 }

@@ -107,7 +107,8 @@ def train_and_choose(c: Compilation, jobs: list[Job], gathered: Gathered) -> dic
 
     def score(path: Path, epoch: int) -> float:
         mine = path.parent.name  # checkpoints/<model>/step-<n>
-        return scoring.ask(str(path), {p: path if j.model == mine else best_now(j) for j in jobs for p in j.predictors})
+        about = {"which": "checkpoint", "model": mine, "step": int(path.name.rpartition("-")[2]), "epoch": epoch}
+        return scoring.ask(str(path), {p: path if j.model == mine else best_now(j) for j in jobs for p in j.predictors}, about=about)
 
     chosen = launch(jobs, c.folder, c.launch, score if found else None)
     models = {p: chosen[j.model] for j in jobs for p in j.predictors}

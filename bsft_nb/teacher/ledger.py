@@ -229,6 +229,8 @@ def add_call(ledger: Ledger, key: str, call: dict):
     offset = ledger.calls.append(row)
     with ledger._lock:
         ledger.index.call(offset, row)
+    if ledger.on_call:
+        ledger.on_call(row)
 
 # %% ../../nbs/teacher/06_ledger.ipynb #9af80e3c
 class Ledger:
@@ -239,6 +241,7 @@ class Ledger:
     def __init__(self, path: Path):
         self.attempts, self.calls = Lines(path), Lines(calls_path(path))
         self.index, self._lock, self._at_work = Index(), threading.Lock(), AtWork.of(path)
+        self.on_call: Callable[[dict], None] | None = None  # hears of each LM call that was made now
         self.refresh()
 
     def calls_of(self, key: str) -> list[dict]:

@@ -47,6 +47,7 @@ def launch(
         folder.stop_signal.check()
         for job in jobs:
             job.save()
+        folder.log.emit("stage", stage="starting trainer")
         return _students(LAUNCHERS[mode], folder, jobs, score)
 
 # %% ../../nbs/training/10_launch.ipynb #fb2c8dab

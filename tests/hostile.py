@@ -45,7 +45,7 @@ HOSTILE = [
 ]
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 ALLOWED = set("a b bdi br caption code del details div em figcaption figure h1 h2 h3 h4 hr i img ins li meta ol p pre small span strong sub summary sup table tbody td th thead title tr ul html head body".split())
-ATTRIBUTES = set("style src alt title width height colspan rowspan scope role lang charset name content open dir href id aria-label".split())
+ATTRIBUTES = set("style src alt title width height colspan rowspan scope role lang charset name content open dir href id aria-label aria-level aria-current aria-live aria-valuenow aria-valuemin aria-valuemax".split())
 
 
 class Page(HTMLParser):

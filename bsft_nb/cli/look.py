@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def _print_runs(rows: list[dict]):
 def show_status(args: argparse.Namespace):
     "How a run stands, on one screen: stages with the time they took, scores, warnings, and what to do next."
     run = newest_or(args.run)
-    say(args, status_data(run) if args.json else None, lambda: print("\n".join(status_lines(run, time.time()))))
+    say(args, status_data(run) if args.json else None, lambda: print("\n".join(status_lines(run))))
 
 
 def files_of(run: Run) -> dict[str, int]:
@@ -67,7 +66,7 @@ def show_run(args: argparse.Namespace):
 
 
 def _print_everything(run: Run, known: dict[str, Any]):
-    print("\n".join(status_lines(run, time.time())))
+    print("\n".join(status_lines(run)))
     for title, lines in {
         "asked": [f"{k}: {v}" for k, v in (known["job"] or {}).items()],
         "funnel": [f"{k} {v.get('all')}" for k, v in known["funnel"].items() if isinstance(v, dict) and v.get("all") is not None],

@@ -10,7 +10,8 @@ from typing import Any
 
 from .command import printable
 from ..optimizer.run import Run
-from ..run.progress import State, reduce_all
+from ..run.progress import State, reduce_all, time_now
+from ..run.steps import Step, seconds_by_step, steps_of
 from ..run.views import describe, show_seconds
 
 # %% auto #0
@@ -25,15 +26,18 @@ def _line(name: str, text: str) -> str:
     return f"{name:>9}  {text if len(text) <= WIDTH or name in ('lies in', 'next') else text[: WIDTH - 1] + '…'}"
 
 
-def _stage(state: State, name: str, first: float, last: float) -> str:
-    "What a stage did, and how long it took."
-    took = show_seconds(last - first)
-    if name == "bootstrap" or (name == state.stage and name.startswith("train")) or name == f"train {state.model}":
-        return describe(replace(state, stage=name), last)
-    if name == "data" and state.funnel:
+def _step(state: State, step: Step) -> str:
+    "What a step did, and how long it took, all sessions of the run together."
+    took = show_seconds(step.seconds)
+    if step.how == "now" and state.scoring:
+        return describe(state, state.last)
+    if step.name in ("Bootstrap", "Train") and (step.name == "Train" or state.tried):
+        stage = "bootstrap" if step.name == "Bootstrap" else f"train {state.model}".strip()
+        return describe(replace(state, stage=stage, scoring={}), state.last)
+    if step.name == "Data" and state.funnel:
         trained, held = (state.funnel.get(k, {}).get("all", 0) for k in ("trained", "held out"))
         return f"data  {trained:,} pairs to train on, {held:,} held out, {took}"
-    return f"{name}  {took}"
+    return f"{step.name.lower()}  {took}"
 
 # %% ../../nbs/cli/01_screen.ipynb #19c0f241
 def _next(run: Run) -> str:
@@ -49,14 +53,15 @@ def _next(run: Run) -> str:
 WARNINGS = 3  # that are shown
 
 
-def status_lines(run: Run, now: float) -> list[str]:
-    "The screen, line by line. `now` (seconds since the epoch) is compared with the last event of a run that is under way."
+def status_lines(run: Run, now: float | None = None) -> list[str]:
+    "The screen, line by line. `now` (seconds since the epoch; None: by the clock of whoever works on the run) is compared with the last event of a run that is under way."
     state, info = reduce_all(run.events), run.info
     lines = [f"{run.id}  {run.status}"]
     if run.status == "running" and state.stages:
-        lines[0] += f", last event {show_seconds(max(0.0, now - max(last for _, last in state.stages.values())))} ago"
+        now = time_now(state, run.folder.log.path) if now is None else now
+        lines[0] += f", last event {show_seconds(max(0.0, now - state.last))} ago"
     lines.append(_line("what", f"{info.get('program') or '?'} to {info.get('target') or '?'}, begun {info.get('created') or '?'}"))
-    lines += [_line("stage", _stage(state, name, *span)) for name, span in state.stages.items() if name.startswith(("bootstrap", "data", "train", "score"))]
+    lines += [_line("stage", _step(state, step)) for step in steps_of(state, state.last) if step.seconds is not None or step.said]
     scores = [f"{which} {v['score']:.3f}" + (f" (n = {v['n']})" if v.get("n") else "") for which, v in state.scores.items()]
     if scores:
         lines.append(_line("scores", ", ".join(scores)))
@@ -74,7 +79,7 @@ def status_data(run: Run) -> dict[str, Any]:
     state, info = reduce_all(run.events), run.info
     error = info.get("error") if run.status in ("failed", "died", "stopped", "unreadable") else None
     about = {"id": run.id, "status": run.status, "path": str(run.path), **{k: info.get(k) for k in ("program", "target", "created")}}
-    stages = {name: {"seconds": last - first, "last": last} for name, (first, last) in state.stages.items()}
+    stages = {name: {"seconds": state.spent.get(name, 0.0), "last": last} for name, (_, last) in state.stages.items()}
     training = {"model": state.model, "step": state.step, "steps": state.steps, "loss": state.loss, "eval_loss": state.eval_loss}
     teacher = {"examples": state.examples, "tried": state.tried, "accepted": state.kept, "from_ledger": state.again, "cost": state.cost, "reasons": state.reasons}
-    return {**about, "stage": state.stage, "stages": stages, "teacher": teacher, "training": training, "scores": state.scores, "warnings": list(state.warnings), "error": error, "next": _next(run)}
+    return {**about, "stage": state.stage, "stages": stages, "seconds": seconds_by_step(state), "teacher": teacher, "training": training, "scores": state.scores, "warnings": list(state.warnings), "error": error, "next": _next(run)}

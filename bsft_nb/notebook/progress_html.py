@@ -5,70 +5,17 @@
 # %% ../../nbs/notebook/01_progress_html.ipynb #6eda38b8
 from __future__ import annotations
 
-from ..results.charts import COLOURS, LABELS, describe_curves
+from ..results.charts import COLOURS, describe_curves, legend, loss_range, scores_said
 from ..results.escape import counted
+from ..results.overview import TEXT, about_html, attempts_html, data_html, error_html, head_html, now_html, scores_html, steps_html, warnings_html
 from ..run.progress import State
-from ..run.views import eta, show_number, show_seconds
-from .widgets import BAD, GOOD, LINE, QUIET, Html, bar, join, page, table, tag
+from ..run.steps import share_of, stage_said
+from ..run.views import show_number
+from .widgets import QUIET, Html, join, tag
 
 # %% auto #0
-__all__ = ['Points', 'stages_html', 'title_html', 'bootstrap_html', 'training_html', 'curves_svg', 'live_charts', 'notes_html',
-           'panel_html']
-
-# %% ../../nbs/notebook/01_progress_html.ipynb #6c693ffd
-def stages_html(state: State, now: float) -> Html:
-    "The stages so far with the time that each took; the last goes on until the run has ended."
-    shown = [(name, times) for name, times in state.stages.items() if name not in ("run", state.status)]
-    end = state.stages.get(state.status, (now, now))[0]
-    parts = []
-    for i, (name, (began, _)) in enumerate(shown):
-        until = shown[i + 1][1][0] if i + 1 < len(shown) else end
-        mark = "●" if i + 1 == len(shown) and not state.status else "✓"
-        parts.append(tag("span", f"{mark} {name} {show_seconds(max(0.0, until - began))}", "margin-right:14px;white-space:nowrap"))
-    return tag("div", join(parts), QUIET)
-
-
-def title_html(state: State) -> Html:
-    "The run's name and how it stands."
-    colour = {"finished": GOOD, "failed": BAD, "died": BAD}.get(state.status, "inherit")
-    return tag("div", join([tag("b", state.run, limit=200), " · ", tag("b", state.status or state.stage, f"color:{colour}", 200)]), "font-size:14px")
-
-# %% ../../nbs/notebook/01_progress_html.ipynb #5e97a633
-def bootstrap_html(state: State) -> Html:
-    "Attempts of the teacher: tried, accepted, dropped by reason; latency, tokens, cost."
-    if not state.tried and not state.examples:
-        return Html()
-    rows = [("accepted", state.kept), *((f"dropped: {r}", n) for r, n in sorted(state.reasons.items(), key=lambda x: -x[1]))]
-    counts = [[name, f"{n:,}", f"{n / state.tried:.0%}" if state.tried else "–"] for name, n in rows]
-    facts = [f"{counted(state.tried, 'attempt')} at {counted(state.examples, 'example')}" + (f" by {state.teachers} teachers" if state.teachers > 1 else "")]
-    facts += [f"{state.again:,} from the ledger"] * bool(state.again)
-    facts += [f"{state.latency / max(state.timed, 1):.2g} s each"] * bool(state.timed)
-    facts += [f"{state.tokens:,} tokens"] * bool(state.tokens) + [f"${state.cost:.4g}"] * bool(state.cost)
-    return join([_heading("Bootstrapping"), tag("div", " · ".join(facts)), table(["outcome", "attempts", "share"], counts, "attempts by outcome", (1, 2))])
-
-
-def _heading(text: str) -> Html:
-    return tag("div", text, f"font-weight:600;margin-top:8px;border-top:{LINE};padding-top:4px")
-
-# %% ../../nbs/notebook/01_progress_html.ipynb #d3602fe0
-def training_html(state: State, now: float) -> Html:
-    "Step, losses, speed, memory and the time that is left."
-    if not state.steps:
-        return Html()
-    f = {**state.figures, "loss": state.loss, "held": state.eval_loss, "left": eta(state, now)}
-    says = {
-        "epoch": lambda v: f"epoch {show_number(v)}",
-        "loss": lambda v: f"loss {show_number(v)}",
-        "held": lambda v: f"held-out loss {show_number(v)}",
-        "lr": lambda v: f"learning rate {v:.2g}",
-        "examples_per_s": lambda v: f"{show_number(v)} examples/s",
-        "tokens_per_s": lambda v: f"{show_number(v)} tokens/s",
-        "memory_mb": lambda v: f"{show_number(v)} MB of memory",
-        "left": lambda v: f"{show_seconds(v)} left",
-    }
-    facts = [f"step {state.step:,} of {state.steps:,}", *(say(f[k]) for k, say in says.items() if f.get(k) is not None)]
-    share = state.step / state.steps
-    return join([_heading(f"Training {state.model}"), bar(share, f"step {state.step} of {state.steps}"), tag("div", " · ".join(facts))])
+__all__ = ['Points', 'HIDDEN', 'curves_svg', 'live_charts', 'live_html', 'data_part', 'panel_html', 'said_html', 'attach_html',
+           'kept_html']
 
 # %% ../../nbs/notebook/01_progress_html.ipynb #032453fe
 Points = list[tuple[float, float]]  # (step, value)
@@ -81,11 +28,10 @@ def _marks(points: dict[str, Points], at) -> str:
     return "".join(lines + dots)
 
 
-def _labels(points: dict[str, Points], ends: tuple[float, float, float, float], width: int, height: int) -> str:
-    "The curves' names, and the `ends` of both axes: first and last step, least and greatest value."
+def _labels(ends: tuple[float, float, float, float], width: int, height: int) -> str:
+    "The `ends` of both axes: first and last step, least and greatest value."
     left, right, low, high = ends
-    names = "".join(f'<tspan fill="{COLOURS[k]}">{LABELS[k]}  </tspan>' for k in points)
-    texts = [(58, 12, "start", names), (54, 22, "end", show_number(high)), (54, height - 16, "end", show_number(low)), (58, height - 3, "start", f"step {left:,.0f}"), (width - 8, height - 3, "end", f"{right:,.0f}")]
+    texts = [(54, 22, "end", show_number(high)), (54, height - 16, "end", show_number(low)), (58, height - 3, "start", f"step {left:,.0f}"), (width - 8, height - 3, "end", f"{right:,.0f}")]
     return "".join(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in texts)
 
 # %% ../../nbs/notebook/01_progress_html.ipynb #61fe5774
@@ -93,48 +39,97 @@ def curves_svg(
     curves: dict[str, tuple],  # "loss", "eval_loss" or "score" → points (step, value)
     width: int = 320,  # pixels
     height: int = 130,
+    values: tuple[float, float] | None = None,  # ends of the axis of values; None: those of the curves
 ) -> Html:
     "Lines over the steps, with the range of both axes written at their ends; empty without two points."
     points = {k: [(x, y) for x, y in c if abs(y) < float("inf")] for k, c in curves.items()}
     every = [p for c in points.values() for p in c]
     if len(every) < 2:
         return Html()
-    left, right, low, high = ends = tuple(f(p[i] for p in every) for i in (0, 1) for f in (min, max))
+    left, right, low, high = tuple(f(p[i] for p in every) for i in (0, 1) for f in (min, max))
+    low, high = values or (low, high)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return 58 + (x - left) / (right - left or 1) * (width - 66), height - 18 - (y - low) / (high - low or 1) * (height - 36)
 
     axes = f'<path d="M58,18 V{height - 18} H{width - 8}" fill="none" stroke="currentColor" opacity="0.4"/>'
-    drawn = axes + _marks(points, at) + _labels(points, ends, width, height)
-    return Html(f'<svg role="img" aria-label="{describe_curves(curves)}" width="{width}" height="{height}" font-size="11" fill="currentColor" style="margin:4px 8px 0 0">{drawn}</svg>')
+    drawn = axes + _marks(points, at) + _labels((left, right, low, high), width, height)
+    return Html(f'<svg role="img" aria-label="{describe_curves(curves)}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-size="11" fill="currentColor" style="margin:4px 8px 0 0;max-width:100%">{drawn}</svg>')
 
 # %% ../../nbs/notebook/01_progress_html.ipynb #2d87671d
-def live_charts(state: State) -> Html:
-    "Losses and, where there are any, scores of each model."
-    parts = []
-    for model, curves in state.curves.items():
-        losses, scores = ({k: c for k, c in curves.items() if (k == "score") == side} for side in (False, True))
-        parts += [tag("div", model, QUIET)] * (len(state.curves) > 1) + [curves_svg(losses), curves_svg(scores)]
-    return join(parts)
+def live_charts(
+    state: State,
+    most: int = 9,  # models
+) -> Html:
+    "The curves of all models."
+    names = [k for k in COLOURS if any(c.get(k) for c in state.curves.values())]
+    if len(state.curves) < 2:
+        sides = [{k: c for k, c in curves.items() if (k == "score") == score} for curves in state.curves.values() for score in (False, True)]
+        drawn = join(map(curves_svg, sides))
+        return join([Html(legend(names)), drawn]) if drawn else Html()
+    cells = [_small(name, curves, loss_range(state.curves)) for name, curves in list(state.curves.items())[:most]]
+    more = [tag("div", f"… and {counted(len(state.curves) - most, 'more model')}", QUIET)] * (len(state.curves) > most)
+    return tag("div", join([Html(legend(n for n in names if n != "score")), tag("div", join(cells), "display:flex;flex-wrap:wrap"), *more]), role="group", aria_label=f"training of {len(state.curves)} models")
 
-# %% ../../nbs/notebook/01_progress_html.ipynb #ca5530b9
-def notes_html(state: State) -> Html:
-    "Scores, then what went wrong."
-    parts = []
-    if state.scores:
-        rows = [[w, show_number(s["score"]), s.get("n") or "–"] for w, s in state.scores.items()]
-        parts += [_heading("Metric on the held-out examples"), table(["program", "mean score", "examples"], rows, "scores", (1, 2))]
-    if state.error:  # to be stopped is no fault
-        parts.append(tag("div", state.error, f"{QUIET if state.status == 'stopped' else f'color:{BAD}'};white-space:pre-wrap;overflow-wrap:anywhere", 3000))
-    if state.warnings:
-        parts += [_heading("Warnings"), tag("ul", join(tag("li", w, "overflow-wrap:anywhere", 600) for w in state.warnings[-5:]), "margin:2px 0;padding-left:18px")]
-    return join(parts)
+
+def _small(name: str, curves: dict[str, tuple], ends: tuple[float, float] | None) -> Html:
+    "One model of several."
+    losses = {k: c for k, c in curves.items() if k != "score"}
+    return tag("div", join([tag("div", name, limit=60), curves_svg(losses, 200, 90, ends), tag("div", scores_said(curves), QUIET)]), "width:208px")
 
 # %% ../../nbs/notebook/01_progress_html.ipynb #76a4d78c
+def live_html(
+    state: State,
+    now: float,  # seconds since the epoch, by the clock of whoever works on the run
+    info: dict | None = None,  # the content of `run.json`
+    charts: str | None = None,  # curves, drawn: HTML; None: `live_charts`
+) -> Html:
+    "What the progress panel says and changes all the time."
+    status = state.status or stage_said(state)
+    error = state.error if state.status else ""
+    parts = [head_html(state.run, status, about_html(info or {}), state.reused), steps_html(state, now), error_html(error, state.status), now_html(state, now)]
+    return Html(f'<div style="{TEXT}">{"".join(parts)}{scores_html(state)}{warnings_html(state)}{live_charts(state) if charts is None else charts}</div>')
+
+
+def data_part(state: State, info: dict | None = None) -> Html:
+    "Data and settings: attempts while the teacher is asked, then a fold."
+    body = attempts_html(state) if state.stage == "bootstrap" else data_html(state, info or {})
+    return Html(f'<div style="{TEXT}">{body}</div>') if body else Html()
+
+
 def panel_html(
     state: State,
-    now: float,  # seconds since the epoch
-    charts: str = "",  # curves, drawn: HTML
+    now: float,  # seconds since the epoch, by the clock of whoever works on the run
+    charts: str | None = None,  # curves, drawn: HTML; None: `live_charts`
+    info: dict | None = None,  # the content of `run.json`
 ) -> Html:
     "All that the progress panel says."
-    return page(title_html(state), stages_html(state, now), bootstrap_html(state), training_html(state, now), Html(charts), notes_html(state))
+    return join([live_html(state, now, info, charts), data_part(state, info)])
+
+# %% ../../nbs/notebook/01_progress_html.ipynb #838ab21d
+HIDDEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"  # from the eye
+
+
+def said_html(state: State) -> Html:
+    "What a screen reader is told: the stage, in tenths, and how the run ended."
+    share = share_of(state)
+    tenths = "" if share is None or state.status else f", {10 * int(10 * share)}% done"
+    words = state.status or (stage_said(state) if not state.scoring else stage_said(state).partition(" (")[0])
+    return tag("div", f"Run {state.run}: {words}{tenths}", HIDDEN, role="status", aria_live="polite")
+
+
+def attach_html(run_id: str) -> Html:
+    "How to see the run again."
+    which = f" {run_id}" if run_id else ""
+    return join(["To see how it stands now: ", tag("code", f"%bsft attach{which}"), " in a cell (after ", tag("code", "%load_ext bsft_nb"), "), or ", tag("code", f"bsft follow{which}"), " in a terminal."])
+
+
+def kept_html(
+    state: State,
+    now: float,  # seconds since the epoch, by the clock of whoever works on the run
+    painted: str,  # the time of day at which this is painted
+    info: dict | None = None,  # the content of `run.json`
+) -> Html:
+    "What a notebook keeps that is saved while the run works."
+    note = tag("div", join([tag("b", f"This is how the run stood at {painted}. "), attach_html(state.run)]), f"{TEXT};margin-top:6px")
+    return join([panel_html(state, now, info=info), note])

@@ -14,18 +14,19 @@ from typing import Any
 
 from ..run.events import Event, Tail
 from ..run.frontend import BSFT, frontend
-from ..run.progress import State, reduce, reduce_all
+from ..run.progress import State, reduce, reduce_all, state_of, time_now
 from ..run.views import VIEWS
 from ..results.report import snapshot_html
 from ..optimizer.run import Run
-from .progress_html import live_charts, panel_html
-from .widgets import QUIET, button, page, row, tag, text_box
+from .progress_html import attach_html, data_part, kept_html, live_html, said_html
+from .widgets import QUIET, Html, button, join, page, row, tag, text_box
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'HOW_TO_STOP', 'Painter', 'take_in', 'leave', 'paint', 'take_event', 'close', 'tick', 'ask_to_stop',
-           'ProgressPanel', 'show_progress', 'show_snapshot', 'follow_progress']
+__all__ = ['logger', 'HOW_TO_STOP', 'SILENT', 'EVERY', 'Painter', 'gone_html', 'hiding', 'take_in', 'leave', 'paint', 'kept_now',
+           'keep', 'after', 'take_event', 'close', 'tick', 'ask_to_stop', 'ProgressPanel', 'show_progress',
+           'show_snapshot', 'follow_progress']
 
 # %% ../../nbs/notebook/02_progress_panel.ipynb #935f88b2
 def _painted(paint: Callable[[], None], run_id: str):
@@ -68,6 +69,21 @@ def _below(stop_button, run_id: str, blocking: bool):
     "What stands below the picture: the button, or the words that replace it."
     return text_box(page(tag("span", HOW_TO_STOP.format(run=f" {run_id}".rstrip()), QUIET))) if blocking else row(stop_button)
 
+# %% ../../nbs/notebook/02_progress_panel.ipynb #48cbe58a
+SILENT = 30  # seconds without a picture until the panel says so
+
+
+def gone_html(run_id: str, painted: float) -> Html:
+    "A notice that shows itself unless the panel is painted again. `painted`: makes each one another."
+    style = f"<style>@keyframes bsft-gone {{to {{visibility: visible; max-height: 12em}}}}</style><div role=\"status\" data-at=\"{painted:.1f}\" style=\"visibility:hidden;max-height:0;overflow:hidden;animation:bsft-gone 1ms {SILENT}s forwards;border-left:3px solid #d98c2f;padding-left:8px\">"
+    words = join([tag("b", f"No news for {SILENT} s. "), "The kernel that painted this has ended, hangs, or cannot be reached, and the button is not heard. The run may go on without it. ", attach_html(run_id)])
+    return Html(f"{style}{words}</div>")
+
+
+def hiding(model_id: str) -> Html:
+    "A style sheet that hides the HTML under the widget while the widget is there."
+    return Html(f"<style>.bsft-{model_id} {{display: none}}</style>")
+
 # %% ../../nbs/notebook/02_progress_panel.ipynb #31985f7b
 def take_in(panel: ProgressPanel):
     "What another process wrote since the last look, and the end of its run."
@@ -77,7 +93,7 @@ def take_in(panel: ProgressPanel):
     for event in panel.poll():
         panel(event)
     if ended and not panel.state.status:
-        panel(Event("done", time.time(), {"status": panel.run.status or "died"}))
+        panel(Event("done", panel.state.last, {"status": panel.run.status or "died"}))
 
 
 def leave(panel: ProgressPanel):
@@ -86,21 +102,54 @@ def leave(panel: ProgressPanel):
 
     if panel.place:
         panel.place.update(HTML(snapshot_html(panel.run.folder)))
+    if panel.under:
+        panel.under.update(HTML(""))
     for widget in (*panel.widget.children, panel.stop_button, panel.widget):
         widget.close()
 
 # %% ../../nbs/notebook/02_progress_panel.ipynb #84b406e3
+EVERY = 10.0  # seconds between two pictures for the saved notebook
+
+
 def paint(panel: ProgressPanel):
     "Show the state as it is now."
     with panel._lock:
-        if not panel._painter.over.is_set():
-            panel.text.value = panel_html(panel.state, time.time(), live_charts(panel.state))
+        if panel._painter.over.is_set():
+            return
+        folder, state = panel.run.folder, panel.state
+        now, info = time_now(state, folder.log.path), folder.info
+        panel.text.value = live_html(state, now, info) + gone_html(state.run, time.time())
+        panel.data.value, panel.said.value = data_part(state, info), said_html(state)
+        if panel.under and time.monotonic() - panel.kept > EVERY:
+            keep(panel, now, info)
+
+
+def kept_now(panel: ProgressPanel, now: float, info: dict) -> Html:
+    "The HTML that lies under the widget."
+    return Html(f'<div class="bsft-{panel.widget.model_id}">{kept_html(panel.state, now, time.strftime("%Y-%m-%d %H:%M:%S"), info)}</div>')
+
+
+def keep(panel: ProgressPanel, now: float, info: dict):
+    "Renew what the notebook keeps if it is saved now."
+    from IPython.display import HTML
+
+    panel.kept = time.monotonic()
+    panel.under.update(HTML(kept_now(panel, now, info)))
+
+# %% ../../nbs/notebook/02_progress_panel.ipynb #726b3255
+def after(panel: ProgressPanel, event: Event) -> State:
+    "The panel's state after `event`, with the earlier sessions of the run."
+    if event.kind == "run" and panel.poll is None:
+        history = state_of(panel.run.folder.log.path)
+        if history.run == event.data.get("id"):
+            return history
+    return reduce(panel.state, event)
 
 
 def take_event(panel: ProgressPanel, event: Event):
     "Take in an event; the last one ends the panel, in the thread that brings it: the cell is complete when `compile` returns."
     with panel._lock:
-        panel.state = reduce(panel.state, event)
+        panel.state = after(panel, event)
     if event.kind == "done":
         panel.close()
 
@@ -136,15 +185,17 @@ class ProgressPanel:
         "`blocking`: the cell that shows it blocks the kernel. `poll`: events that another process writes; None: only those handed in."
         import ipywidgets
 
-        self.run, self.poll, self.state, self.place = run, poll, State(run=run.folder.id), None  # the id may not be known yet
+        self.run, self.poll, self.state, self.place, self.under = run, poll, State(run=run.folder.id), None, None  # the id may not be known yet
+        self.kept = time.monotonic()
         self._lock, self._painter = threading.RLock(), Painter(self._tick, lambda: run.status != "running", run.folder.id)
-        self.text, self.stop_button = text_box(), button("Stop", self.stop, "ask the run to stop; finished work is kept", "warning")
-        self.widget = ipywidgets.VBox([self.text, _below(self.stop_button, run.folder.id, blocking)])
+        self.text, self.data, self.said = text_box(), text_box(), text_box()
+        self.stop_button = button("Stop", self.stop, "ask the run to stop; finished work is kept", "warning")
+        self.widget = ipywidgets.VBox([self.text, self.data, self.said, _below(self.stop_button, run.folder.id, blocking)])
         self.paint()
 
-    def begin(self, place: Any) -> ProgressPanel:
-        "Keep the panel up to date; `place.update(HTML)` is called once, when the run has ended."
-        self.place = place
+    def begin(self, place: Any, under: Any = None) -> ProgressPanel:
+        "Keep the panel up to date. `place.update(HTML)` is called once, when the run has ended; `under.update(HTML)` now and then, with what a saved notebook keeps."
+        self.place, self.under = place, under
         self._painter.begin()
         return self
 
@@ -160,10 +211,15 @@ def show_progress(run: Run, blocking: bool = False) -> ProgressPanel:
 
 
 def _display(panel: ProgressPanel) -> ProgressPanel:
-    "Show the panel in the cell that runs now, and keep it up to date."
-    from IPython.display import display
+    "Show the panel in the cell that runs now, over the HTML that the notebook keeps, and keep both up to date."
+    import ipywidgets
+    from IPython.display import HTML, display
 
-    return panel.begin(display(panel.widget, display_id=True))
+    under = display(HTML(kept_now(panel, panel.state.last, panel.run.folder.info)), display_id=True)
+    hide = ipywidgets.HTML(hiding(panel.widget.model_id), layout={"display": "none"})
+    panel.widget.children = (*panel.widget.children, hide)
+    place = display({**panel.widget._repr_mimebundle_(), "text/plain": ""}, raw=True, display_id=True)
+    return panel.begin(place, under)
 
 
 def show_snapshot(run: Run):

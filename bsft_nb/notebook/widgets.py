@@ -20,7 +20,7 @@ __all__ = ['TEXT', 'QUIET', 'LINE', 'CODE', 'GOOD', 'BAD', 'ACCENT', 'Html', 'as
 
 # %% ../../nbs/notebook/00_widgets.ipynb #47c1ef2c
 TEXT = "font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5;color:var(--jp-ui-font-color1,inherit)"
-QUIET = "color:var(--jp-ui-font-color2,#808080)"
+QUIET = "opacity:.75"
 LINE = "1px solid var(--jp-border-color2,#80808066)"
 CODE = "font-family:var(--jp-code-font-family,monospace);font-size:12px;white-space:pre-wrap;overflow-wrap:anywhere"
 GOOD, BAD, ACCENT = "var(--jp-success-color1,#2e8b57)", "var(--jp-error-color1,#d32f2f)", "var(--jp-brand-color1,#1976d2)"

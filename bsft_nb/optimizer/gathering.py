@@ -32,6 +32,7 @@ from ..data.pair_reader import read_pairs
 from ..data.pairs import DataError, Pair, PairBuilder, check_parity
 from ..data.parity import asked_by
 from ..run.folder import fingerprint
+from ..run.telling import telling
 from ..models.tokens import load_codec
 
 # %% ../../nbs/optimizer/08_gathering.ipynb #ba090153
@@ -88,13 +89,14 @@ def bootstrap(c: Compilation) -> Traces:
     "Run the teachers. Every attempt is in the ledger, and those of this run in its `traces.jsonl`. Raises `DataError` where none is accepted."
     log = c.folder.log
     release_omp_threads()  # this thread only waits
-    log.emit("bootstrap", examples=len(c.trainset), teachers=len(c.teachers))
+    log.emit("bootstrap", examples=len(c.trainset), teachers=len(c.teachers), rounds=c.boot.max_rounds)
 
     def tell(t: Trace, again: bool):
         told = {k: v for k, v in (("tokens", t.tokens), ("cost", t.cost), ("latency", t.latency)) if v is not None}
         log.emit("trace", kept=t.kept, reason=t.reason, score=t.score, attempt=t.attempt, again=again, **told)
 
-    traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), c.num_threads, tell, c.folder.stop_signal, c.max_calls)
+    with telling(log, "bootstrap", ("calls", "cost")) as called:
+        traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), c.num_threads, tell, c.folder.stop_signal, c.max_calls, lambda row: called(calls=1, cost=row.get("cost")))
     traces.save(c.folder / "traces.jsonl")
     tell_faults(c, traces)
     if not any(t.kept for t in traces):

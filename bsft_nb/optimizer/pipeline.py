@@ -13,8 +13,8 @@ from pathlib import Path
 import dspy
 
 # %% auto #0
-__all__ = ['make_room', 'restored', 'gained', 'reusable', 'make_students', 'tell_others', 'near', 'note_end', 'run_stages',
-           'run_compilation']
+__all__ = ['make_room', 'restored', 'gained', 'reusable', 'make_students', 'tell_others', 'near', 'first_asked', 'seconds_so_far',
+           'note_end', 'run_stages', 'run_compilation']
 
 # %% ../../nbs/optimizer/10_pipeline.ipynb #5a487df7
 from .background import ending
@@ -32,6 +32,8 @@ from ..models.remote import is_remote
 from ..results.report import write_report
 from ..run.folder import RunFolder
 from ..run.presence import this_process
+from ..run.progress import state_of
+from ..run.steps import seconds_by_step
 from .scoring import with_students
 from .students import finished, student_faults, students
 from ..training.trainer import choose
@@ -93,15 +95,9 @@ def reusable(c: Compilation) -> dict[str, Path] | None:
 
 # %% ../../nbs/optimizer/10_pipeline.ipynb #83f95683
 def make_students(c: Compilation) -> dict[str, Path]:
-    "Gather, train, choose: the student's folder for each predictor. Notes how long each took."
-    seconds, began = {}, time.time()
+    "Gather, train, choose: the student's folder for each predictor."
     c.gathered = c.gathered or gather(c)
-    jobs = make_jobs(c, c.gathered.built)
-    seconds["bootstrap"], began = round(time.time() - began, 1), time.time()
-    models = train_and_choose(c, jobs, c.gathered)
-    seconds["train"] = round(time.time() - began, 1)
-    c.folder.update(seconds={**c.folder.info.get("seconds", {}), **seconds})
-    return models
+    return train_and_choose(c, make_jobs(c, c.gathered.built), c.gathered)
 
 
 def tell_others(c: Compilation, compiled: dspy.Module):
@@ -118,13 +114,24 @@ def near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def first_asked(folder: RunFolder, key: str) -> dict[str, str]:
+    "When the run of that key was first asked for: a session that resumes it changes nothing about that."
+    info = folder.info
+    return {"created": info["created"]} if info.get("key") == key and info.get("created") else {}
+
+
+def seconds_so_far(folder: RunFolder) -> dict[str, float]:
+    "Seconds of each step, from the events of all sessions, up to now."
+    return {step.lower(): round(seconds, 1) for step, seconds in seconds_by_step(state_of(folder.log.path), time.time()).items()}
+
+
 def note_end(folder: RunFolder, error: BaseException):
     "Write down how a run ended early."
     status = how_ended(error)
     if status == "failed" and ending():  # this interpreter's end is not the run's
         return
     with suppress(OSError):
-        folder.update(status=status, error=f"{type(error).__name__}: {error}")
+        folder.update(status=status, error=f"{type(error).__name__}: {error}", seconds=seconds_so_far(folder))
         folder.log.emit("error", type=type(error).__name__, message=str(error))
         folder.log.emit("done", status=status, note=f"{status}: {str(error) or type(error).__name__}")
 
@@ -133,16 +140,16 @@ def run_stages(c: Compilation) -> dspy.Module:
     "All stages, in a run folder that is ours; notes there how it ended."
     folder, log, began = c.folder, c.folder.log, time.time()
     make_room(c)
-    log.emit("run", id=folder.id, note=f"run {folder.id}: {type(c.student).__name__} to {c.target.name}, in {near(folder.path)}")
+    log.emit("run", id=folder.id, key=c.asked["key"], note=f"run {folder.id}: {type(c.student).__name__} to {c.target.name}, in {near(folder.path)}")
     for note in c.notes:
         c.warn(note)
     try:
-        folder.update(status="running", worker={**this_process(), "began": began}, preflight=c.plan, **c.asked)
+        folder.update(status="running", worker={**this_process(), "began": began}, preflight=c.plan, **{**c.asked, **first_asked(folder, c.asked["key"])})
         keep_job(folder / JOB, c.job)
         models = reusable(c) or make_students(c)
         compiled = with_students(c.student, models, folder.id)
         tell_others(c, compiled)
-        finished(folder, compiled, models, **c.found)
+        finished(folder, compiled, models, seconds=seconds_so_far(folder), **c.found)
     except BaseException as e:
         note_end(folder, e)
         raise

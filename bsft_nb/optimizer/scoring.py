@@ -34,6 +34,7 @@ from ..models.devices import release_omp_threads
 from ..models.remote import is_remote, remote_lm
 from ..teacher.replay import remembered
 from ..run.folder import RunFolder
+from ..run.telling import telling
 
 # %% ../../nbs/optimizer/03_scoring.ipynb #a8f4e4f3
 def with_students(
@@ -115,11 +116,12 @@ def ask_students(
     metric: Callable,
     folder: RunFolder,
     num_threads: int,
+    **about,  # what its log is told while it lasts: `which` student, and of a checkpoint `model`, `step` and `epoch`
 ) -> list[Answer]:
     "Answers of `program` to `examples`, scored."
     release_omp_threads()  # this one has trained, the models answer in others
-    with no_advice():
-        return evaluate(watch(program), examples, metric, num_threads=num_threads, stop=folder.stop_signal)
+    with no_advice(), telling(folder.log, "scoring", of=len(examples), **about) as tell:
+        return evaluate(watch(program), examples, metric, num_threads=num_threads, stop=folder.stop_signal, on_answer=lambda i, answer: tell(done=1))
 
 
 def in_threads(work: Callable[[str], Answer], keys: Iterable[str], num_threads: int, settings: dict) -> dict[str, Answer]:
@@ -133,11 +135,11 @@ def in_threads(work: Callable[[str], Answer], keys: Iterable[str], num_threads: 
     return {key: job.result() for key, job in jobs.items()}
 
 # %% ../../nbs/optimizer/03_scoring.ipynb #4487f75d
-def ask(scoring: Scoring, which: str, folders: dict[str, Path], keep_loaded: bool = False) -> float:
-    "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers. Raises `ValueError` where the metric always fails, `RuntimeError` where the untuned model does."
+def ask(scoring: Scoring, which: str, folders: dict[str, Path], keep_loaded: bool = False, about: dict | None = None) -> float:
+    "Mean score of the program with the models in `folders`; an answer that failed counts 0. `which` names the answers; `about` is as for `ask_students`. Raises `ValueError` where the metric always fails, `RuntimeError` where the untuned model does."
     program = with_students(scoring.program, folders, scoring.folder.id, scoring.adapter, scoring.teachers_format, moment=scoring.moment, cache=False, max_tokens=scoring.max_tokens)
     try:
-        answers = ask_students(program, scoring.examples, scoring.metric, scoring.folder, scoring.num_threads)
+        answers = ask_students(program, scoring.examples, scoring.metric, scoring.folder, scoring.num_threads, **{"which": which, **(about or {})})
     finally:
         for path in () if keep_loaded else {p for p in folders.values() if not is_remote(p)}:
             StudentEngine.at(path, moment=scoring.moment).close()

@@ -8,13 +8,15 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
-from .escape import attribute, safe
+from .escape import attribute, counted, safe
 
 # %% auto #0
-__all__ = ['Points', 'INK', 'COLOURS', 'LABELS', 'learning_png', 'learning_img', 'describe_curves']
+__all__ = ['Points', 'INK', 'COLOURS', 'LABELS', 'learning_png', 'loss_range', 'small_png', 'learning_img', 'legend',
+           'scores_said', 'charts_html', 'learning_small', 'describe_curves']
 
 # %% ../../nbs/results/05_charts.ipynb #3685fef2
 Points = tuple[tuple[float, float], ...]  # (step, value)
@@ -45,28 +47,87 @@ def _plot(axes, curves: dict[str, Points]):
 # %% ../../nbs/results/05_charts.ipynb #0c317773
 def learning_png(curves: dict[str, Points]) -> bytes:
     """The curves ("loss", "eval_loss", "score") as a PNG with a transparent background, two pixels a CSS pixel."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
 
     panels = [[k for k in ("loss", "eval_loss") if curves.get(k)] or ["loss"], *([["score"]] if curves.get("score") else [])]
     figure = Figure(figsize=(6.4, 2.3), dpi=180, layout="constrained")
     for axes, names in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         _plot(axes, {k: _finite(curves.get(k, ())) for k in names})
         axes.set_ylabel("score" if "score" in names else "loss (nats a token)", color=INK, fontsize=8)
+    return _packed(figure, 48)
+
+
+def _packed(figure, colours: int) -> bytes:
+    "A figure as the bytes of a PNG with so many colours."
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
     canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba()))
-    image.quantize(48, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
+    image.quantize(colours, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+# %% ../../nbs/results/05_charts.ipynb #0353bf22
+def loss_range(curves: dict[str, dict[str, Points]]) -> tuple[float, float] | None:
+    "The least and the greatest loss of all models; `None` without any."
+    losses = [y for c in curves.values() for name in ("loss", "eval_loss") for _, y in _finite(c.get(name, ()))]
+    return (min(losses), max(losses)) if losses else None
+
+
+def small_png(curves: dict[str, Points], ends: tuple[float, float] | None) -> bytes:
+    "The losses of one model of several, as a small PNG; `ends`: of the axis of losses."
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.2, 1.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    _plot(axes, {k: _finite(curves.get(k, ())) for k in ("loss", "eval_loss") if curves.get(k)})
+    axes.set_xlabel("")
+    if axes.get_legend():
+        axes.get_legend().remove()
+    if ends and ends[1] > ends[0]:
+        room = 0.05 * (ends[1] - ends[0])
+        axes.set_ylim(ends[0] - room, ends[1] + room)
+    return _packed(figure, 16)
 
 # %% ../../nbs/results/05_charts.ipynb #e719b818
 def learning_img(curves: dict[str, Points], title: str = "", width: int = 640) -> str:
     "The chart as a picture that needs nothing else, under its title; `width` in CSS pixels."
     data = base64.b64encode(learning_png(curves)).decode()
     style = "max-width:100%;height:auto;background:transparent"
-    caption = f'<div style="opacity:.7">{safe(title, 60)}</div>' if title else ""
+    caption = f'<div style="opacity:.75">{safe(title, 60)}</div>' if title else ""
     return f'{caption}<img alt="{attribute(describe_curves(curves))}" width="{width}" style="{style}" src="data:image/png;base64,{data}">'
+
+
+def legend(names: Iterable[str]) -> str:
+    "What the colours stand for; the text has the theme's colour."
+    marks = "".join(f'<span style="margin-right:12px;white-space:nowrap"><span style="background:{COLOURS[n]};display:inline-block;width:14px;height:3px;vertical-align:middle;margin-right:5px"></span>{LABELS[n]}</span>' for n in LABELS if n in names)
+    return f"<div>{marks}</div>"
+
+
+def scores_said(curves: dict[str, Points]) -> str:
+    "The scores of the checkpoints in a few words; empty where there are none."
+    points = _finite(curves.get("score", ()))
+    best = max((y for _, y in points), default=None)
+    return "" if best is None else f"score {points[0][1]:.3g}" + (f" to {points[-1][1]:.3g}" if len(points) > 1 else "") + (f", best {best:.3g}" if best > points[-1][1] else "")
+
+
+def charts_html(curves: dict[str, dict[str, Points]], most: int = 9) -> str:
+    "The curves of all models: of one as a large picture, of several as one chart of small ones. Empty without curves."
+    if len(curves) < 2:
+        return "".join(f"<div>{learning_img(c)}</div>" for c in curves.values())
+    ends, shown = loss_range(curves), list(curves)[:most]
+    cells = "".join(f'<div style="width:200px;margin:0 12px 8px 0">{learning_small(curves[n], n, ends)}</div>' for n in shown)
+    more = f'<div style="opacity:.75">… and {counted(len(curves) - most, "more model")}</div>' if len(curves) > most else ""
+    return f'<div role="group" aria-label="training of {len(curves)} models">{legend(("loss", "eval_loss"))}<div style="display:flex;flex-wrap:wrap">{cells}</div>{more}</div>'
+
+
+def learning_small(curves: dict[str, Points], name: str, ends: tuple[float, float] | None) -> str:
+    "One model of several: its name, its losses, its scores in words."
+    data = base64.b64encode(small_png(curves, ends)).decode()
+    said = scores_said(curves)
+    below = f'<div style="opacity:.75">{said}</div>' if said else ""
+    return f'<div>{safe(name, 60)}</div><img alt="{attribute(describe_curves(curves))}" width="200" style="max-width:100%;height:auto;background:transparent" src="data:image/png;base64,{data}">{below}'
 
 
 def describe_curves(curves: dict[str, Points]) -> str:

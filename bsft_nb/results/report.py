@@ -7,28 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from .charts import learning_img
+from .charts import charts_html
+from .overview import BAD, QUIET, RULE, TEXT, about_html, attempts_html, data_html, error_html, head_html, now_html, number, rows_html, scores_html, settings_html, steps_html, warnings_html
 from .table import Table, open_table
-from .table_file import FAILED
 from ..run.files import replacing
-from ..data.funnel import STAGES
-from ..run.progress import State, state_of
-from ..run.views import show_number, show_seconds
+from ..run.progress import State, state_of, time_now
 from ..run.folder import RunFolder
 from .escape import counted, diff_html, safe, token_diff
 from .verdict import spent, verdict
 
 # %% auto #0
-__all__ = ['CELL', 'QUIET', 'BAD', 'GOOD', 'APART', 'snapshot_html', 'report_html', 'write_report']
+__all__ = ['CELL', 'snapshot_html', 'report_html', 'write_report']
 
 # %% ../../nbs/results/06_report.ipynb #d8f94bbe
-CELL = "border:1px solid rgba(128,128,128,.4);padding:3px 8px;text-align:left;vertical-align:top;overflow-wrap:anywhere"
-QUIET = "opacity:.7;font-size:90%"
-BAD, GOOD = "#d9534f", "#3fa45b"  # legible on white and on black
+CELL = f"border:{RULE};padding:3px 8px;text-align:left;vertical-align:top;overflow-wrap:anywhere"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]], width: str = "auto") -> str:
@@ -41,74 +34,26 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]], width: str = "aut
 def _section(title: str, body: str) -> str:
     return f'<h3 style="margin:18px 0 4px">{title}</h3>{body}' if body else ""
 
-
-def _figure(value: Any) -> str:
-    "A number, or whatever stands where one should."
-    return show_number(value) if value is None or isinstance(value, (int, float)) else safe(value, 60)
-
 # %% ../../nbs/results/06_report.ipynb #31c5662f
-def _head(folder: RunFolder, state: State) -> str:
-    "Run, status, target and how long each stage took."
+def _head(folder: RunFolder, state: State, now: float) -> str:
+    "Run, status, target, how long each step took, and the error that ended it early."
     info = folder.info
     status = str(info.get("status") or state.status or "not started")
-    colour = {"finished": GOOD, "failed": BAD}.get(status, "#888888")
-    about = " · ".join([f"{k} {safe(info[k], 120)}" for k in ("program", "target", "created") if info.get(k)])
-    stages = " · ".join(f"{safe(k, 60)} {show_seconds(last - first)}" for k, (first, last) in state.stages.items() if last > first and k != state.status)
-    again = f"<div>{safe(state.reused, 120)}</div>" if state.reused else ""
-    title = f'<div style="border-left:4px solid {colour};padding-left:10px;margin-bottom:8px"><b>Run {safe(folder.id, 80)}: {safe(status, 40)}</b>'
-    return f'{title}<div style="{QUIET}">{about}</div><div style="{QUIET}">{stages}</div>{again}</div>'
-
-
-def _problems(info: dict, state: State) -> str:
-    "The error that ended the run, and the warnings."
-    error = info.get("error") if info.get("status") in ("failed", "stopped") else state.error if not info.get("status") else ""
-    lines = [f'<div style="color:{BAD};white-space:pre-wrap;overflow-wrap:anywhere">{safe(error, 1500)}</div>'] if error else []
-    shown = list(dict.fromkeys(state.warnings))
-    lines += [f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">⚠ {safe(w, 400)}</div>' for w in shown[:10]]
-    return "".join(lines) + (f'<div style="{QUIET}">… and {len(shown) - 10} more warning{"s" * (len(shown) > 11)}</div>' if len(shown) > 10 else "")
-
-# %% ../../nbs/results/06_report.ipynb #75f1df79
-def _funnel(state: State) -> str:
-    "How many attempts were left after each stage, with bars."
-    counts = {str(k): v for k, v in list(state.funnel.items())[:20] if isinstance(v, dict)}
-    most = max([v["all"] for v in counts.values() if isinstance(v.get("all"), int)], default=0)
-    rows, beside = [], [f"{safe(k.replace('_', ' '), 60)} {_figure(v.get('all'))}" for k, v in counts.items() if k not in STAGES and v.get("all")]
-    for stage, count in ((k, v) for k, v in counts.items() if k in STAGES):
-        share = 100 * count["all"] / most if most and isinstance(count.get("all"), int) else 0
-        bar = f'<div style="background:#4c8eda;height:8px;width:{max(0, min(share, 100)):.0f}%"></div>'
-        parts = ", ".join(f"{safe(k, 40)} {_figure(v)}" for k, v in list(count.items())[:8] if k != "all")
-        rows.append([STAGES[stage].label, _figure(count.get("all")), f'<div style="width:160px">{bar}</div>', parts])
-    reasons = ", ".join(f"{_figure(n)} {safe(r, 60)}" for r, n in list(state.reasons.items())[:8])
-    notes = [f"besides: {', '.join(beside)}"] * bool(beside) + [f"dropped: {reasons}"] * bool(reasons)
-    return (_table(["stage", "count", "", "by predictor"], rows) if rows else "") + "".join(f'<div style="{QUIET}">{n}</div>' for n in notes)
-
-# %% ../../nbs/results/06_report.ipynb #9a553550
-def _charts(state: State, most: int) -> str:
-    "A chart for each of the first `most` models that were trained."
-    names = list(state.curves)
-    images = "".join(f"<div>{learning_img(state.curves[n], n if len(names) > 1 else '')}</div>" for n in names[:most])
-    return images + (f'<div style="{QUIET}">… and {counted(len(names) - most, "more model")}</div>' if len(names) > most else "")
-
-# %% ../../nbs/results/06_report.ipynb #a7dcd5b2
-def _scores(state: State, table: Table | None) -> str:
-    if table is None or not len(table):
-        rows = [[safe(k, 40), _figure(v.get("score")), _figure(v.get("n"))] for k, v in list(state.scores.items())[:8]]
-        return _table(["", "mean score", "examples"], rows) if rows else ""
-    rows = []
-    for c in table.columns:
-        known = np.isfinite(table.figures(c))
-        means = [_mean(table.figures(c, f)) for f in ("score", "latency", "tokens", "cost")]
-        rows.append([c, show_number(means[0]), f"{int(known.sum()):,}", f"{int((table.states(c) == FAILED).sum()):,}", show_seconds(means[1]), show_number(means[2]), "–" if means[3] is None else f"${means[3]:.3g}"])
-    return _table(["", "mean score", "examples", "failed", "time an answer", "tokens an answer", "cost an answer"], rows)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else None
+    error = info.get("error") if status in ("failed", "stopped", "died", "unreadable") else state.error if not info.get("status") else ""
+    return head_html(folder.id, status, about_html(info), state.reused) + steps_html(state, now) + error_html(str(error or ""), status)
 
 
 def _verdict(folder: RunFolder, table: Table | None) -> str:
     return verdict(table, *spent(folder)).html() if table is not None and len(table) else ""
+
+
+def _opened(folder: RunFolder, table: Table | None) -> Table | None:
+    return table if table is not None or not (folder / "compare.jsonl").exists() else open_table(folder)
+
+
+def _now(folder: RunFolder, state: State) -> float:
+    "The time up to which the picture tells: now while the run works, else that of its last event."
+    return time_now(state, folder.log.path) if folder.status == "running" else state.last
 
 # %% ../../nbs/results/06_report.ipynb #b6faff07
 def _fields(values: dict) -> str:
@@ -128,8 +73,8 @@ def _answer(columns: dict, name: str) -> str:
     for k, v in list((answer.get("outputs") or {}).items())[:8]:
         differs = name != "teacher" and k in teacher and teacher[k] != v
         parts.append(_field(k, diff_html(token_diff(teacher[k], v, 400)) if differs else safe(v, 400)))
-    parts += [f'<div style="color:{BAD}">{safe(answer["error"], 300)}</div>'] if answer.get("error") else []
-    return "".join(parts) + f'<div style="{QUIET}">score {_figure(answer.get("score"))}</div>'
+    parts += [f'<div style="border-left:3px solid {BAD};padding-left:6px">{safe(answer["error"], 300)}</div>'] if answer.get("error") else []
+    return "".join(parts) + f'<div style="{QUIET}">score {number(answer.get("score"))}</div>'
 
 # %% ../../nbs/results/06_report.ipynb #5c3ee842
 def _rows(table: Table | None, most: int, budget: int) -> str:
@@ -158,30 +103,19 @@ def _row(r: dict, kind: str, columns: list[str]) -> list[str]:
 def snapshot_html(folder: RunFolder, table: Table | None = None) -> str:
     "What a notebook's cell shows of a run. `table`: the run's own where it is left out."
     table, state = _opened(folder, table), state_of(folder.log.path)
-    parts = [_head(folder, state), _problems(folder.info, state), _funnel(state), _charts(state, 2), _scores(state, table), _verdict(folder, table)]
-    return f'<div style="max-width:900px">{"".join(parts)}</div>'
-
-
-def _opened(folder: RunFolder, table: Table | None) -> Table | None:
-    return table if table is not None or not (folder / "compare.jsonl").exists() else open_table(folder)
+    now, info = _now(folder, state), folder.info
+    doing = now_html(state, now) if folder.status == "running" else ""
+    parts = [_head(folder, state, now), doing, _verdict(folder, table), scores_html(state, table), warnings_html(state), charts_html(state.curves), data_html(state, info)]
+    return f'<div style="{TEXT}">{"".join(parts)}</div>'
 
 # %% ../../nbs/results/06_report.ipynb #c1056809
-APART = {"id", "models", "versions", "config", "scores", "seconds", "status", "error", "program", "target", "created", "key"}
-
-
-def _asked(info: dict) -> str:
-    "The arguments that were given, and the fingerprints of what they were."
-    given = {**{k: v for k, v in info.items() if k not in APART}, **(info.get("config") or {})}
-    return _table(["argument", "value"], ([safe(k, 60), safe(v, 200)] for k, v in list(given.items())[:40]))
-
-
 def _versions(info: dict) -> str:
     return " · ".join(f"{safe(k, 40)} {safe(v, 40)}" for k, v in list((info.get("versions") or {}).items())[:20])
 
 
 def _page(name: str, body: str) -> str:
     rule = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # should anything slip through, it neither runs nor loads
-    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{rule}"><title>{safe(f"Run {name}", 80)[5:-6]}</title>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta http-equiv="Content-Security-Policy" content="{rule}"><title>{safe(f"Run {name}", 80)[5:-6]}</title>'
     style = "font:14px/1.5 system-ui,sans-serif;max-width:1100px;margin:24px auto;padding:0 16px;overflow-wrap:anywhere"
     return f'<!doctype html><html lang="en" style="color-scheme:light dark"><head>{head}</head><body style="{style}">{body}</body></html>'
 
@@ -195,15 +129,15 @@ def report_html(
     table, state, info = _opened(folder, table), state_of(folder.log.path), folder.info
     sections = {
         "Verdict": _verdict(folder, table),
-        "Scores": _scores(state, table),
-        "Data": _funnel(state),
-        "Training": _charts(state, 2),
+        "Scores": scores_html(state, table),
+        "Warnings": warnings_html(state, first=10),
+        "Training": charts_html(state.curves),
         "Side by side": _rows(table, most, 60_000),
-        "What was asked": _asked(info),
+        "Data": attempts_html(state) + rows_html(state),
+        "What was asked": settings_html(info),
         "Versions": _versions(info),
     }
-    body = _head(folder, state) + _problems(info, state) + "".join(_section(k, v) for k, v in sections.items())
-    return _page(folder.id, body)
+    return _page(folder.id, _head(folder, state, _now(folder, state)) + "".join(_section(k, v) for k, v in sections.items()))
 
 # %% ../../nbs/results/06_report.ipynb #ef5c7166
 def write_report(folder: RunFolder, table: Table | None = None) -> Path:

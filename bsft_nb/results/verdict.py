@@ -16,6 +16,7 @@ from .escape import counted
 from .table import Table
 from .table_file import FAILED, UNSCORED
 from ..run.progress import state_of
+from ..run.steps import seconds_by_step
 from ..run.folder import RunFolder
 
 # %% auto #0
@@ -261,5 +262,6 @@ def verdict(
 # %% ../../nbs/results/04_verdict.ipynb #ae02e093
 def spent(folder: RunFolder) -> tuple[float | None, float | None]:
     "Seconds of all stages, and US dollars of the teacher's attempts; `None` where not known."
-    seconds = folder.info.get("seconds") or {}
-    return sum(seconds.values()) if seconds else None, state_of(folder.log.path).paid
+    state = state_of(folder.log.path)
+    seconds = folder.info.get("seconds") or seconds_by_step(state)
+    return sum(seconds.values()) if seconds else None, state.paid

@@ -33,6 +33,7 @@ KINDS = {  # kind of event → stage of the run that it belongs to; "": whicheve
     "checkpoint": "",  # a checkpoint was written
     "eval": "",  # loss on the held-out pairs, within a training
     "score": "score",  # of the untuned student, the teacher, the tuned student; or of a checkpoint
+    "stage": "",  # a stage has begun or goes on: which, how much is done of how much
     "warn": "",
     "error": "",
     "done": "",  # the compile has ended: how

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,8 +20,8 @@ from .events import KINDS, Event, Tail
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'MOST_POINTS', 'Curve', 'FIGURES', 'FOLDS', 'add_point', 'State', 'stage_after', 'reduce', 'reduce_all',
-           'state_of']
+__all__ = ['logger', 'MOST_POINTS', 'Curve', 'FIGURES', 'FOLDS', 'add_point', 'State', 'stage_after', 'is_idle', 'passed',
+           'time_now', 'begun', 'reduce', 'reduce_all', 'state_of']
 
 # %% ../../nbs/run/08_progress.ipynb #f1fcf71b
 MOST_POINTS = 300  # of a curve
@@ -45,14 +48,24 @@ def add_point(
 class State:
     "What is known of a run."
     run: str = ""
-    stage: str = "starting"  # `bootstrap`, `data`, `train …`, `score`, then `finished`, `stopped` or `failed`
+    key: str = ""  # what the run is of; a compile of something else in the same folder begins from nothing
+    stage: str = "starting"  # `bootstrap`, `data`, `starting trainer`, `loading model`, `train …`, `scoring checkpoint`, `scoring`, then `finished`, `stopped` or `failed`
     status: str = ""  # how it ended: `finished`, `stopped`, `failed`; empty while it works
-    stages: dict = field(default_factory=dict)  # stage → (time of its first event, time of its last), seconds since the epoch
+    stages: dict = field(default_factory=dict)  # stage → (time of its first event, time of its last) in this session, seconds since the epoch
+    began: float = 0.0  # time of the first event of the first session
+    last: float = 0.0  # time of the last event
+    at: float = 0.0  # up to when `spent` is counted
+    spent: dict = field(default_factory=dict)  # stage → seconds spent in it, all sessions together
     examples: int = 0  # to be tried
     teachers: int = 1
     tried: int = 0  # the teacher's attempts, those from the ledger included
     kept: int = 0  # accepted attempts
     again: int = 0  # attempts that were in the ledger already
+    rounds: int = 1  # attempts at an example, at most
+    settled: int = 0  # examples that need no further attempt, each counted once a teacher
+    settled_again: int = 0  # of these, those that the ledger settled
+    calls: int = 0  # LM calls that the teacher has made now
+    billed: float = 0.0  # of these, US dollars
     reasons: dict = field(default_factory=dict)  # why attempts were not accepted → count
     timed: int = 0  # new attempts whose latency is known
     latency: float = 0.0  # of these together, seconds
@@ -68,7 +81,8 @@ class State:
     figures: dict = field(default_factory=dict)  # latest epoch, lr, grad_norm, tokens_per_s, examples_per_s, memory_mb, eta_s
     curves: dict = field(default_factory=dict)  # model → {"loss", "eval_loss", "score"} → points (step, value)
     scores: dict = field(default_factory=dict)  # `untuned`, `teacher`, `tuned` → {"score", "n"}
-    warnings: tuple = ()  # the last 20
+    scoring: dict = field(default_factory=dict)  # what is being scored: which, model, step, epoch, `done` of how many (`of`), and when that `began`
+    warnings: tuple = ()  # the last 60
     error: str = ""
     note: str = ""  # the last thing worth a line of its own
     before: State | None = None  # an earlier compile in this folder that came to its end
@@ -76,12 +90,14 @@ class State:
 
 # %% ../../nbs/run/08_progress.ipynb #6e185a8c
 def _bootstrap(state: State, d: dict) -> State:
-    return replace(state, examples=d.get("examples", state.examples), teachers=d.get("teachers", state.teachers))
+    return replace(state, **{k: d[k] for k in ("examples", "teachers", "rounds") if d.get(k) is not None})
 
 
 def _trace(state: State, d: dict) -> State:
     reason, again = d.get("reason") or "dropped", bool(d.get("again"))
     state = replace(state, tried=state.tried + 1, kept=state.kept + bool(d.get("kept")), again=state.again + again)
+    if d.get("kept") or (d.get("attempt") or 0) + 1 >= state.rounds:
+        state = replace(state, settled=state.settled + 1, settled_again=state.settled_again + again)
     if not d.get("kept"):
         state = replace(state, reasons={**state.reasons, reason: state.reasons.get(reason, 0) + 1})
     if d.get("cost") is not None:
@@ -99,7 +115,10 @@ FIGURES = ("epoch", "lr", "grad_norm", "tokens_per_s", "examples_per_s", "memory
 
 def _drawn(state: State, model: str, name: str, x: float, y: float) -> State:
     mine = state.curves.get(model, {})
-    curve = add_point(mine.get(name, ()), x, y, state.steps or None)
+    if name == "loss" and mine.get("loss") and mine["loss"][-1][0] > x:  # it went on from a checkpoint: what came after that is no longer true
+        mine = {k: tuple(p for p in c if p[0] < x) for k, c in mine.items()}
+    before, later = ([p for p in mine.get(name, ()) if (p[0] > x) == side] for side in (False, True))
+    curve = add_point(tuple(before), x, y, state.steps or None) + (tuple(later) if name == "score" else ())  # a checkpoint may be scored late
     return replace(state, curves={**state.curves, model: {**mine, name: curve}})
 
 
@@ -120,11 +139,29 @@ def _data(state: State, d: dict) -> State:
 
 
 def _score(state: State, d: dict) -> State:
+    state = replace(state, scoring={})
     if d.get("score") is None:
         return state
     if d.get("which") == "checkpoint":
         return _drawn(state, d.get("model", state.model), "score", d.get("step", state.step), d["score"])
     return replace(state, scores={**state.scores, d.get("which", "tuned"): {"score": d["score"], "n": d.get("n")}})
+
+# %% ../../nbs/run/08_progress.ipynb #05641fda
+def _stage(state: State, d: dict) -> State:
+    if d.get("stage") == "bootstrap":
+        return replace(state, calls=d.get("calls", state.calls), billed=d.get("cost") or state.billed)
+    if d.get("stage") == "scoring":
+        known = {k: d[k] for k in ("which", "model", "step", "epoch", "done", "of") if d.get(k) is not None}
+        same = all(state.scoring.get(k) == known.get(k) for k in ("which", "model", "step"))
+        return replace(state, scoring={} if d.get("over") else {"began": state.last, **(state.scoring if same else {}), **known})
+    state = replace(state, scoring={})
+    return _train(state, d) if d.get("stage") == "train" else state
+
+
+def _beside(state: State, d: dict) -> bool:
+    "Is a checkpoint scored while the training goes on?"
+    trains = state.stage.startswith("train") and state.step < state.steps
+    return trains and (state.model != d.get("model") or state.step > d.get("step", 0))
 
 # %% ../../nbs/run/08_progress.ipynb #5b8ae164
 FOLDS: dict[str, Callable[[State, dict], State]] = {
@@ -134,9 +171,10 @@ FOLDS: dict[str, Callable[[State, dict], State]] = {
     "train": _train,
     "eval": _train,
     "score": _score,
-    "warn": lambda state, d: replace(state, warnings=(*state.warnings, state.note)[-20:]),
+    "stage": _stage,
+    "warn": lambda state, d: replace(state, warnings=(*state.warnings, state.note)[-60:]),
     "error": lambda state, d: replace(state, error=f"{d.get('type', 'Error')}: {d.get('message', '')}"),
-    "done": lambda state, d: replace(state, status=state.stage),
+    "done": lambda state, d: replace(state, status=state.stage, scoring={}),
 }
 
 
@@ -148,19 +186,62 @@ def stage_after(state: State, event: Event) -> str:
     if event.kind == "score" and d.get("which") == "checkpoint":  # in the middle of a training
         return state.stage
     stage = KINDS.get(event.kind) or state.stage
-    return f"train {d.get('model', '')}".strip() if event.kind == "train" else stage
+    if event.kind == "stage":
+        stage = d.get("stage") or state.stage
+        if stage == "scoring" and d.get("which") == "checkpoint":
+            stage = state.stage if d.get("over") or _beside(state, d) else "scoring checkpoint"
+    return f"train {d.get('model', '')}".strip() if stage == "train" else stage
+
+# %% ../../nbs/run/08_progress.ipynb #a27ec382
+def is_idle(event: Event) -> bool:
+    "Does the time before `event` belong to no stage?"
+    d = event.data
+    only_told = event.kind == "data" and not d.get("funnel") and not d.get("reused")
+    return bool(d.get("idle")) or only_told or d.get("type") == "Died" or d.get("status") == "died"
+
+
+def passed(state: State, event: Event) -> dict:
+    "The fields of `state` that change with the time up to `event`, which counts for the stage that it was in."
+    last = max(state.last, event.t)
+    if is_idle(event):
+        return {"last": last}
+    spent = state.spent
+    if state.at and not state.status and event.t > state.at:
+        spent = {**spent, state.stage: spent.get(state.stage, 0.0) + event.t - state.at}
+    return {"spent": spent, "at": max(state.at, event.t), "last": last, "began": state.began or event.t}
+
+# %% ../../nbs/run/08_progress.ipynb #240d3bca
+def time_now(
+    state: State,  # all events in the log are in it
+    log: Path,
+) -> float:
+    "The time now by the clock of whoever writes the log; the time of the last event where there is no log."
+    with suppress(OSError):
+        return state.last + max(0.0, time.time() - os.stat(log).st_mtime)
+    return state.last
 
 # %% ../../nbs/run/08_progress.ipynb #01c230fe
+def begun(state: State, event: Event) -> State:
+    "The state when a compile begins in the folder, for the first time or again."
+    d, t = event.data, event.t
+    before = replace(state, before=None) if state.status == "finished" else state.before
+    made = State(run=d.get("id", ""), key=d.get("key", ""), note=d.get("note", ""), stages={"run": (t, t)}, began=t, last=t, at=t, before=before)
+    if state.run != made.run or (state.key and made.key and state.key != made.key):
+        return made
+    made = replace(made, began=state.began or t, spent=state.spent)
+    return made if state.status == "finished" else replace(made, curves=state.curves, scores=state.scores)
+
+
 def reduce(state: State, event: Event) -> State:
     "The state after `event`."
     if event.kind == "run":
-        before = replace(state, before=None) if state.status == "finished" else state.before
-        return State(run=event.data.get("id", ""), note=event.data.get("note", ""), stages={"run": (event.t, event.t)}, before=before)
+        return begun(state, event)
     if event.data.get("reused"):
-        return replace(state.before or state, status="", stage="data", reused=event.data["note"], note=event.data["note"])
+        note, known = event.data["note"], state.before or state
+        return replace(known, status="", stage="data", reused=note, note=note, spent=state.spent, began=state.began, at=event.t, last=event.t)
     stage = stage_after(state, event)
     first = state.stages.get(stage, (event.t,))[0]
-    state = replace(state, stage=stage, stages={**state.stages, stage: (first, event.t)}, note=event.data.get("note", ""))
+    state = replace(state, stage=stage, stages={**state.stages, stage: (first, event.t)}, note=event.data.get("note", ""), **passed(state, event))
     return FOLDS.get(event.kind, lambda state, d: state)(state, event.data)
 
 # %% ../../nbs/run/08_progress.ipynb #be465a47

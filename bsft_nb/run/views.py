@@ -12,10 +12,11 @@ from typing import Any, TextIO
 
 from .events import Event
 from .frontend import BSFT, frontend
-from .progress import State, reduce
+from .progress import State, reduce, state_of
+from .steps import eta, left_of, money_said, scoring_said, seconds_by_step, stage_said, step_of
 
 # %% auto #0
-__all__ = ['VIEWS', 'show_seconds', 'show_number', 'eta', 'describe', 'print_line', 'TextProgress', 'progress_for']
+__all__ = ['VIEWS', 'show_seconds', 'show_number', 'describe', 'print_line', 'TextProgress', 'progress_for']
 
 # %% ../../nbs/run/09_views.ipynb #a0328353
 def show_seconds(seconds: float | None) -> str:
@@ -42,31 +43,32 @@ def show_number(value: float | None, digits: int = 3) -> str:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
 
-# %% ../../nbs/run/09_views.ipynb #e91ff519
-def eta(state: State, now: float) -> float | None:
-    "Seconds that the training in progress still takes, as far as can be told."
-    if state.status or not (state.stage.startswith("train") and 0 < state.step < state.steps):
-        return None
-    first, last = state.stages[state.stage]
-    said = state.figures.get("eta_s")
-    left = said if said is not None else (last - first) / state.step * (state.steps - state.step) if state.step > 2 else None
-    return None if left is None else max(0.0, left - (now - last))
-
 # %% ../../nbs/run/09_views.ipynb #ecdaebbf
-def describe(state: State, now: float) -> str:
+def _took(state: State, now: float, left: float | None) -> str:
+    "The seconds of the step in progress, and those that are left."
+    return show_seconds(seconds_by_step(state, now).get(step_of(state.stage), 0.0)) + ("" if left is None else f", {show_seconds(left)} left")
+
+
+def _bootstrapping(state: State) -> str:
+    "Attempts, examples, why not; calls and their cost."
+    why = ", ".join(f"{n} {r}" for r, n in sorted(state.reasons.items()))
+    parts = [f"{state.tried} attempts at {state.examples} examples: {state.kept} accepted{f' ({why})' if why else ''}"]
+    parts += [f"{state.again} from the ledger"] * bool(state.again) + [f"{state.calls:,} LM calls"] * bool(state.calls)
+    return ", ".join(parts + [f"{state.tokens:,} tokens"] * bool(state.tokens) + [said for said in (money_said(state),) if said])
+
+
+def describe(state: State, now: float) -> str:  # now: seconds since the epoch, by the clock of whoever works on the run
     "The state in one line."
-    seconds = now - state.stages.get(state.stage, (now,))[0]
     if state.stage == "bootstrap":
-        why = ", ".join(f"{n} {r}" for r, n in sorted(state.reasons.items()))
-        again = f", {state.again} from the ledger" if state.again else ""
-        cost = f", {state.tokens:,} tokens" * bool(state.tokens) + f", ${state.cost:.4g}" * bool(state.cost)
-        return f"bootstrap  {state.tried} attempts at {state.examples} examples: {state.kept} accepted{f' ({why})' if why else ''}{again}{cost}, {show_seconds(seconds)}"
+        return f"bootstrap  {_bootstrapping(state)}, {_took(state, now, left_of(state, now))}"
     if state.stage.startswith("train"):
         loss = f", loss {state.loss:.3f}" if state.loss is not None else ""
         held = f", held-out loss {state.eval_loss:.3f}" if state.eval_loss is not None else ""
-        left = f", {show_seconds(eta(state, now))} left" if eta(state, now) is not None else ""
-        return f"{state.stage}  step {state.step} of {state.steps}{loss}{held}, {show_seconds(seconds)}{left}"
-    return f"{state.stage}  {state.note}".rstrip()
+        beside = f", {scoring_said(state)}" if state.scoring else ""
+        return f"{state.stage}  step {state.step} of {state.steps}{loss}{held}, {_took(state, now, eta(state, now))}{beside}"
+    if state.status or not (state.scoring or state.stage in ("starting trainer", "loading model")):
+        return f"{state.stage}  {state.note}".rstrip()
+    return f"{stage_said(state)}, {_took(state, now, left_of(state, now))}"
 
 # %% ../../nbs/run/09_views.ipynb #15c07ebf
 def print_line(line: str, out: TextIO):
@@ -78,21 +80,24 @@ def print_line(line: str, out: TextIO):
 class TextProgress:
     "A subscriber that prints how a run goes."
 
-    def __init__(self, every: float = 5.0, out: TextIO | None = None, clock: Callable[[], float] = time.time):
-        "`every`: seconds between two lines of one stage, at least. `out`: None for standard output."
-        self.every, self.out, self.clock = every, out, clock
+    def __init__(self, every: float = 5.0, out: TextIO | None = None, clock: Callable[[], float] = time.time, history: Callable[[], State] | None = None):
+        "`every`: seconds between two lines of one stage, at least. `out`: None for standard output. `history`: the state with all sessions of the run; None: only those heard."
+        self.every, self.out, self.clock, self.history = every, out, clock, history
         self.state, self.said, self.line = State(), 0.0, ""
 
     def __call__(self, event: Event):
         before, self.state = self.state, reduce(self.state, event)
-        now = self.clock()
+        if event.kind == "run" and self.history:
+            self.state = self.history()
         ended = before.stage != self.state.stage and before.stage.startswith(("bootstrap", "train"))
         if ended:  # the last figures of a stage are the ones that matter
-            self._say(describe(before, now))
+            self._say(describe(before, event.t))
         if self.state.note:
             self._say(("warning: " if event.kind == "warn" else "") + self.state.note)
-        elif not ended and event.kind in ("trace", "train", "eval") and now - self.said > self.every:
-            self._say(describe(self.state, now))
+        elif event.kind == "stage" and before.stage != self.state.stage and not self.state.stage.startswith(("bootstrap", "train")):
+            self._say(stage_said(self.state))
+        elif not ended and event.kind in ("trace", "train", "eval", "stage") and self.clock() - self.said > self.every:
+            self._say(describe(self.state, event.t))
 
     def _say(self, line: str):
         if line != self.line:
@@ -113,7 +118,7 @@ def progress_for(
         return None
     if "panel" in VIEWS and (how == "panel" or (how == "auto" and where == "notebook")):
         return VIEWS["panel"](run, blocking)
-    run.folder.log.subscribe(text := TextProgress())
+    run.folder.log.subscribe(text := TextProgress(history=lambda: state_of(run.folder.log.path)))
     if where and "snapshot" in VIEWS:
         run.folder.log.subscribe(lambda event: VIEWS["snapshot"](run) if event.kind == "done" else None)
     return text

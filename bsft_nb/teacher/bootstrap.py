@@ -262,9 +262,11 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
         on_trace: Callable[[Trace, bool], None] = lambda trace, again: None,  # `again`: without asking the teacher
         stop: StopSignal | None = None,
         max_calls: int | None = None,  # LM calls at most; an attempt for which fewer than a call a predictor are left does not begin
+        on_call: Callable[[dict], None] | None = None,  # hears of each LM call that was made: a row of the ledger
     ) -> Traces:
         "All attempts, ordered by teacher, example and round. Raises the last error after `max_errors` of them."
         with closing(Ledger(ledger)) as store:
+            store.on_call = on_call
             c = Collection(self, teachers, trainset, store, stop, max_calls)
             before = list(told_before(c))
             for sentence in before:

@@ -127,3 +127,22 @@ def test_a_run_of_another_process_is_attached_to_again_and_again(notebook, lab):
     finally:
         other.terminate()
         other.wait(20)
+
+
+def test_a_notebook_saved_in_mid_run_says_how_the_run_stood(notebook):
+    nb = notebook("midrun", [SETUP, f"run = optimizer().start({ARGS}, epochs=403, launch='inline')"])
+    nb.run(0)
+    nb.run(1)
+    nb.see(1, "step ", 60)
+    saved = html_outputs(nb.saved(), 1)
+    assert "This is how the run stood at" in saved and "%bsft attach" in saved and "predict-" in saved
+    assert nb.output(1).get_by_text("This is how the run stood at").locator("visible=true").count() == 0, "the panel itself is there"
+    nb.restart()
+    nb.see(1, "No news for 30 s", 60)
+    nb.shot("kernel-gone", 1)
+    nb.saved()
+    nb.leave()
+    again = notebook("midrun", fresh=False, kernel=False)
+    again.see(1, "This is how the run stood at")
+    again.shot("midrun-reopened", 1)
+    assert again.output(1).get_by_text("%bsft attach").locator("visible=true").count() >= 1 and again.alerts == []

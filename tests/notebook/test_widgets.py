@@ -149,7 +149,7 @@ def test_stop_button_writes_the_request_and_nothing_else(folder):
 def test_a_blocking_cell_gets_words_instead_of_a_dead_button(folder):
     panel = ProgressPanel(Run(folder), blocking=True)
     assert panel.stop_button not in panel.widget.children
-    assert "bsft stop demo-1" in panel.widget.children[1].value
+    assert "bsft stop demo-1" in panel.widget.children[-1].value
     panel.close()
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from bsft_nb.run.events import KINDS, Event
 from bsft_nb.run.progress import MOST_POINTS, State, add_point, reduce, reduce_all
+from bsft_nb.run.steps import left_of, money_of, seconds_by_step, share_of, step_now, steps_of
 from bsft_nb.run.views import TextProgress, describe, eta, show_number, show_seconds
 
 names = st.sampled_from(["kept", "reason", "again", "tokens", "cost", "latency", "note", "model", "which", "status", "type", "message", "funnel"])
@@ -92,3 +93,52 @@ def test_a_compile_that_found_its_work_done_shows_that_work():
     assert (second.tried, second.loss, second.curves, second.status) == (1, 0.5, first.curves, "finished")
     assert second.reused == "already trained" and reduce_all(found, second).reused and not reduce_all(work, second).reused
     assert reduce_all([Event("run", 9, {"id": "r"})], first).tried == 0, "one that begins anew shows only itself"
+
+
+def sessions():
+    "A run that was stopped while it scored its second checkpoint, died in its second session, and finished in the third."
+
+    def trained(t, steps):
+        return [Event("train", t + i, {"model": "m", "step": s, "steps": 40, "loss": 1 / s}) for i, s in enumerate(steps, 1)]
+
+    def score(t, step):
+        return Event("score", t, {"which": "checkpoint", "model": "m", "step": step, "epoch": step // 10, "score": step / 40})
+
+    def run(t):
+        return Event("run", t, {"id": "r", "key": "k"})
+
+    first = [run(100), *trained(100, range(1, 11)), score(112, 10), *trained(112, range(11, 23)), Event("error", 125, {"type": "Stopped", "message": "on request"}), Event("done", 125, {"status": "stopped"})]
+    second = [Event("data", 9000, {"note": "checking"}), run(9001), *trained(9001, range(23, 29))]
+    third = [Event("error", 80_000, {"type": "Died", "message": "gone"}), Event("done", 80_000, {"status": "died"}), run(90_000), *trained(90_000, range(21, 41)), score(90_022, 40), score(90_024, 20), Event("score", 90_030, {"which": "tuned", "score": 1.0, "n": 4}), Event("done", 90_031, {"status": "finished"})]
+    return first, second, third
+
+
+def test_a_resumed_run_keeps_its_curves_and_adds_its_seconds():
+    first, second, third = sessions()
+    state = reduce_all([*first, *second, *third])
+    assert [s for s, _ in state.curves["m"]["loss"]] == list(range(1, 41))
+    assert [s for s, _ in state.curves["m"]["score"]] == [10, 20, 40], "also the one that was scored late"
+    assert sum(state.spent.values()) == 25 + 6 + 31 and seconds_by_step(state)["Train"] > 50, "nights do not count"
+    assert (state.began, state.error, state.status) == (100, "", "finished")
+    once = reduce_all(third, reduce_all(second, reduce_all(first)))
+    assert once == state, "whoever looks in between sees the same"
+    assert {s.name: s.how for s in steps_of(reduce_all([*first, *second]), 9010)}["Train"] == "now"
+
+
+def test_a_silent_stage_says_how_far_it_is():
+    asked = {"stage": "scoring", "which": "checkpoint", "model": "m", "step": 10, "epoch": 3, "of": 100}
+    log = [*sessions()[0][:11], *(Event("stage", 110 + i, {**asked, "done": 4 * i}) for i in range(4))]
+    state = reduce_all(log)
+    assert describe(state, 114) == "scoring checkpoint 3 (12 of 100), 13 s, 21 s left" and (share_of(state), step_now(state)) == (0.12, "Train")
+    beside = reduce_all([Event("train", 115, {"model": "m", "step": 11, "steps": 40, "loss": 1.0}), Event("stage", 116, {**asked, "done": 50})], state)
+    assert beside.stage == "train m" and "scoring checkpoint 3 (50 of 100)" in describe(beside, 116), "another process trains on"
+    assert [describe(reduce_all([Event("stage", 117, {"stage": s})], state), 118) for s in ("starting trainer", "loading model")] == ["starting trainer, 2.0 s", "loading model, 2.0 s"]
+
+
+def test_the_paid_stage_counts_calls_money_and_examples():
+    log = [Event("run", 1, {"id": "r"}), Event("bootstrap", 2, {"examples": 10, "teachers": 1, "rounds": 3})]
+    log += [Event("trace", 2, {"kept": True, "attempt": 0, "again": True, "cost": 5.0})] * 2
+    log += [Event("trace", 2 + 10 * i, {"kept": True, "attempt": 1, "again": False, "cost": 0.5}) for i in range(1, 5)]
+    state = reduce_all([*log, Event("stage", 44, {"stage": "bootstrap", "calls": 9, "cost": 2.25})])
+    assert share_of(state) == 0.6 and left_of(state, 44) == 42.0 and money_of(state) == (2.25, 4.5), "what the ledger settled cost nothing"
+    assert "9 LM calls" in describe(state, 44) and "$2.25 of about $4.5" in describe(state, 44)

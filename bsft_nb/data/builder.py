@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # %% auto #0
-__all__ = ['FEW', 'SAMPLES', 'quotas', 'held_out', 'Reading', 'take_in', 'read_funnel', 'by_predictor', 'reduced', 'Built',
-           'split', 'check_conflicts', 'build', 'build_from_pairs', 'contradictions', 'check_rows', 'to_dataset',
-           'save_pairs', 'load_pairs']
+__all__ = ['FEW', 'SAMPLES', 'PER_EXAMPLE', 'quotas', 'held_out', 'Reading', 'take_in', 'read_funnel', 'by_predictor', 'reduced',
+           'weighed', 'Built', 'split', 'check_conflicts', 'build', 'build_from_pairs', 'contradictions', 'check_rows',
+           'to_dataset', 'save_pairs', 'load_pairs']
 
 # %% ../../nbs/data/04_builder.ipynb #301f6fd8
 FEW = 20  # values that make a field a label
@@ -88,7 +88,8 @@ class Reading:
 
     def trace(self, trace: Trace):
         "Take in one attempt."
-        self.outcomes.append(self.kinds.setdefault((trace.kept, trace.reason), Trace("", 0, kept=trace.kept, reason=trace.reason)))
+        kind = (trace.kept, trace.reason, bool(trace.hint))
+        self.outcomes.append(self.kinds.setdefault(kind, Trace("", 0, kept=kind[0], reason=kind[1], hint="yes" * kind[2])))
         names = {c.predictor for c in trace.calls}
         self.outside.update(c.predictor for c in trace.outside)
         if trace.reason not in ("error", "unparsed"):
@@ -137,6 +138,18 @@ def reduced(pairs: list[Pair], held: set[str], conflicts: str) -> tuple[list[Pai
     sizes = {"exact duplicates": len(pairs) - len(exact), "lost to conflicts": len(exact) - len(settled), "alike": len(settled) - len(unique)}
     return unique, several, {**sizes, "prompts with several completions": len(several)}
 
+# %% ../../nbs/data/04_builder.ipynb #b8064d0e
+PER_EXAMPLE = {"equal": "the rows of an example share its weight"}
+
+
+def weighed(pairs: list[Pair], per_example: str | None) -> list[Pair]:
+    "The rows, with their weights in the loss."
+    if per_example is None:
+        return pairs
+    rows = Counter((p.predictor, p.example) for p in pairs)
+    mean = {name: n / sum(predictor == name for predictor, _ in rows) for name, n in Counter(p.predictor for p in pairs).items()}
+    return [replace(p, weight=mean[p.predictor] / rows[p.predictor, p.example]) for p in pairs]
+
 # %% ../../nbs/data/04_builder.ipynb #fe19c65e
 @dataclass
 class Built:
@@ -149,13 +162,13 @@ class Built:
     samples: list[tuple[Call, Pair]] = field(default_factory=list)  # a few calls a predictor, for `check_parity`
 
 # %% ../../nbs/data/04_builder.ipynb #3b43c618
-def split(builder: PairBuilder, read: Reading, held: set[str], conflicts: str, valset: list[Pair] | None) -> Built:
+def split(builder: PairBuilder, read: Reading, held: set[str], conflicts: str, valset: list[Pair] | None, per_example: str | None = None) -> Built:
     "The rows that were read: reduced, checked for length, split."
     unique, several, left_out = reduced(read.pairs, held, conflicts)
     fitting, limit = [p for p in unique if fits(builder.codec, p)], builder.codec
     limits = f"{limit.max_length}{f' for a prompt, {limit.max_answer} for an answer' if limit.max_answer else ''}"
     too_long = [f"predictor {p.predictor!r}: a row of {p.tokens} tokens is longer than the limit of {limits} (example {p.example})" for p in unique if not fits(builder.codec, p)]
-    train = [p for p in fitting if p.example not in held]
+    train = weighed([p for p in fitting if p.example not in held], per_example)
     learned = {(p.predictor, normalised(p.prompt)) for p in train}
     apart = [p for p in fitting if p.example in held]
     new = [p for p in apart if (p.predictor, normalised(p.prompt)) not in learned]
@@ -178,13 +191,14 @@ def build(
     held: set[str] = frozenset(),  # keys of held-out examples
     conflicts: str = "all",  # one of `CONFLICTS`
     valset: list[Pair] | None = None,  # rows to hold out as given, such as those of `labelled_pairs`
+    per_example: str | None = None,  # a key of `PER_EXAMPLE`
 ) -> Built:
     "Pairs of all accepted traces: deduplicated, checked for length, split. Raises `ValueError` for another `conflicts`."
     check_conflicts(conflicts)
     read = Reading(builder)
     for trace in traces:
         read.trace(trace)
-    return split(builder, read, held, conflicts, valset)
+    return split(builder, read, held, conflicts, valset, per_example)
 
 # %% ../../nbs/data/04_builder.ipynb #68e2bfe3
 def build_from_pairs(
@@ -193,12 +207,13 @@ def build_from_pairs(
     held: set[str] = frozenset(),  # this and the following as for `build`
     conflicts: str = "all",
     valset: list[Pair] | None = None,
+    per_example: str | None = None,
 ) -> Built:
     "As `build`, from rows that exist already."
     check_conflicts(conflicts)
     read = Reading(builder)
     read.pairs = list(pairs)
-    return split(builder, read, held, conflicts, valset)
+    return split(builder, read, held, conflicts, valset, per_example)
 
 # %% ../../nbs/data/04_builder.ipynb #517cd26f
 def contradictions(built: Built) -> list[str]:
@@ -238,7 +253,7 @@ def to_dataset(pairs: list[Pair]) -> Dataset:
     from datasets import Dataset, Features, Sequence, Value
 
     kinds = dict.fromkeys(("example", "predictor", "prompt", "completion"), Value("string"))
-    kinds |= {"score": Value("float64"), "prompt_ids": Sequence(Value("int32")), "completion_ids": Sequence(Value("int32")), "messages": [dict.fromkeys(("role", "content"), Value("string"))]}
+    kinds |= {"score": Value("float64"), "weight": Value("float64"), "prompt_ids": Sequence(Value("int32")), "completion_ids": Sequence(Value("int32")), "messages": [dict.fromkeys(("role", "content"), Value("string"))]}
     lengths = {"prompt_tokens": [len(p.prompt_ids) for p in pairs], "completion_tokens": [len(p.completion_ids) for p in pairs]}
     columns = {c: [getattr(p, c) for p in pairs] for c in kinds}
     return Dataset.from_dict(columns | lengths, Features(kinds | dict.fromkeys(lengths, Value("int32"))))
@@ -264,6 +279,6 @@ def load_pairs(folder: Path) -> tuple[list[Pair], list[Pair]]:
     import datasets
 
     sets = datasets.load_from_disk(str(folder))
-    columns = list(Pair.__dataclass_fields__)
-    train, held = ([Pair(**row) for row in sets[k].select_columns(columns)] if k in sets else [] for k in ("train", "held_out"))
+    columns = {k: [c for c in Pair.__dataclass_fields__ if c in sets[k].column_names] for k in sets}  # an earlier version wrote no weights
+    train, held = ([Pair(**row) for row in sets[k].select_columns(columns[k])] if k in sets else [] for k in ("train", "held_out"))
     return train, held

@@ -44,11 +44,15 @@ Funnel = dict[str, dict[str, int]]
 # %% ../../nbs/data/00_funnel.ipynb #579b9ae0
 def count_traces(traces: Iterable[Trace]) -> dict[str, int]:
     "The stages that count attempts, and how many were not accepted for which reason. One pass."
-    reasons = Counter("kept" if t.kept else t.reason for t in traces)
+    reasons, hinted = Counter(), 0
+    for t in traces:
+        reasons["kept" if t.kept else t.reason] += 1
+        hinted += bool(t.kept and t.hint)
     tried = reasons.total()
+    some = {"accepted with a hint": hinted, **{k: reasons[k] for k in ("quoted the hint", "spare", "unjudged")}}
     ran = tried - reasons["error"]
     parsed = ran - reasons["unparsed"]
-    return {"tried": tried, "ran": ran, "parsed": parsed, "kept": reasons["kept"], "metric_errors": reasons["metric error"], "rejected": reasons["rejected"]}
+    return {"tried": tried, "ran": ran, "parsed": parsed, "kept": reasons["kept"], "metric_errors": reasons["metric error"], "rejected": reasons["rejected"], **{k: n for k, n in some.items() if n}}
 
 # %% ../../nbs/data/00_funnel.ipynb #4e5739c2
 def funnel_text(funnel: Funnel) -> str:

@@ -36,6 +36,7 @@ class Pair:
     prompt_ids: list[int]
     completion_ids: list[int]
     messages: list[dict] = field(default_factory=list)  # the prompt before it was rendered: `role` and `content` each
+    weight: float = 1.0  # of its tokens in the loss
 
     @property
     def tokens(self) -> int:

@@ -76,6 +76,8 @@ class Compilation:
     train_kwargs: dict = field(default_factory=dict)  # that the provider gets
     num_threads: int = 8  # teacher attempts at a time
     max_calls: int | None = None  # LM calls of the teacher at most
+    max_cost: float | None = None  # US dollars for them at most
+    per_example: str | None = None  # what an example counts: a key of `bsft_nb.data.builder.PER_EXAMPLE`
     traces: str | Path | list[str | Path] | None = None  # file of traces, or several: the teacher is not asked
     teachers_format: dspy.Adapter | None = None  # with which modules wrote inputs when the teacher worked; None: no module does
     pairs: str | Path | list[Pair] | None = None  # given pairs: the teacher is not asked, and none are built

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 import dspy
 
 from .calls import Calls, own_copy
-from .keys import asked_key, attempt_keys, plain, teacher_keys
+from .hints import show_hint
+from .keys import asked_key, attempt_keys, plain, teacher_keys, versioned
 from .ledger import Ledger, Trace
+from .money import NotAfforded, Purse
 from .programs import call_program
 from .replay import NotRecorded, Record, bill, copy_program, recorded, recorded_program, rollout
 
@@ -36,19 +38,19 @@ class Teacher:
         lm = settings.get("lm") or dspy.settings.lm
         self.settings = [{**settings, "lm": recorded(lm, **rollout(lm, r)) if lm else None} for r in range(rounds)]
 
-    def attempt_keys(self, example: str, attempt: int) -> list[str]:
-        "The keys of the round `attempt` for the example of that key, the present format first."
-        return attempt_keys(self.keys, self.nth, example, attempt)
+    def attempt_keys(self, example: str, attempt: int, hint: str = "") -> list[str]:
+        "The keys of the round `attempt` for the example of that key, the present format first; those of an attempt with a hint hold that too."
+        return attempt_keys(self.keys, self.nth, example, attempt) if not hint else [versioned("teacher", [self.keys[0], self.nth, example, attempt, hint])]
 
 # %% ../../nbs/teacher/09_attempts.ipynb #ea28bfe6
-def without_demo(teacher: Teacher, attempt: int, example: dspy.Example) -> dspy.Module:
-    "The program of a round; a copy where a demo equals `example`."
+def without_demo(teacher: Teacher, attempt: int, example: dspy.Example, hint: str = "") -> dspy.Module:
+    "The program of a round; a copy where a demo equals `example`, or there is a hint to show."
     program = teacher.rounds[attempt]
-    if any(_same(d, example) for d in teacher.demos):
+    if hint or any(_same(d, example) for d in teacher.demos):
         program = copy_program(program)
         for p in program.predictors():
             p.demos = [d for d in p.demos if not _same(d, example)]
-    return program
+    return show_hint(program, hint) if hint else program
 
 
 def _same(demo, example: dspy.Example) -> bool:
@@ -64,11 +66,12 @@ class Ran:
     failed: Exception | None
     missed: bool  # an answer was not in the record
     made: int  # LM calls that were made now
+    broke: bool = False  # there was no money left for a call
 
     @property
     def whole(self) -> bool:
         "Did it run to its end?"
-        return not self.failed and not self.missed
+        return not self.failed and not self.missed and not self.broke
 
 # %% ../../nbs/teacher/09_attempts.ipynb #56cef6ce
 def run_teacher(
@@ -77,19 +80,20 @@ def run_teacher(
     trace: Trace,  # says which round of which example; is filled
     example: dspy.Example,
     ask: bool = True,  # False: on recorded answers alone
+    purse: Purse | None = None,  # pays for the calls; None: nobody counts
 ) -> Ran:
     "Run one round at one example."
     calls, steps, prediction, failed = Calls(), [], None, None
-    keys = tuple(dict.fromkeys((trace.key, *teacher.attempt_keys(trace.example, trace.attempt))))
-    record = Record(ledger, asked_key(example, trace.attempt, teacher.nth), keys, ask)
-    program, inputs = without_demo(teacher, trace.attempt, example), own_copy(example).inputs()
+    keys = tuple(dict.fromkeys((trace.key, *teacher.attempt_keys(trace.example, trace.attempt, trace.hint))))
+    record = Record(ledger, asked_key(example, trace.attempt, teacher.nth), keys, ask, purse)
+    program, inputs = without_demo(teacher, trace.attempt, example, trace.hint), own_copy(example).inputs()
     try:
         with dspy.context(**{**teacher.settings[trace.attempt], "trace": steps, "max_trace_size": 1 << 30, "bsft_record": record, "bsft_calls": calls}):
             prediction = call_program(program, inputs)
         trace.prediction = plain(prediction)
-    except NotRecorded:
+    except (NotRecorded, NotAfforded):
         pass
     except Exception as e:
         failed = e
     trace.calls, trace.outside = calls.of(steps, teacher.signatures)
-    return Ran(replace(trace, **bill(record.told)), prediction, steps, failed, record.missed, record.made)
+    return Ran(replace(trace, **bill(record.told)), prediction, steps, failed, record.missed, record.made, record.broke)

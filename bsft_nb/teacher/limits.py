@@ -31,6 +31,11 @@ class Budget:
             self.left_out += not fits
             return fits
 
+    def leave_out(self):
+        "Count an attempt for which there was no money."
+        with self._lock:
+            self.left_out += 1
+
     def give(self, calls: int):
         "Give back what was not used; below 0 where more was used."
         with self._lock:

@@ -19,7 +19,8 @@ from .calls import own_copy
 from .ledger import Trace
 
 # %% auto #0
-__all__ = ['read_score', 'judged', 'is_coroutine', 'check_metric', 'failed', 'score_attempt']
+__all__ = ['AGREEMENT', 'read_score', 'read_feedback', 'judged', 'is_coroutine', 'check_metric', 'check_filter', 'failed',
+           'score_attempt']
 
 # %% ../../nbs/teacher/10_metric.ipynb #31e21bde
 def read_score(value: Any) -> float:
@@ -31,6 +32,12 @@ def read_score(value: Any) -> float:
         return float(score)
     except (TypeError, ValueError) as e:
         raise TypeError(f"the metric returned {value!r} ({type(value).__name__}); it must return a bool, a number, or a dspy.Prediction with a score") from e
+
+# %% ../../nbs/teacher/10_metric.ipynb #fa8c3bf9
+def read_feedback(value: Any) -> str:
+    "What a metric said of an answer beside its score; empty where it said nothing."
+    said = getattr(value, "feedback", None)
+    return " ".join(str(said).split()) if said else ""
 
 # %% ../../nbs/teacher/10_metric.ipynb #0e583b4f
 def judged(
@@ -70,6 +77,17 @@ def check_metric(metric: Callable | None):
     except ValueError:  # a built-in that does not tell its arguments
         pass
 
+# %% ../../nbs/teacher/10_metric.ipynb #bf2daa4e
+AGREEMENT = "agreement"  # in the place of a metric
+
+
+def check_filter(metric: Callable | str | None):
+    "Raise `TypeError` where a teacher's attempts cannot be accepted by `metric`: neither a metric, None nor `AGREEMENT`."
+    if isinstance(metric, str) and metric != AGREEMENT:
+        raise TypeError(f"metric={metric!r} is not callable: give a function metric(example, prediction, trace=None), or {AGREEMENT!r} to accept what several answers agree on")
+    if metric != AGREEMENT:
+        check_metric(metric)
+
 # %% ../../nbs/teacher/10_metric.ipynb #6e47cca5
 def failed(trace: Trace, reason: str, error: Exception) -> tuple[Trace, Exception]:
     "`trace` as one that ended in `error`, and the error."
@@ -78,7 +96,7 @@ def failed(trace: Trace, reason: str, error: Exception) -> tuple[Trace, Exceptio
 
 def score_attempt(
     trace: Trace,
-    metric: Callable | None,  # None: each attempt scores 1
+    metric: Callable | str | None,  # None: each attempt scores 1; `AGREEMENT`: it is judged with the others
     threshold: float | None,  # as for `judged`
     settings: dict,  # DSPy's, of the teacher
     example: dspy.Example,
@@ -86,9 +104,12 @@ def score_attempt(
     steps: list[tuple],  # DSPy's trace
 ) -> tuple[Trace, Exception | None]:
     "`trace` with the metric's score, and the error of a metric that raised."
+    if isinstance(metric, str):
+        return replace(trace, score=None, kept=False, reason="unjudged", error=None), None
     try:
         with dspy.context(**{**settings, "trace": [], "bsft_calls": False}):
-            score = 1.0 if metric is None else read_score(metric(own_copy(example), prediction, steps))
+            value = 1.0 if metric is None else metric(own_copy(example), prediction, steps)
+            score = read_score(value)
     except Exception as e:
         return failed(trace, "metric error", e)
-    return judged(trace, score, threshold), None
+    return replace(judged(trace, score, threshold), feedback=read_feedback(value)), None

@@ -21,6 +21,7 @@ from dspy.lm15 import Request, Response
 from ..compat import has_async_engine, request_to_dict, response_from_dict, response_to_dict
 from .calls import add_layer, watch, witness
 from .keys import versioned
+from .money import NotAfforded, Purse, Reservation, reserved
 from ..models.values import validated
 from .ledger import Ledger, Trace
 
@@ -86,9 +87,10 @@ class Record:
 
     take = take
 
-    def __init__(self, ledger: Ledger, key: str, attempt: tuple[str, ...], ask: bool = True):
-        "`key`: under which its LM calls are kept. `attempt`: its keys, the present format first. `ask`: False where no LM may be called."
-        self.ledger, self.key, self.attempt, self.ask, self.missed = ledger, key, attempt, ask, False
+    def __init__(self, ledger: Ledger, key: str, attempt: tuple[str, ...], ask: bool = True, purse: Purse | None = None):
+        "`key`: under which its LM calls are kept. `attempt`: its keys, the present format first. `ask`: False where no LM may be called. `purse`: pays for those that are; None: nobody counts."
+        self.ledger, self.key, self.attempt, self.ask, self.purse = ledger, key, attempt, ask, purse
+        self.missed = self.broke = False  # was an answer not in the record; was there no money for one?
         self.told: list[dict] = []  # the calls that were answered, with what the LM told about them
         self.made = 0  # of these, those that an LM was asked now
         self._lock, self._rows = threading.Lock(), defaultdict(deque)
@@ -109,11 +111,16 @@ class LMCall:
     "One call of an LM."
     outputs: Any = None  # from the record, or to be set to what the LM answers
     asks: bool = True  # is the LM to be asked?
+    reservation: Reservation | None = None  # what is set aside for it
+
+    def waits(self) -> Iterator[None]:
+        "An entry for each time that the call has to wait for others to tell what they cost. Raises `NotAfforded`."
+        yield from self.reservation.waits() if self.reservation else ()
 
 
 @contextmanager
 def recording(lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: dict) -> Iterator[LMCall]:
-    "A call within the running attempt; what it has as `outputs` at the end is written down. Raises `NotRecorded` where it must not ask."
+    "A call within the running attempt; what it has as `outputs` at the end is written down, with what it cost. Raises `NotRecorded` where it must not ask."
     call, record = LMCall(), dspy.settings.get("bsft_record")
     if record is None:  # outside of an attempt it is a call as any other
         yield call
@@ -123,9 +130,15 @@ def recording(lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: dict) -> Iter
     if row := record.take(key):
         yield LMCall(outputs_from_json(row["outputs"]), asks=False)
         return
-    told, began = {}, time.perf_counter()
-    with dspy.context(bsft_told=told):
-        yield call
+    told, began, call.reservation = {}, time.perf_counter(), reserved(record.purse, lm, [prompt, messages], kwargs)
+    try:
+        with dspy.context(bsft_told=told):
+            yield call
+    except NotAfforded:
+        record.broke = True
+        raise
+    finally:
+        told |= call.reservation.settle(told, call.outputs is not None) if call.reservation else {}
     record.keep(key, call.outputs, {**told, "seconds": round(time.perf_counter() - began, 4)})
 
 # %% ../../nbs/teacher/08_replay.ipynb #6c04cecd
@@ -142,6 +155,8 @@ class Recorded:
     def __call__(self, prompt=None, *, messages=None, **kwargs):
         with recording(self, prompt, messages, kwargs) as call:
             if call.asks:
+                for _ in call.waits():
+                    time.sleep(0.01)
                 call.outputs = super().__call__(prompt, messages=messages, **kwargs)
         return call.outputs
 
@@ -150,6 +165,8 @@ class Recorded:
             return await asyncio.to_thread(self, prompt, messages=messages, **kwargs)
         with recording(self, prompt, messages, kwargs) as call:
             if call.asks:
+                for _ in call.waits():
+                    await asyncio.sleep(0.01)
                 call.outputs = await super().acall(prompt, messages=messages, **kwargs)
         return call.outputs
 
@@ -157,7 +174,7 @@ class Recorded:
         told, usage = dspy.settings.get("bsft_told"), entry.get("usage")
         if told is not None:
             tokens = {k: usage.get(f"{k}_tokens") for k in ("prompt", "completion")} if usage else None
-            told.update(tokens=tokens, cost=entry.get("cost"))
+            told.update(tokens=tokens, cost=entry.get("cost"), **({"cached": True} if getattr(entry.get("response"), "cache_hit", False) else {}))
         super().update_history(entry)
 
 # %% ../../nbs/teacher/08_replay.ipynb #e7841208

@@ -68,6 +68,7 @@ def launch(
         folder.stop_signal.check()
         for job in jobs:
             job.save()
+        folder.log.emit("stage", stage="starting trainer")
         return _students(launcher.start(folder, jobs, score), folder, jobs, score)
 
 # %% ../../nbs/launchers/07_launch.ipynb #fb2c8dab

@@ -38,7 +38,7 @@ from ..models.tokens import load_codec
 # %% ../../nbs/optimizer/08_gathering.ipynb #ba090153
 def fault_of(trace: Trace) -> tuple[str, str] | None:
     "Who failed in an attempt, and with what error; `None` where an answer was unusable or not good enough."
-    if not trace.error or trace.reason == "unparsed":
+    if not trace.error or trace.reason in ("unparsed", "quoted the hint"):
         return None
     return "The teacher's program" if trace.reason == "error" else "The metric", re.sub(r" at 0x[0-9a-f]+", "", reason_line(trace.error))
 
@@ -80,7 +80,8 @@ def tell_faults(c: Compilation, traces: Traces):
     if failed:
         c.warn(f"{failed} of {len(traces)} teacher attempts failed, the last with {outcome(last):.300}. Nothing is learned from them. The next compile with the same arguments asks for these again, and for no others")
     if traces.left_out:
-        c.warn(f"max_teacher_calls={c.max_calls} was reached: {traces.left_out} example{'s were' if traces.left_out > 1 else ' was'} not tried, or not tried again. The next compile goes on from here: with the same arguments, or with a higher cap")
+        caps = {"max_teacher_calls": c.max_calls, "max_cost": c.max_cost}
+        c.warn(f"{' or '.join(f'{k}={v}' for k, v in caps.items() if v is not None)} was reached: {traces.left_out} example{'s were' if traces.left_out > 1 else ' was'} not tried, or not tried again. The next compile goes on from here: with the same arguments, or with a higher cap")
     if unscored:
         c.warn(f"the metric failed at {unscored} of {len(traces)} teacher attempts, the last with {reason_line(bad.error):.300}, at the example {bad.inputs!s:.200}. Nothing is learned from them. With a mended metric, the next compile scores them and asks nobody")
 
@@ -96,7 +97,7 @@ def bootstrap(c: Compilation) -> Traces:
         log.emit("trace", kept=t.kept, reason=t.reason, score=t.score, attempt=t.attempt, again=again, **told)
 
     with telling(log, "bootstrap", ("calls", "cost")) as called:
-        traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), c.num_threads, tell, c.folder.stop_signal, c.max_calls, lambda row: called(calls=1, cost=row.get("cost")))
+        traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), c.num_threads, tell, c.folder.stop_signal, c.max_calls, lambda row: called(calls=1, cost=row.get("cost")), c.max_cost)
     traces.save(c.folder / "traces.jsonl")
     tell_faults(c, traces)
     if not any(t.kept for t in traces):
@@ -146,8 +147,8 @@ def build_pairs(c: Compilation, builder: PairBuilder, traces: Traces | list[Trac
     keys = held_keys(c, traces, pairs)
     valset = None if c.valset is None else builder.labelled(c.valset)
     if pairs is not None:
-        return build_from_pairs(builder, pairs, keys, c.conflicts, valset), keys
-    return build(builder, traces, keys, c.conflicts, valset), keys
+        return build_from_pairs(builder, pairs, keys, c.conflicts, valset, c.per_example), keys
+    return build(builder, traces, keys, c.conflicts, valset, c.per_example), keys
 
 # %% ../../nbs/optimizer/08_gathering.ipynb #1408ffc9
 def check_prompts(c: Compilation, builder: PairBuilder, built: Built):
@@ -164,7 +165,7 @@ def save_gathered(c: Compilation, traces: Traces | list[Trace], built: Built):
         export_traces(traces, c.folder / "traces.jsonl", private=True)
     if not c.folder.trains:  # else they are there, and being read
         save_pairs(built, c.folder / "pairs")
-    about = [[p.predictor, p.prompt_ids, p.completion_ids] for p in (*built.train, *built.held)]
+    about = [[p.predictor, p.prompt_ids, p.completion_ids, *([p.weight] if p.weight != 1 else [])] for p in (*built.train, *built.held)]
     c.found = {"faults": c.faults, "rows": fingerprint([len(built.train), about])}
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pair{'s' * (len(built.train) != 1)} to train on, {len(built.held)} held out, {len(built.dropped)} dropped")
 

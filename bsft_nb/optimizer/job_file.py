@@ -25,6 +25,7 @@ from ..launchers.torchrun import TorchRun
 from ..models.student_adapter import StudentAdapter, adapter_state
 from .options import OPTIONS, REQUIRED, TABLE, Option, nested_values, two_calls
 from ..run.files import make_folder, replacing
+from ..teacher.metric import AGREEMENT
 
 # %% auto #0
 __all__ = ['SPEC', 'CALLED', 'NAMED', 'ENTRIES', 'FORMS', 'WRITTEN', 'SECRET', 'DESCRIBED', 'APART', 'JOB', 'JobError',
@@ -124,7 +125,7 @@ def read_expression(option: str, text: str) -> Any:
 # %% ../../nbs/optimizer/03_job_file.ipynb #0ee51beb
 NAMED: dict[str, Callable[[str, Any, Path], Any]] = {  # how an entry that names something is read: (option, entry, folder)
     "student": program_named,
-    "metric": imported,
+    "metric": lambda o, v, folder: v if v == AGREEMENT else imported(o, v, folder),
     "lm": lm_named,
     "teacher": lambda o, v, folder: [program_named(o, s, folder) for s in v] if isinstance(v, list) else program_named(o, v, folder),
     **{name: lambda o, v, folder: data_named(v, folder) for name in ("trainset", "valset")},
@@ -319,7 +320,7 @@ def adapter_entry(adapter: Any) -> str | None:
 DESCRIBED: dict[str, Callable[[Any], Any]] = {
     "student": program_spec,
     "teacher": lambda v: [program_spec(t) for t in v] if isinstance(v, list) else program_spec(v),
-    "metric": spec_of,
+    "metric": lambda v: v if v == AGREEMENT else spec_of(v),
     "adapter": adapter_entry,
     "peft": lambda v: _plain_entry(v),
     "launch": lambda v: v if isinstance(v, str) else repr(v) if type(v).__name__ in CALLED else None,

@@ -61,11 +61,11 @@ def flag() -> Kind:
     return Kind("flag", "bool", code, check, ("yes", "no"))
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #b2048269
-def number(none: bool = False, remedy: str = "") -> Kind:
-    "A finite number. Without `remedy` its limits are checked where it is used, as those of `TrainConfig` are."
+def number(none: bool = False, remedy: str = "", above: float = -math.inf) -> Kind:
+    "A finite number, above `above`. Without `remedy` its limits are checked where it is used, as those of `TrainConfig` are."
 
     def check(name: str, value: Any):
-        fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > above
         if not fine and not (none and value is None):
             raise ValueError(f"{name}={value!r}: {remedy}")
 

@@ -162,7 +162,7 @@ def bring_to_end(folder: RunFolder, program: dspy.Module):
     chosen = collect(folder)
     models = {p: chosen[m] for m in chosen for p in Job.load(folder, m).predictors}
     finished(folder, with_students(program, models, folder.id), models)
-    folder.log.emit("done", status="finished", note="finished: the training outlived its kernel")
+    folder.log.emit("done", status="finished", idle=True, note="finished: the training outlived its kernel")
 
 
 def finish(folder: RunFolder, program: dspy.Module | None) -> dspy.Module:

@@ -12,16 +12,20 @@ from typing import Any
 
 import dspy
 
+from ..data.builder import PER_EXAMPLE
 from ..data.dedupe import CONFLICTS
-from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, launchers, name, names, number, text, whole
+from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, launchers, name, names, number, text, unquoted, whole
 from ..results.trackers import TRACKERS, check_track
-from ..teacher.metric import check_metric
+from ..teacher.hints import HINTS
+from ..teacher.metric import AGREEMENT, check_filter
+from ..teacher.money import check_price
+from ..teacher.order import ORDERS
 from ..training.jobs import SCHEDULES
 from ..launchers.launch import LAUNCHERS, launcher_of
 
 # %% auto #0
-__all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED', 'TRAINING',
-           'OPTIONS', 'TABLE', 'DSPY', 'TITLES', 'Option', 'declared', 'check_launch', 'check_by_lm',
+__all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'METRIC', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED',
+           'TRAINING', 'OPTIONS', 'TABLE', 'DSPY', 'TITLES', 'Option', 'declared', 'check_launch', 'check_by_lm',
            'check_exclude_demos', 'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code', 'nested_values',
            'default_text', 'markdown_table', 'markdown_page']
 
@@ -56,10 +60,12 @@ def declared(of: str, source: str, *entries: tuple) -> tuple[Option, ...]:
     return tuple(Option(of, source, *e) for e in entries)
 
 # %% ../../nbs/optimizer/00_options.ipynb #16be81bb
+METRIC = Kind("name", f"function, {AGREEMENT!r} or None", lambda t: repr(AGREEMENT) if unquoted(t) == AGREEMENT else unquoted(t), lambda name, value: check_filter(value))
+
 CONSTRUCTOR = (
     *declared(
         "constructor", "reference",
-        ("metric", None, name("function or None", lambda name, value: check_metric(value)), "task", "pairs", "`metric(example, prediction, trace)`: which traces to learn from. `None`: all. The teacher is only asked again where attempts are missing"),
+        ("metric", None, METRIC, "task", "pairs", "`metric(example, prediction, trace)`: which traces to learn from. `None`: all. `\"agreement\"`: those that most of `max_rounds` answers to the same inputs agree with. The teacher is only asked again where attempts are missing"),
         ("teacher_settings", {}, expression("dict", check=check_settings), "teacher", "traces", "DSPy settings for the teacher, such as `dict(lm=...)`"),
         ("multitask", True, flag(), "training", "training", "one model for all predictors. `False`: one model each"),
     ),
@@ -67,7 +73,12 @@ CONSTRUCTOR = (
         "constructor", "added",
         ("metric_threshold", None, number(True, "it must be a finite number, or None to keep scores above 0"), "teacher", "pairs", "accept scores of at least this. `None`: above 0"),
         ("max_rounds", 1, whole(1), "teacher", "traces", "rejection sampling: attempts at an example until one is accepted. Those after the first are sampled and skip DSPy's cache"),
+        ("accepted", 1, whole(1), "teacher", "traces", "distinct accepted answers to learn from of each example: attempts go on until there are so many, or `max_rounds` are over"),
+        ("hints", None, choice(HINTS, none=True), "teacher", "traces", "what the teacher is shown in one more attempt where all were rejected: the `\"label\"`, or the feedback of the `\"metric\"`. No student sees it, and answers that quote it are dropped"),
         ("max_teacher_calls", None, whole(1, True), "teacher", "traces", "attempts that may ask the teacher. Those in the ledger do not count, so that the next compile goes on from there. `None`: no cap"),
+        ("max_cost", None, number(True, "it must be a finite number of US dollars above 0, or None for no cap", above=0), "teacher", "traces", "US dollars that one compile may spend on the teacher's calls. What a call may cost is set aside before it is made. What the ledger has is paid already, and a metric's own calls are not counted. `None`: no cap"),
+        ("price", None, expression("(float, float) or None", check=check_price), "teacher", "nothing", "US dollars for a million tokens of the teacher's prompts and of its answers, where DSPy knows no price. `None`: DSPy's list"),
+        ("order", "given", choice(ORDERS), "teacher", "traces", "under `max_teacher_calls` or `max_cost`: which examples are asked first. `\"given\"`: as they stand. `\"spread\"`: far from each other first, by the words of their inputs"),
         ("num_threads", None, whole(1, True), "teacher", "nothing", "teacher attempts at a time. `None`: DSPy's setting"),
         ("max_errors", None, whole(1, True), "teacher", "nothing", "failed attempts until the run ends. `None`: DSPy's setting"),
     ),
@@ -112,6 +123,7 @@ ADDED = declared(
     ("peft", False, expression("bool, dict or peft.LoraConfig", "False", "True", "dict(r=16, lora_alpha=32)"), "training", "training", "train a LoRA adapter, not all weights: `True`, a `peft.LoraConfig` or a dict of its arguments"),
     ("training", None, Kind("none", "dict or None"), "schedule", "training", "a dict of further settings, such as `dict(patience=2, schedule=\"cosine\")`"),
     ("conflicts", "all", choice(CONFLICTS), "data", "pairs", "which completions to train on where a prompt has several: `\"all\"`, the `\"majority\"`, or the `\"best\"` by score"),
+    ("per_example", None, choice(PER_EXAMPLE, none=True), "data", "pairs", "what an example counts in training. `None`: as much as it has rows. `\"equal\"`: each the same, so that easy ones with many accepted answers do not outvote hard ones"),
     ("traces", None, data_file("path, list of paths, or None", check_file), "data", "pairs", "a JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked"),
     ("pairs", None, data_file("path, list of Pair, or None", check_pairs), "data", "pairs", "a JSON-lines file of pairs, or a data panel's: nothing is bootstrapped"),
     ("launch", None, LAUNCHES, "run", "nothing", "where training runs: in a `\"process\"` of its own, `\"inline\"`, with `\"torchrun\"` in several, one for each device, or with `\"ray\"` on a cluster; or a launcher, such as `TorchRun(workers=2)` or `Ray(workers=4, storage=\"s3://…\")`; `\"remote\"` where `target` is an LM. `None`: a process in a notebook, inline elsewhere"),

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import dspy
 
 from ..models.weights import weight_files
+from ..models.abilities import path_of
 from ..models.frozen import count_trainable
 from ..models.synthetic import UNKNOWN, made_up
 from ..models.remote import is_remote
 from ..models.targets import Target
 from ..models.weights import TargetError
 from ..models.devices import pick_device
+from ..teacher.money import price_of
 
 if TYPE_CHECKING:
     import torch
@@ -104,16 +106,11 @@ def price(
     lm: dspy.BaseLM | None,
     tokens_in: int,
     tokens_out: int,
+    given: tuple[float, float] | None = None,  # as `price=` of the optimizer
 ) -> float | None:
-    "US dollars for so many tokens of `lm`, or `None` where DSPy knows no price."
-    from dspy.clients.model_metadata import model_info, rate
-
-    if lm is None or "/" not in lm.model or not isinstance(getattr(lm, "engine", "auto"), str):
-        return None  # an engine of one's own has no price list
-    provider, _, model = lm.model.partition("/")
-    info = model_info(provider, model) or {}
-    rates = [rate(info, f"{side}_cost_per_token") for side in ("input", "output")]
-    return None if None in rates else tokens_in * rates[0] + tokens_out * rates[1]
+    "US dollars for so many tokens of `lm`, or `None` where nobody knows a price."
+    rates = price_of(lm, given)
+    return None if rates is None else tokens_in * rates[0] + tokens_out * rates[1]
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #5416aab3
 def in_millions(n: int) -> str:
@@ -134,6 +131,7 @@ def training_in_words(plan: Preflight) -> dict[str, str]:
         "target": f"{plan.target}, {plan.architecture}, {in_millions(plan.parameters)} parameters",
         "memory": f"{plan.memory_needed / 2**30:.1f} GiB and activations, of {plan.memory_free / 2**30:.1f} GiB free",
         "training": f"at most {plan.train_rows:,} rows on {plan.device} in {plan.precision}, about {time_span(plan.train_seconds)}",
+        **({"path": plan.path} if plan.path else {}),
     }
 
 
@@ -167,6 +165,7 @@ class Preflight:
     cost: float | None  # US dollars for the calls still to be made, at 50 tokens an answer; `None`: no price known
     train_rows: int  # at most
     train_seconds: float  # about
+    path: str = ""  # by which the target is trained and asked, in words; empty: not known
     warnings: list[str] = field(default_factory=list)
 
     data, lines = asdict, in_words  # JSON-able; in words
@@ -200,20 +199,22 @@ def check_memory(plan: Preflight, peft: bool):
         raise TargetError(f"target {plan.target!r}: training it needs {plan.memory_needed / 2**30:.1f} GiB and activations, and {plan.memory_free / 2**30:.1f} GiB are free on {plan.device}. Choose a smaller target{'' if peft else ', peft=True (a quarter of it)'}, or free memory")
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #7c8535cf
-def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainset: list[dspy.Example], predictors: int, rounds: int, known: int, max_calls: int | None) -> dict:
+def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainset: list[dspy.Example], predictors: int, rounds: int, known: int, max_calls: int | None, max_cost: float | None = None, given: tuple[float, float] | None = None) -> dict:
     "The calls of the teachers, and what they cost."
     attempts = len(trainset) * len(teachers) * rounds
     calls, done = attempts * predictors, min(known, attempts) * predictors
     to_make = calls - done if max_calls is None else min(calls - done, max_calls)
     tokens = max((prompt_tokens(t, trainset[:20]) for t in teachers), default=0)
-    cost = price(lm, tokens * to_make // max(1, predictors), 50 * to_make)
-    return {"calls": calls, "calls_known": done, "cost": cost, "warnings": warnings_of(len(trainset), calls - done, max_calls)}
+    cost = price(lm, tokens * to_make // max(1, predictors), 50 * to_make, given)
+    dear = max_cost is not None and cost is not None and cost > max_cost
+    warnings = [*([f"max_cost={max_cost} may end the bootstrapping before all examples were tried: about ${cost:,.2f} would be needed"] if dear else []), *warnings_of(len(trainset), calls - done, max_calls)]
+    return {"calls": calls, "calls_known": done, "cost": max_cost if dear else cost, "warnings": warnings}
 
 
 def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen: float) -> dict:
     "Memory and time of a training on so many `tokens`. Raises `ValueError` where the layers cannot be frozen."
     if is_remote(target.path):
-        return {"parameters": 0, "device": "the provider", "precision": "its own", "memory_needed": 0, "memory_free": 0, "train_seconds": 0.0}
+        return {"parameters": 0, "device": "the provider", "precision": "its own", "memory_needed": 0, "memory_free": 0, "train_seconds": 0.0, "path": ""}
     device, parameters = pick_device(), count_parameters(target.path)
     trainable = count_trainable(target, frozen) if frozen else parameters
     return {
@@ -223,6 +224,7 @@ def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen
         "memory_needed": 4 * parameters + (0 if peft else 12 * trainable),
         "memory_free": free_memory(device),
         "train_seconds": train_seconds(parameters, trainable, tokens, matmul_speed(device)),
+        "path": str(path_of(target) or ""),
     }
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #eb5eb545
@@ -236,12 +238,13 @@ def preflight(
     rounds: int = 1,  # attempts an example
     known: int = 0,  # attempts in the ledger
     max_calls: int | None = None,  # cap on teacher calls
+    max_cost: float | None = None, given: tuple[float, float] | None = None,  # cap in US dollars; price of a million tokens
     epochs: int = 1, bf16: bool = False, peft: bool = False, frozen: float = 0.0,  # see `TrainConfig`
 ) -> Preflight:
     "What compiling would do and cost. Raises `TargetError` where the target does not fit in memory, `ValueError` where its layers cannot be frozen."
     predictors = {n: p.signature.signature for n, p in student.named_predictors()}
     rows = len(trainset) * len(predictors) * max(1, len(teachers))
-    asked = teacher_figures(teachers, lm, trainset, len(predictors), rounds, known, max_calls)
+    asked = teacher_figures(teachers, lm, trainset, len(predictors), rounds, known, max_calls, max_cost, given)
     trained = training_figures(target, student_tokens(trainset[:20]) * rows * epochs, bf16, peft, frozen)
     architecture = "encoder-decoder" if target.encoder_decoder else "causal"
     plan = Preflight(type(student).__name__, predictors, target.name, architecture, examples=len(trainset), train_rows=rows, **asked, **trained)

@@ -17,9 +17,9 @@ from typing import Any
 import dspy
 
 # %% auto #0
-__all__ = ['FIELDS', 'MANY', 'ENTRIES', 'KEYS', 'training_config', 'check_call', 'Watched', 'is_far', 'target_and_codec',
-           'check_data', 'content_key', 'identified', 'otherwise', 'made_otherwise', 'prepare', 'compilation', 'to_ask',
-           'planned']
+__all__ = ['FIELDS', 'MANY', 'LATER', 'ENTRIES', 'KEYS', 'training_config', 'check_teaching', 'check_call', 'Watched', 'is_far',
+           'target_and_codec', 'check_data', 'content_key', 'identified', 'otherwise', 'made_otherwise', 'prepare',
+           'compilation', 'to_ask', 'planned']
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #b9af8263
 from ..data.examples import as_examples
@@ -39,7 +39,7 @@ from .job_file import described
 from ..launchers.launch import launcher_of
 from .dspy_arguments import taken_over
 from .provider_arguments import provider_call
-from .options import check_values, options_of
+from .options import TABLE, check_values, options_of
 from .compilation import Compilation, ledger_path
 from .preflight import Preflight, preflight
 from .validate import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
@@ -47,7 +47,10 @@ from ..run.events import StopSignal
 from ..run.folder import RunFolder, fingerprint
 from ..run.frontend import frontend
 from ..teacher.bootstrap import TraceBootstrapper
+from ..teacher.hints import check_hints
 from ..teacher.keys import FORMATS, code_key, example_key, program_key, teacher_key, versioned
+from ..teacher.metric import AGREEMENT
+from ..teacher.money import check_priced
 from ..teacher.replay import copy_program
 from ..training.jobs import TrainConfig
 
@@ -62,6 +65,18 @@ def training_config(asked: dict[str, Any]) -> TrainConfig:
     if not isinstance(more, dict) or set(more) - set(known):
         raise ValueError(f"training={more!r}: it takes {', '.join(sorted(known))}; {', '.join(own)} are arguments of their own")
     return TrainConfig(**own, **more)
+
+# %% ../../nbs/optimizer/11_prepare.ipynb #9efc7030
+def check_teaching(asked: dict[str, Any], teachers: list[dspy.Module], trainset: list[dspy.Example]):
+    "Raise `ValueError` where the teacher cannot be asked like this: too few rounds, hints that cannot be given, a cap without a price."
+    rounds, wanted, settings = asked["max_rounds"], asked["accepted"], asked["teacher_settings"]
+    if wanted > rounds:
+        raise ValueError(f"accepted={wanted} with max_rounds={rounds}: there are not as many attempts as accepted answers wanted. Give max_rounds= of at least {wanted}, better {2 * wanted}")
+    if asked["metric"] == AGREEMENT and rounds < 2:
+        raise ValueError(f"metric={AGREEMENT!r} with max_rounds={rounds}: one answer has nothing to agree with. Give max_rounds= of at least 3, the answers to each example")
+    check_hints(asked["hints"], asked["student"], trainset, asked["metric"])
+    lms = {id(lm): lm for t in teachers for p in t.predictors() if (lm := p.lm or settings.get("lm") or dspy.settings.lm)}
+    check_priced(lms.values(), asked["max_cost"], asked["price"])
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #eeed6607
 def check_call(
@@ -85,6 +100,9 @@ def check_call(
     teachers = teachers or [copy_program(student)]
     if asked["traces"] is None and asked["pairs"] is None:
         check_teacher_lms(teachers, asked["teacher_settings"])
+        check_teaching(asked, teachers, trainset)
+    if asked["per_example"] is not None and isinstance(asked["target"], dspy.BaseLM):
+        raise ValueError(f"per_example={asked['per_example']!r} with the target {asked['target'].model!r}: a provider takes rows without weights. Leave it out, or train a target here")
     return {**asked, "teacher": teachers, "trainset": trainset, "valset": valset, "config": config, "as_given": asked}
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #6f25c5eb
@@ -149,6 +167,7 @@ def content_key(rows: str | Path | list[Pair] | list[str | Path]) -> str:
     return hashlib.sha256(Path(rows).read_bytes()).hexdigest()[:16]
 
 
+LATER = ("accepted", "hints", "max_cost", "order", "per_example")  # options that earlier versions did not have: with their defaults, a run has the key of before
 ENTRIES: dict[str, Callable[[Compilation, Any], dict[str, Any]]] = {  # what enters for an option, where it is not the value itself
     "student": lambda c, _: {"program": type(c.student).__name__, "student_key": program_key(c.student)},
     "teacher": lambda c, _: {"teacher_key": fingerprint([teacher_key(t, c.boot.teacher_settings) for t in c.teachers])},
@@ -163,6 +182,7 @@ ENTRIES: dict[str, Callable[[Compilation, Any], dict[str, Any]]] = {  # what ent
     "traces": lambda c, file: {"traces": content_key(file)} if file is not None else {},
     "pairs": lambda c, rows: {"pairs": content_key(rows)} if rows is not None else {},
     **{name: lambda c, _: {} for name in FIELDS},  # in `config`
+    **{name: lambda c, value, name=name: {} if value == TABLE[name].default else {name: value} for name in LATER},
 }
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #434603f2
@@ -217,6 +237,7 @@ def compilation(asked: dict[str, Any], boot: TraceBootstrapper, target: Target, 
     c = Compilation(student, asked["teacher"], asked["trainset"], asked["valset"], target, codec, asked["config"], adapter, asked["adapter"] is not None, boot)
     c.multitask, c.conflicts, c.traces, c.pairs = asked["multitask"], asked["conflicts"], asked["traces"], asked["pairs"]
     c.num_threads, c.max_calls = asked["num_threads"] or dspy.settings.num_threads, asked["max_teacher_calls"]
+    c.max_cost, c.per_example = asked["max_cost"], asked["per_example"]
     c.teachers_format = teachers_format(student, asked["teacher_settings"].get("adapter") or dspy.settings.adapter)
     c.launch = asked["launch"] or ("process" if frontend() == "notebook" else "inline")
     c.train_kwargs = asked["train_kwargs"] if is_remote(target.path) else {}
@@ -241,9 +262,9 @@ def planned(c: Compilation) -> Preflight:
             next((p.lm for t in asked for p in t.predictors() if p.lm), dspy.settings.lm),
             c.trainset,
             c.target,
-            rounds=c.boot.max_rounds,
+            rounds=c.boot.max_rounds + (c.boot.hints is not None),
             known=known,
-            max_calls=c.max_calls,
+            max_calls=c.max_calls, max_cost=c.max_cost, given=c.boot.price,
             epochs=c.config.epochs, bf16=c.config.bf16, peft=bool(c.config.peft), frozen=c.config.frozen,
         )
     done = c.path.exists() and RunFolder(c.path).info.get("key") == c.asked["key"]

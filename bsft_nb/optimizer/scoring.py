@@ -90,8 +90,8 @@ def teacher_answer(t: Trace, example: dspy.Example, metric: Callable, predict: C
 
 
 def first_attempts(traces: Iterable[Trace], wanted: Iterable[str]) -> dict[str, Trace]:
-    "The first teacher's first attempt at each example whose key is `wanted`."
-    return {t.example: t for t in traces if t.teacher == 0 and t.attempt == 0 and t.example in wanted}
+    "The first teacher's first attempt at each example whose key is `wanted`, without a hint."
+    return {t.example: t for t in traces if t.teacher == 0 and t.attempt == 0 and not t.hint and t.example in wanted}
 
 # %% ../../nbs/optimizer/03_scoring.ipynb #cb64f992
 def prompt_moment(folder: RunFolder) -> str | None:

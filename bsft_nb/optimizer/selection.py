@@ -20,6 +20,7 @@ from ..training.jobs import Job
 from ..launchers.launch import launch
 from ..run.folder import fingerprint
 from ..run.files import read_json
+from ..teacher.metric import AGREEMENT
 from ..engine.sampling import learn_templates
 from .scoring import Scoring
 
@@ -102,12 +103,13 @@ def conclude(c: Compilation, scoring: Scoring, jobs: list[Job], models: dict[str
 def train_and_choose(c: Compilation, jobs: list[Job], gathered: Gathered) -> dict[str, Path]:
     "Train, score each epoch's checkpoint, keep the best. Returns the student's folder for each predictor."
     longest = max(j.meta["max_tokens"] for j in jobs)
-    scoring = Scoring(c.student, gathered.held, c.boot.metric, c.adapter, c.folder, longest, teachers_format=c.teachers_format)
+    scoring = Scoring(c.student, gathered.held, None if c.boot.metric == AGREEMENT else c.boot.metric, c.adapter, c.folder, longest, teachers_format=c.teachers_format)
     found = baselines(c, scoring, jobs, gathered) if scoring.possible else {}
 
     def score(path: Path, epoch: int) -> float:
         mine = path.parent.name  # checkpoints/<model>/step-<n>
-        return scoring.ask(str(path), {p: path if j.model == mine else best_now(j) for j in jobs for p in j.predictors})
+        about = {"which": "checkpoint", "model": mine, "step": int(path.name.rpartition("-")[2]), "epoch": epoch}
+        return scoring.ask(str(path), {p: path if j.model == mine else best_now(j) for j in jobs for p in j.predictors}, about=about)
 
     chosen = launch(jobs, c.folder, c.launch, score if found else None)
     models = {p: chosen[j.model] for j in jobs for p in j.predictors}

@@ -127,7 +127,7 @@ async def awaited(run: Run) -> dspy.Module:
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #f2ef1525
 def bootstrapper(tp: BootstrapFinetune) -> TraceBootstrapper:
     "What runs the teacher, with the settings of `tp`."
-    return TraceBootstrapper(
+    boot = TraceBootstrapper(
         metric=tp.metric,
         metric_threshold=tp.metric_threshold,
         teacher_settings=dict(tp.teacher_settings),
@@ -136,6 +136,8 @@ def bootstrapper(tp: BootstrapFinetune) -> TraceBootstrapper:
         max_rounds=tp.max_rounds,
         max_errors=tp.max_errors,
     )
+    boot.accepted, boot.hints, boot.price, boot.order = tp.accepted, tp.hints, tp.price, tp.order
+    return boot
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #be34fff1
 def start(tp: BootstrapFinetune, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Run:
@@ -160,13 +162,18 @@ class BootstrapFinetune(Teleprompter):
 
     def __init__(
         self,
-        metric: Callable | None = None,  # `metric(example, prediction, trace)`: which traces to learn from; None: all
+        metric: Callable | Literal["agreement"] | None = None,  # `metric(example, prediction, trace)`: which traces to learn from; None: all
         teacher_settings: dict = {},  # dspy settings for the teacher, such as `dict(lm=...)`
         multitask: bool = True,  # True: one model for all predictors; False: one each
         *,
         metric_threshold: float | None = None,  # accept scores of at least this; None: above 0
         max_rounds: int = 1,  # attempts at an example until one is accepted
+        accepted: int = 1,  # distinct accepted answers to learn from of each example
+        hints: Literal["label", "metric"] | None = None,  # what the teacher is shown in one more attempt where all were rejected
         max_teacher_calls: int | None = None,  # attempts that may ask the teacher; None: no cap
+        max_cost: float | None = None,  # US dollars that a compile may spend on the teacher; None: no cap
+        price: tuple[float, float] | None = None,  # US dollars for a million tokens of prompts and of answers; None: DSPy's list
+        order: Literal["given", "spread"] = "given",  # under a cap: which examples are asked first
         num_threads: int | None = None,  # teacher attempts at a time; dspy's setting by default
         max_errors: int | None = None,  # failed attempts until the run ends; dspy's setting by default
         train_kwargs: dict | None = None, adapter: dspy.Adapter | dict | None = None, exclude_demos: bool | None = None,  # DSPy 3.4's: see `dspy_arguments`
@@ -174,6 +181,7 @@ class BootstrapFinetune(Teleprompter):
         super().__init__()
         self.metric, self.teacher_settings, self.multitask, self.metric_threshold = metric, teacher_settings, multitask, metric_threshold
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
+        self.accepted, self.hints, self.max_cost, self.price, self.order = accepted, hints, max_cost, price, order
         self.train_kwargs, self.adapter, self.exclude_demos = train_kwargs, adapter, exclude_demos
         check_values("constructor", vars(self)), check_values("dspy", vars(self))
         self.teleprompter, self.run, self.job = bootstrapper(self), None, None  # `run`: the last one; `job`: the entries of the job file that this was made from
@@ -198,6 +206,7 @@ class BootstrapFinetune(Teleprompter):
         peft: bool | dict = False,  # True, a `peft.LoraConfig` or its arguments: train a LoRA adapter, not all weights
         training: dict | None = None,  # more fields of `TrainConfig`, such as `dict(patience=2, schedule="cosine")`
         conflicts: str = "all",  # which completions to train on where a prompt has several: `all`, `majority` or `best`
+        per_example: Literal["equal"] | None = None,  # what an example counts in training; None: as much as it has rows
         traces: str | Path | list[str | Path] | None = None,  # JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked
         pairs: str | Path | list[Pair] | None = None,  # JSON-lines file of pairs, or a data panel's: nothing is bootstrapped
         launch: Literal["process", "inline", "torchrun", "ray"] | Launcher | None = None,  # where training runs, such as `TorchRun(workers=2)`; None: `process` in a notebook

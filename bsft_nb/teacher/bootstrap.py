@@ -16,139 +16,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError
 
 # %% auto #0
-__all__ = ['logger', 'distinct', 'Collection', 'go', 'attempt', 'renew', 'known_attempt', 'one_round', 'rounds', 'on_record',
-           'in_ledger', 'passed_over', 'told_before', 'told_after', 'run_all', 'known', 'replays', 'TraceBootstrapper']
+__all__ = ['logger', 'on_record', 'in_ledger', 'passed_over', 'told_before', 'told_after', 'run_all', 'known', 'replays',
+           'TraceBootstrapper']
 
 # %% ../../nbs/teacher/12_bootstrap.ipynb #08dd49fb
-from .attempts import Ran, Teacher, run_teacher
-from ..run.events import Stopped, StopSignal
-from .keys import asked_key, code_key, example_key, plain
+from .answers import answer_of
+from .attempts import Teacher, run_teacher
+from ..run.events import StopSignal
+from .keys import asked_key
 from .ledger import Ledger, Trace, Traces
-from .limits import Budget, ErrorLimit
-from .metric import failed, score_attempt
-from .programs import NoPrediction
+from .metric import AGREEMENT
 from .replay import remembered
-from ..run.folder import fingerprint
+from .rounds import Collection, rounds
 
 logger = logging.getLogger(__name__)
-
-# %% ../../nbs/teacher/12_bootstrap.ipynb #13571013
-def distinct(trainset: list[dspy.Example]) -> Iterator[tuple[str, dspy.Example]]:
-    "Each example with its key; one that stands twice is asked once: the answer would be the same."
-    seen = set()
-    for example in trainset:
-        key = example_key(example)
-        if int(key, 16) not in seen:
-            seen.add(int(key, 16))
-            yield key, example
-
-# %% ../../nbs/teacher/12_bootstrap.ipynb #5596fcf9
-class Collection:
-    "What is to be done in a bootstrap, where the attempts are, and whether all is over."
-
-    def __init__(self, boot: TraceBootstrapper, teachers: list[dspy.Module], trainset: list[dspy.Example], ledger: Ledger, stop: StopSignal | None = None, max_calls: int | None = None):
-        self.boot, self.ledger, self.stop, self.over = boot, ledger, stop, threading.Event()
-        self.metric = fingerprint([code_key(boot.metric), boot.metric_threshold])
-        self.teachers = [Teacher(t, boot.teacher_settings, boot.max_rounds) for t in teachers]
-        for i, t in enumerate(self.teachers):
-            t.nth = [u.keys for u in self.teachers[:i]].count(t.keys)
-        self.examples = list(distinct(trainset))
-        self.renewed: list[bool] = []  # an entry an attempt of an earlier version: was the record enough?
-        self.budget = Budget(max_calls)
-        self.errors = ErrorLimit(boot.max_errors if boot.max_errors is not None else dspy.settings.max_errors, ledger.attempts.path)
-
-    def jobs(self) -> Iterator[tuple[int, str, dspy.Example]]:
-        "Index of a teacher, key of an example, the example."
-        yield from ((t, key, e) for t in range(len(self.teachers)) for key, e in self.examples)
-
-    def go_on(self):
-        "Raise `Stopped` where the bootstrap is to end."
-        if self.stop:
-            self.stop.check()
-        if self.over.is_set():
-            raise Stopped("another thread of this bootstrapping has ended it")
-
-# %% ../../nbs/teacher/12_bootstrap.ipynb #4442cbb4
-def go(c: Collection, now: Trace, example: dspy.Example, ask: bool) -> Ran:
-    "Run the teacher once, and give back what was set aside for it and not used."
-    teacher = c.teachers[now.teacher]
-    ran = run_teacher(teacher, c.ledger, now, example, ask)
-    if ask:
-        c.budget.give(len(teacher.signatures) - ran.made)
-    return ran
-
-
-def attempt(c: Collection, now: Trace, example: dspy.Example, known: Trace | None) -> tuple[Trace, Exception | None]:
-    "`now` filled by running the teacher, and what went wrong; nobody is asked if the attempt is `known`. Raises `NoPrediction`."
-    ran = go(c, now, example, ask=known is None)
-    trace, prediction, steps = ran.trace, ran.prediction, ran.steps
-    if known and not ran.whole:  # the program did something else this time: what is written down counts
-        trace = replace(known, teacher=now.teacher, metric=c.metric)
-        prediction, steps = remembered(known, c.teachers[now.teacher].rounds[now.attempt])
-    elif isinstance(ran.failed, NoPrediction):
-        raise ran.failed  # every attempt would fail like this one
-    elif ran.failed:
-        return failed(trace, "unparsed" if isinstance(ran.failed, AdapterParseError) else "error", ran.failed)
-    return score_attempt(trace, c.boot.metric, c.boot.metric_threshold, c.boot.teacher_settings, example, prediction, steps)
-
-# %% ../../nbs/teacher/12_bootstrap.ipynb #f8338369
-def renew(c: Collection, now: Trace, example: dspy.Example, old: Trace) -> tuple[int, Trace] | None:
-    "Place and content of an attempt of an earlier version, made again from recorded answers; `None` where they do not suffice."
-    ran = go(c, now, example, ask=False)
-    c.renewed.append(ran.whole)
-    if not ran.whole:
-        return None
-    trace = replace(ran.trace, score=old.score, kept=old.kept, reason=old.reason, error=old.error, metric=old.metric)
-    return c.ledger.add(trace), trace
-
-
-def known_attempt(c: Collection, now: Trace, example: dspy.Example) -> tuple[int, Trace] | None:
-    "Place and content of the attempt in the ledger, under a key of any format."
-    found = c.ledger.find(*c.teachers[now.teacher].attempt_keys(now.example, now.attempt))
-    return renew(c, now, example, found[1]) if found and found[1].old else found
-
-# %% ../../nbs/teacher/12_bootstrap.ipynb #27267fb7
-def one_round(
-    c: Collection,
-    now: Trace,  # says which teacher, example and round
-    example: dspy.Example,
-    on_trace: Callable[[Trace, bool], None],
-) -> tuple[int, Trace] | None:
-    "Place and content of the attempt: as it is in the ledger, scored again, or made now; `None` where there are no calls left for it."
-    place, trace = known_attempt(c, now, example) or (None, None)
-    asks = trace is None or trace.reason == "error"
-    if asks and not c.budget.take(len(c.teachers[now.teacher].signatures)):
-        return None
-    if asks or trace.reason == "metric error" or (trace.metric != c.metric and trace.reason != "unparsed"):
-        trace, error = attempt(c, now, example, None if asks else trace)
-        place = c.ledger.add(trace)
-        on_trace(trace, not asks)
-        c.errors.count(error, trace)
-        return place, trace
-    if trace.teacher != now.teacher:  # the list of teachers was another
-        place = c.ledger.add(trace := replace(trace, teacher=now.teacher))
-    on_trace(trace, True)
-    return place, trace
-
-# %% ../../nbs/teacher/12_bootstrap.ipynb #c516edc8
-def rounds(c: Collection, teacher: int, key: str, example: dspy.Example, on_trace: Callable[[Trace, bool], None]) -> Iterator[int]:
-    "Places of the rounds for one example, until one is accepted."
-    for n in range(c.boot.max_rounds):
-        if c.stop:
-            c.stop.check()
-        if c.over.is_set():
-            return
-        now = Trace(key, n, teacher, plain(example.inputs()), metric=c.metric, key=c.teachers[teacher].attempt_keys(key, n)[0])
-        with c.ledger.claim(now.key, c.go_on):
-            found = one_round(c, now, example, on_trace)
-        if found is None:
-            return
-        yield found[0]
-        if found[1].kept:
-            return
 
 # %% ../../nbs/teacher/12_bootstrap.ipynb #81c7f0f7
 def on_record(c: Collection, teacher: int, example: dspy.Example, trace: Trace) -> bool:
@@ -158,13 +41,15 @@ def on_record(c: Collection, teacher: int, example: dspy.Example, trace: Trace) 
 
 
 def in_ledger(c: Collection, teacher: int, key: str, example: dspy.Example) -> Iterator[Trace]:
-    "The rounds for one example that were run to their end, up to the first that was accepted."
+    "The rounds for one example that were run to their end, up to as many accepted answers as asked for."
+    answers = set()
     for n in range(c.boot.max_rounds):
         _, trace = c.ledger.find(*c.teachers[teacher].attempt_keys(key, n)) or (None, None)
         if trace is None or trace.reason == "error" or (trace.old and not on_record(c, teacher, example, trace)):
             return
         yield trace
-        if trace.kept and trace.metric == c.metric:
+        answers |= {answer_of(trace)} if trace.kept and trace.metric == c.metric else set()
+        if len(answers) >= c.boot.accepted and c.boot.metric != AGREEMENT:
             return
 
 # %% ../../nbs/teacher/12_bootstrap.ipynb #c354e9af
@@ -176,7 +61,7 @@ def passed_over(c: Collection) -> Iterator[bool]:
             others = [] if trace else [o for at in c.ledger.index.others.get((key, n), {}).values() if (o := Trace.of(c.ledger.attempts.at(at))).reason != "error"]
             if others:
                 yield any(on_record(c, t, example, o) for o in others)
-            if not (trace or others) or (trace and trace.kept):
+            if not (trace or others) or (trace and trace.kept and c.boot.accepted == 1):
                 break
 
 
@@ -197,6 +82,11 @@ def told_after(c: Collection) -> Iterator[str]:
     "What a person should know of a bootstrap that has ended, beside its attempts."
     if n := len(c.renewed):
         yield f"{_some(n, 'attempt')} in the ledger {'are' if n > 1 else 'is'} of an earlier version of bsft_nb, which wrote calls down when the program had ended: {sum(c.renewed)} were made again from the recorded answers, {n - sum(c.renewed)} had to be asked again"
+    same, n = c.repeated
+    if n >= 10 and same > n / 2:
+        yield f"{same} of {n} attempts after an accepted answer gave one that was accepted already: this teacher has few answers to give. A smaller accepted= asks it less often"
+    if n := c.mute[0]:
+        yield f"hints='metric': the metric said nothing about {_some(n, 'rejected answer')}, so the teacher was not asked again. Let it return dspy.Prediction(score=..., feedback='what is wrong')"
     lost = Counter(name for t in c.teachers for name in t.lost)
     if n := lost.total():
         names = ", ".join(f"{name!r} {k}" for name, k in lost.most_common())
@@ -242,7 +132,7 @@ def replays(boot: TraceBootstrapper, teacher: dspy.Module, ledger: Path) -> Iter
         runs = Teacher(teacher, boot.teacher_settings, boot.max_rounds)
 
         def prediction(example: dspy.Example, trace: Trace) -> dspy.Prediction:
-            ran = run_teacher(runs, store, replace(trace), example, ask=False) if trace.key and trace.attempt < boot.max_rounds else None
+            ran = run_teacher(runs, store, replace(trace), example, ask=False) if trace.key and not trace.hint and trace.attempt < boot.max_rounds else None
             return ran.prediction if ran and ran.whole else remembered(trace, teacher)[0]
 
         yield prediction
@@ -252,6 +142,7 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
     "Runs teachers over examples in threads and writes every attempt to a ledger."
 
     known, replays = known, replays
+    accepted, hints, price, order = 1, None, None, "given"  # distinct accepted answers wanted of an example; `label` or `metric`; US dollars for a million tokens; under a cap
 
     def collect(
         self,
@@ -263,11 +154,12 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
         stop: StopSignal | None = None,
         max_calls: int | None = None,  # LM calls at most; an attempt for which fewer than a call a predictor are left does not begin
         on_call: Callable[[dict], None] | None = None,  # hears of each LM call that was made: a row of the ledger
+        max_cost: float | None = None,  # US dollars at most, see `bsft_nb.teacher.money`
     ) -> Traces:
         "All attempts, ordered by teacher, example and round. Raises the last error after `max_errors` of them."
         with closing(Ledger(ledger)) as store:
             store.on_call = on_call
-            c = Collection(self, teachers, trainset, store, stop, max_calls)
+            c = Collection(self, teachers, trainset, store, stop, max_calls, max_cost)
             before = list(told_before(c))
             for sentence in before:
                 logger.warning(sentence)

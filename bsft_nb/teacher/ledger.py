@@ -53,8 +53,9 @@ def trace_of(kind: type[Trace], row: dict) -> Trace:
 
 
 def trace_row(trace: Trace) -> dict:
-    "The attempt as a row of the ledger."
-    return vars(trace) | {k: [c.row() for c in getattr(trace, k)] for k in ("calls", "outside")}
+    "The attempt as a row of the ledger, without a hint or feedback that it does not have."
+    said = {k: v for k, v in vars(trace).items() if v or k not in ("hint", "feedback")}
+    return said | {k: [c.row() for c in getattr(trace, k)] for k in ("calls", "outside")}
 
 
 def is_old(trace: Trace) -> bool:
@@ -74,7 +75,7 @@ class Trace:
     outside: list[Call] = field(default_factory=list)  # calls of predictors that are not the program's
     score: float | None = None
     kept: bool = False  # accepted by the metric
-    reason: str = ""  # why it was not accepted: `error`, `unparsed`, `metric error` or `rejected`
+    reason: str = ""  # why it was not accepted: `error`, `unparsed`, `metric error`, `rejected`, `quoted the hint`; of samples that are to agree also `unjudged`, `spare`
     error: str | None = None  # type, message and traceback
     metric: str = ""  # fingerprint of the metric that gave the score
     key: str = ""  # of the attempt: teacher, example and round
@@ -83,6 +84,8 @@ class Trace:
     latency: float | None = None  # seconds in LM calls, summed
     version: int = RECORD  # of the way in which calls were written down
     format: int = FORMATS["teacher"]  # of the key
+    hint: str = ""  # what the teacher was told beside the inputs; no student is
+    feedback: str = ""  # what the metric said of the answer
 
     of, row, old = classmethod(trace_of), trace_row, property(is_old)
 
@@ -229,6 +232,8 @@ def add_call(ledger: Ledger, key: str, call: dict):
     offset = ledger.calls.append(row)
     with ledger._lock:
         ledger.index.call(offset, row)
+    if ledger.on_call:
+        ledger.on_call(row)
 
 # %% ../../nbs/teacher/06_ledger.ipynb #9af80e3c
 class Ledger:
@@ -239,6 +244,7 @@ class Ledger:
     def __init__(self, path: Path):
         self.attempts, self.calls = Lines(path), Lines(calls_path(path))
         self.index, self._lock, self._at_work = Index(), threading.Lock(), AtWork.of(path)
+        self.on_call: Callable[[dict], None] | None = None  # hears of each LM call that was made now
         self.refresh()
 
     def calls_of(self, key: str) -> list[dict]:

@@ -97,6 +97,7 @@ class ProgressCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.saved, self.pace = time.monotonic(), Pace(self.loop)
+        self.loop.events.emit("stage", stage="train", model=self.loop.job.model, step=state.global_step, steps=state.max_steps)
 
     def on_step_end(self, args, state, control, **kwargs):
         loop = self.loop

@@ -205,7 +205,7 @@ def add_lora(
 # %% ../../nbs/training/03_jobs.ipynb #5385a7d5
 def job_key(job: Job, train: list[Pair], held: list[Pair]) -> str:
     "16 hexadecimal digits that change with what training depends on."
-    rows = [[p.prompt_ids, p.completion_ids] for p in [*train, *held]]
+    rows = [[p.prompt_ids, p.completion_ids, *([p.weight] if p.weight != 1 else [])] for p in [*train, *held]]
     return fingerprint([job.fingerprint, asdict(job.config), job.meta, len(train), rows])
 
 

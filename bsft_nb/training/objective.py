@@ -166,13 +166,14 @@ def completion_loss(model: PreTrainedModel) -> torch.nn.Module:
     return made
 
 # %% ../../nbs/training/02_objective.ipynb #3a1fba0b
-def _cross_entropy(loss: torch.nn.Module, input_ids, labels, num_items_in_batch, sizes=None, **batch) -> torch.Tensor:
+def _cross_entropy(loss: torch.nn.Module, input_ids, labels, num_items_in_batch, sizes=None, weights=None, **batch) -> torch.Tensor:
     from torch.nn.functional import cross_entropy
 
     if sizes is not None and loss.plain_because:
         raise ValueError(f"this model cannot take batches with a shared beginning: {loss.plain_because}. Make them with collate(..., shared=False)")
     logits = completion_logits(loss.model, loss.takes, input_ids, labels, sizes, **batch)
-    total = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
+    total = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum" if weights is None else "none")
+    total = total if weights is None else (total * weights.flatten()).sum()
     return total / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
 
 # %% ../../nbs/training/02_objective.ipynb #dbca3f8e

@@ -57,6 +57,8 @@ def packed(pairs: list[Pair]) -> dict[str, list[int]]:
             made["sizes"].append(len(own))
             made["predict"] += range(end - len(p.completion_ids), end)
             made["labels"] += p.completion_ids
+    if any(p.weight != 1 for p in pairs):
+        made["weights"] = [p.weight for group in groups.values() for p in group for _ in p.completion_ids]
     return made
 
 
@@ -71,7 +73,7 @@ def collate(
     shared: bool = True,  # one sequence; False: a padded rectangle. Encoder-decoder batches are always rectangles
     right: bool = False,  # pad a rectangle on the right: see `pads_right`
 ) -> dict[str, torch.Tensor]:
-    "A batch for the module that `completion_loss` makes: tensors of (1, tokens), or of (rows, tokens). Its `labels` are the completion ids; -100 is padding."
+    "A batch for the module that `completion_loss` makes: tensors of (1, tokens), or of (rows, tokens). Its `labels` are the completion ids, -100 is padding; where rows have weights, it has those of the labels."
     import torch
 
     if shared and not codec.encoder_decoder:
@@ -84,6 +86,8 @@ def collate(
         "attention_mask": _padded([[1] * len(r) for r in rows], 0, left),
         "labels": _padded([p.completion_ids for p in pairs], -100, left),
     }
+    if any(p.weight != 1 for p in pairs):
+        made["weights"] = _padded([[p.weight] * len(p.completion_ids) for p in pairs], 0.0, left)
     if causal and right:
         made["predict"] = _padded([list(range(len(p.prompt_ids) - 1, p.tokens - 1)) for p in pairs], 0, False)
     return {k: torch.tensor(v) for k, v in made.items()}

@@ -248,6 +248,7 @@ def _loop(job: Job, codec: Codec, rows: list[Pair], held: list[Pair], log: Event
 
     from bsft_nb.training.hf_trainer import Loop
 
+    log.emit("stage", stage="loading model", model=job.model)
     torch.manual_seed(job.config.seed)  # a LoRA adapter begins with random numbers
     model = load_trainable(job, last)
     if at_work().leads:

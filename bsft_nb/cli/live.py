@@ -16,7 +16,8 @@ from ..optimizer.run import Run
 from ..run.events import Event
 from ..run.frontend import BSFT
 from ..run.progress import State, reduce_all
-from ..run.views import VIEWS, TextProgress, eta, show_number, show_seconds
+from ..run.views import VIEWS, TextProgress, show_number, show_seconds
+from ..run.steps import eta
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

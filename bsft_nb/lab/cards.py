@@ -14,7 +14,8 @@ from typing import Any
 
 from ..run.folder import RunFolder
 from ..run.progress import State
-from ..run.views import describe, eta, show_number, show_seconds
+from ..run.views import describe, show_number, show_seconds
+from ..run.steps import eta
 
 from .places import key_of
 

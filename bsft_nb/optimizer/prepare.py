@@ -48,7 +48,8 @@ from ..run.folder import RunFolder, fingerprint
 from ..run.frontend import frontend
 from ..teacher.bootstrap import TraceBootstrapper
 from ..teacher.hints import check_hints
-from ..teacher.keys import FORMATS, code_key, example_key, program_key, teacher_key, versioned
+from ..teacher.identity import FORMATS
+from ..teacher.keys import code_key, example_key, program_key, teacher_key, versioned
 from ..teacher.metric import AGREEMENT
 from ..teacher.money import check_priced
 from ..teacher.replay import copy_program

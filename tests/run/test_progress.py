@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from bsft_nb.run.events import KINDS, Event
 from bsft_nb.run.progress import MOST_POINTS, State, add_point, reduce, reduce_all
 from bsft_nb.run.steps import (
+    eta,
     left_of,
     money_of,
     seconds_by_step,
@@ -14,7 +15,7 @@ from bsft_nb.run.steps import (
     step_now,
     steps_of,
 )
-from bsft_nb.run.views import TextProgress, describe, eta, show_number, show_seconds
+from bsft_nb.run.views import TextProgress, describe, show_number, show_seconds
 
 names = st.sampled_from(["kept", "reason", "again", "tokens", "cost", "latency", "note", "model", "which", "status", "type", "message", "funnel"])
 events = st.builds(Event, st.sampled_from([*KINDS]), st.floats(0, 1e6), st.dictionaries(names, st.none(), max_size=4))

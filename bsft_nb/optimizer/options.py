@@ -27,7 +27,7 @@ from ..launchers.launch import LAUNCHERS, launcher_of
 __all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'METRIC', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED',
            'TRAINING', 'OPTIONS', 'TABLE', 'DSPY', 'TITLES', 'Option', 'declared', 'check_launch', 'check_by_lm',
            'check_exclude_demos', 'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code', 'nested_values',
-           'default_text', 'markdown_table', 'markdown_page']
+           'default_text', 'markdown_table']
 
 # %% ../../nbs/optimizer/00_options.ipynb #0cf16834
 REQUIRED = inspect.Parameter.empty  # in the place of a default
@@ -253,8 +253,3 @@ def markdown_table(of: str) -> str:
             said = True
         lines.append(f"| `{o.name}` | {o.kind.type.replace('|', '/')} | {default_text(o)} | {o.meaning} | {o.invalidates} |")
     return "\n".join(lines)
-
-
-def markdown_page() -> str:
-    "All tables, with titles."
-    return "\n\n".join(f"## {title}\n\n{markdown_table(of)}" for of, title in TITLES.items())

@@ -11,7 +11,7 @@ import pytest
 import bsft_nb
 from bsft_nb import BootstrapFinetune
 from bsft_nb.lessons import save_t5, teacher_lm
-from bsft_nb.optimizer.options import COMPILE, TABLE, markdown_page, options_of
+from bsft_nb.optimizer.options import COMPILE, TABLE, TITLES, markdown_table, options_of
 from bsft_nb.training.jobs import TrainConfig
 
 EMPTY = inspect.Parameter.empty
@@ -76,7 +76,7 @@ def test_the_reference_is_in_the_table():
 def test_the_page_of_arguments_shows_the_table():
     page = json.loads((Path(__file__).parents[2] / "nbs/reference/arguments.ipynb").read_text(encoding="utf-8"))
     shown = ["".join(o["data"]["text/markdown"]) for c in page["cells"] for o in c.get("outputs", ()) if "text/markdown" in o.get("data", {})]
-    assert shown == [markdown_page()], "run nbs/reference/arguments.ipynb again"
+    assert shown == [markdown_table(of) for of in TITLES], "run nbs/reference/arguments.ipynb again"
 
 
 def test_is_a_teleprompter_that_bootstraps_few_shot():

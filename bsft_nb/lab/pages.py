@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from .cards import sent
+from .states import LOOK
 from ..results.escape import token_diff
 from ..results.table import FILTERS, Table, is_right, open_table
-from ..results.verdict import spent, verdict
+from ..results.table_file import FAILED
+from ..results.verdict import paired_interval, spent, verdict
 from ..run.files import row_of
 from ..run.folder import RunFolder
 from ..teacher.ledger import is_attempt
@@ -125,17 +129,23 @@ class Attempts:
     def __init__(self, path: Path):
         self.path, self.at, self.file, self.lock = Path(path), 0, None, threading.RLock()
         self.rows: dict[str, tuple] = {}  # as `outlined`
+        self.share: float | None = None  # how much of the file is noted, 0 to 1; None: all
 
-    def read(self) -> Attempts:
-        "Note what was added since."
+    def read(self, seconds: float = math.inf) -> Attempts:
+        "Note what was added since, or so much of it as can be noted in `seconds`."
+        until = time.monotonic() + seconds
         with self.lock, open(self.path, "rb") as f:
             about = os.fstat(f.fileno())
             if self.file != about.st_ino or about.st_size < self.at:
                 self.at, self.file, self.rows = 0, about.st_ino, {}
             f.seek(self.at)
+            self.share = None
             for line in takewhile(lambda line: line.endswith(b"\n"), f):
                 self.rows |= outlined(line, self.at)
                 self.at += len(line)
+                if time.monotonic() > until:
+                    self.share = self.at / about.st_size
+                    break
         return self
 
     def lines(self, numbers: list[int]) -> list[bytes]:
@@ -178,22 +188,27 @@ def select_attempts(attempts: Attempts, asked: Asked) -> list[int]:
 _ATTEMPTS, _SELECTED, _TABLES = Kept(8), Kept(32), Kept(6)
 
 
-def _attempts_of(run: RunFolder) -> Attempts:
+def _attempts_of(run: RunFolder, seconds: float = math.inf) -> Attempts:
     if not (run / "traces.jsonl").exists():
         raise FileNotFoundError("there are no attempts yet: they are listed when the teacher has been through the examples")
-    return _ATTEMPTS.get((run.path,), lambda: Attempts(run / "traces.jsonl")).read()
+    return _ATTEMPTS.get((run.path,), lambda: Attempts(run / "traces.jsonl")).read(seconds)
+
+
+def _counts(attempts: Attempts) -> dict:
+    rows = attempts.rows.values()
+    outcomes, names = Counter(r[1] for r in rows), Counter(n for r in rows for n in r[3])
+    return {"of": len(rows), "outcomes": dict(outcomes.most_common(30)), "predictors": dict(names.most_common(50))}
 
 
 def attempts_page(run: RunFolder, asked: Asked) -> dict:
-    "Attempts in short, how many pass, counts by outcome and by predictor. Raises `FileNotFoundError` before there are any."
-    attempts = _attempts_of(run)
+    "Attempts in short, how many pass, counts by outcome and by predictor; `read` where only so much of the file is noted yet. Raises `FileNotFoundError` before there are any."
+    attempts = _attempts_of(run, LOOK)
     with attempts.lock:
-        rows = list(attempts.rows.values())
-        selected = _SELECTED.get((run.path, "attempts", attempts.file, attempts.at, asked.rows), lambda: select_attempts(attempts, asked))
+        key = run.path, "attempts", attempts.file, attempts.at
+        selected = _SELECTED.get((*key, asked.rows), lambda: select_attempts(attempts, asked))
         page = asked.cut(selected)
         shown = [_short(i, json.loads(line)) for i, line in zip(page, attempts.lines(page))]
-    outcomes, names = Counter(r[1] for r in rows), Counter(n for r in rows for n in r[3])
-    return {"rows": shown, "n": len(selected), "of": len(rows), "outcomes": dict(outcomes.most_common(30)), "predictors": dict(names.most_common(50))}
+        return {"rows": shown, "n": len(selected), "read": attempts.share, **_SELECTED.get((*key, "counts"), lambda: _counts(attempts))}
 
 # %% ../../nbs/lab/03_pages.ipynb #0922fe62
 def _short(i: int, row: dict) -> dict:
@@ -227,6 +242,10 @@ def _table(run: RunFolder) -> tuple[tuple, Table]:
     return key, _TABLES.get(key, lambda: open_table(run))
 
 
+def _columns(key: tuple, table: Table) -> list[str]:
+    return _SELECTED.get((key, "columns"), lambda: table.columns)
+
+
 def _chosen(key: tuple, table: Table, asked: Asked) -> np.ndarray:
     where = (asked.field, asked.value) if asked.field else None
     return _SELECTED.get((key, asked.rows), lambda: table.select(asked.filter, asked.search, asked.sort, asked.descending, where))
@@ -238,39 +257,41 @@ def compare_page(run: RunFolder, asked: Asked) -> dict:
     selected = _chosen(key, table, asked)
     counts = {f: len(_chosen(key, table, Asked(f))) for f in FILTERS}
     fields = _SELECTED.get((key, "fields"), table.fields)
-    rows = table.read(asked.cut(selected))
-    return {"rows": [_beside(r, table, 300) for r in rows], "n": len(selected), "of": len(table), "filters": counts, "columns": table.columns, "fields": sent(fields, 200)}
+    columns = _columns(key, table)
+    rows = [_beside(r, columns, table.threshold, 300) for r in table.read(asked.cut(selected))]
+    return {"rows": rows, "n": len(selected), "of": len(table), "filters": counts, "columns": columns, "fields": sent(fields, 200)}
 
 # %% ../../nbs/lab/03_pages.ipynb #04fa79a3
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _beside(row: dict, table: Table, longest: int) -> dict:
+def _beside(row: dict, columns: list[str], threshold: float | None, longest: int) -> dict:
     teacher = ((row["columns"].get("teacher") or {}).get("outputs")) or {}
-    answers = {c: _answer(row["columns"].get(c), {} if c == "teacher" else teacher, table, longest) for c in table.columns}
+    answers = {c: _answer(row["columns"].get(c), {} if c == "teacher" else teacher, threshold, longest) for c in columns}
     return {"row": row["row"], "example": sent(row.get("example"), 80), "inputs": sent(row["inputs"], longest), "labels": sent(row["labels"], longest), "answers": answers}
 
 
-def _answer(answer: dict | None, teacher: dict, table: Table, longest: int) -> dict | None:
+def _answer(answer: dict | None, teacher: dict, threshold: float | None, longest: int) -> dict | None:
     if not answer:
         return None
     score, outputs = answer.get("score"), answer.get("outputs") or {}
     number = float(score) if isinstance(score, (int, float)) else None
     differs = {k: token_diff(_text(teacher[k])[:longest], _text(v)[:longest]) for k, v in outputs.items() if k in teacher and teacher[k] != v}
-    right = None if number is None else bool(is_right(number, table.threshold))
+    right = None if number is None else bool(is_right(number, threshold))
     figures = {k: sent(answer.get(k)) for k in ("score", "latency", "tokens", "cost", "cached")}
     return {**figures, "right": right, "outputs": sent(outputs, longest), "diff": sent({k: [list(p) for p in v] for k, v in differs.items()}, longest), "error": sent(answer.get("error"), longest)}
 
 # %% ../../nbs/lab/03_pages.ipynb #476841fc
 def one_row(run: RunFolder, i: int) -> dict:
     "A row in full, with each predictor's call in each column. Raises `FileNotFoundError`."
-    _, table = _table(run)
+    key, table = _table(run)
+    columns = _columns(key, table)
     if not 0 <= i < len(table):
         raise FileNotFoundError(f"there is no row {i + 1}: the table has {len(table):,}")
     row = table.read([i])[0]
-    calls = {c: sent((row["columns"].get(c) or {}).get("calls") or [], 5000) for c in table.columns}
-    return {**_beside(row, table, 20_000), "calls": calls}
+    calls = {c: sent((row["columns"].get(c) or {}).get("calls") or [], 5000) for c in columns}
+    return {**_beside(row, columns, table.threshold, 20_000), "calls": calls}
 
 
 def slices(run: RunFolder, field: str) -> list[dict]:
@@ -279,11 +300,21 @@ def slices(run: RunFolder, field: str) -> list[dict]:
     return _SELECTED.get((key, "slices", field), lambda: [sent(asdict(s), 200) for s in table.slices(field)])
 
 
+def _judged(table: Table, column: str) -> dict:
+    scores = table.figures(column)
+    known = scores[np.isfinite(scores)]
+    interval = paired_interval(known[:, None], lambda means: means[:, 0]) if len(known) > 1 else None
+    return {"interval": interval, "n": len(known), "failed": int((table.states(column) == FAILED).sum())}
+
+
+def _weighed(run: RunFolder, table: Table) -> dict:
+    v = verdict(table, *spent(run))
+    return sent({"decision": v.decision, "words": list(v.words), "n": v.n, "columns": {c: {"score": v.scores.get(c), **_judged(table, c)} for c in table.columns}, "difference": v.difference, "difference_interval": v.difference_interval, "improvement": v.improvement, "improvement_interval": v.improvement_interval})
+
+
 def run_verdict(run: RunFolder) -> dict | None:
-    "The verdict in words, and per column mean score, how many, how many failed; `None` where nothing was compared."
+    "The verdict in words, and per column mean score, its 95% interval, how many, how many failed; `None` where nothing was compared."
     if not (run / "compare.jsonl").exists():
         return None
     key, table = _table(run)
-    v = _SELECTED.get((key, "verdict"), lambda: verdict(table, *spent(run)))
-    counts = {c: {"score": v.scores.get(c), "n": int(np.isfinite(table.figures(c)).sum()), "failed": int((table.states(c) == 2).sum())} for c in table.columns}
-    return sent({"decision": v.decision, "words": list(v.words), "n": v.n, "columns": counts, "difference": v.difference, "difference_interval": v.difference_interval, "improvement": v.improvement, "improvement_interval": v.improvement_interval})
+    return _SELECTED.get((key, "verdict"), lambda: _weighed(run, table))

@@ -203,6 +203,12 @@ class ReaderProcess:
                 raise Gone("the process that reads the runs has ended") from e
         return future
 
+    def tell(self, task: str, *args: Any):
+        "Ask, without waiting for an answer, a process that is there."
+        if -1 not in self._waiting:
+            with suppress(Gone):
+                self.put(task, *args)
+
     def close(self):
         "Let the process go."
         if self.process:

@@ -11,6 +11,7 @@ import os
 import re
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,16 +212,14 @@ class LiveHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
 
     async def pause(self, seconds: float):
         "Wait so long, or until the browser wants something else."
-        self.asked_anew.clear()
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self.asked_anew.wait(), seconds)
-        except TimeoutError:
-            pass
+        self.asked_anew.clear()
 
     def on_close(self):
         if self.task:
             self.task.cancel()
-            asyncio.ensure_future(self.front.reader.ask("forget", self.name))
+            self.front.reader.tell("forget", self.name)
 
 # %% ../../nbs/lab/07_server.ipynb #c164e38e
 def handlers(base_url: str, front: Front) -> list[tuple]:

@@ -220,7 +220,7 @@ class Listener:
     def news(self) -> dict:
         "Cards that changed, keys that are gone, views that changed; nothing where nothing did, but the first time."
         cards = {c["key"]: c for c in self.desk.cards()}
-        changed = [c for k, c in cards.items() if self._cards.get(k) != c]
+        changed = [c for k, c in cards.items() if (before := self._cards.get(k)) is not c and before != c]
         gone = [k for k in self._cards if k not in cards]
         self._cards, views = cards, {}
         for key in [k for k in list(self.watched) if k in cards or k in self._views]:

@@ -56,6 +56,12 @@ export class Runs {
     this.connect();
   }
 
+  /** How often to tell, in seconds, and into which folders to look, too. */
+  wish(every: number, folders: string[]): void {
+    this._wish = { every, folders };
+    this.tell();
+  }
+
   /** Emits when cards or the connection change. */
   get changed(): ISignal<this, void> {
     return this._changed;
@@ -96,7 +102,6 @@ export class Runs {
     socket.onopen = () => {
       this._socket = socket;
       this._wait = 1000;
-      this._first = true;
       this.connected = true;
       this.tell();
       this._changed.emit();
@@ -113,15 +118,14 @@ export class Runs {
 
   private tell(): void {
     if (this._socket?.readyState === 1) {
-      this._socket.send(JSON.stringify({ watch: [...this._watched.keys()] }));
+      this._socket.send(JSON.stringify({ watch: [...this._watched.keys()], ...this._wish }));
     }
   }
 
   private take(news: INews): void {
-    if (this._first && news.cards) {
-      const there = new Set(news.cards.map(c => c.key)); // a new connection begins with all of them
+    if (news.first) {
+      const there = new Set(news.cards?.map(c => c.key)); // it begins with all of them
       [...this.cards.keys()].filter(key => !there.has(key)).forEach(key => this.cards.delete(key));
-      this._first = false;
     }
     for (const card of news.cards ?? []) {
       const before = this.cards.get(card.key);
@@ -134,14 +138,14 @@ export class Runs {
       this.views.set(key, view);
       this._viewed.emit(key);
     }
-    if (news.cards || news.gone) {
+    if (news.cards || news.gone || news.first) {
       this._changed.emit();
     }
   }
 
   private _socket: WebSocket | null = null;
   private _wait = 1000;
-  private _first = true;
+  private _wish: { every?: number; folders?: string[] } = {};
   private readonly _watched = new Map<string, number>();
   private readonly _changed = new Signal<this, void>(this);
   private readonly _turned = new Signal<this, { before?: ICard; after: ICard }>(this);

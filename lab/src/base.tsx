@@ -2,9 +2,10 @@
 import { nullTranslator, TranslationBundle } from '@jupyterlab/translation';
 import { LabIcon } from '@jupyterlab/ui-components';
 import { CommandRegistry } from '@lumino/commands';
+import { Signal } from '@lumino/signaling';
 import React from 'react';
 import { Runs } from './api';
-import { text, visible } from './logic';
+import { Order, text, visible } from './logic';
 import { Values } from './types';
 
 const ICON =
@@ -12,17 +13,36 @@ const ICON =
 
 export const runIcon = new LabIcon({ name: 'bsft_nb:run', svgstr: ICON });
 
+/** As `schema/plugin.json` has them. */
+export interface ISettings {
+  notifications: 'all' | 'ends' | 'none';
+  statusBar: boolean;
+  sort: Order;
+  rowsPerPage: number;
+  refresh: number; // seconds
+  folders: string[];
+}
+
 /** What all views share, set once when the extension is loaded. */
 export const shared: {
   trans: TranslationBundle;
   runs: Runs;
   commands: CommandRegistry;
-  rowsPerPage: number;
+  settings: ISettings;
+  settingsChanged: Signal<object, void>;
 } = {
   trans: nullTranslator.load('bsft_nb'),
   runs: undefined as unknown as Runs,
   commands: undefined as unknown as CommandRegistry,
-  rowsPerPage: 25
+  settings: {
+    notifications: 'all',
+    statusBar: true,
+    sort: 'newest',
+    rowsPerPage: 25,
+    refresh: 0.5,
+    folders: []
+  },
+  settingsChanged: new Signal<object, void>({})
 };
 
 export const __ = (words: string, ...more: (string | number)[]): string =>
@@ -191,6 +211,60 @@ export function useAnswer<T>(
     return () => abort.abort();
   }, on);
   return answer;
+}
+
+const PAGES = 12; // that are kept
+
+/** Pages of what the server has. The next one is fetched ahead; the last one shown stays until another is there. */
+export function usePages<P>(
+  ask: (page: number) => Promise<P>,
+  of: string, // what the pages are of
+  page: number,
+  goesOn: (page: P) => boolean, // is there one after it?
+  grows: (page: P) => boolean // is the server still reading?
+): { data: P | null; error: string; asking: boolean } {
+  type Entry = { data?: P; error?: string; done: Promise<void> };
+  const known = React.useRef(new Map<string, Entry>());
+  const last = React.useRef<P | null>(null);
+  const [, redraw] = React.useReducer((n: number) => n + 1, 0);
+  const [round, again] = React.useReducer((n: number) => n + 1, 0);
+  const name = (n: number) => `${n} ${of}`;
+  const fetched = (n: number): Entry => {
+    const old = known.current.get(name(n));
+    if (old && old.error === undefined) {
+      return old;
+    }
+    const entry: Entry = {
+      done: ask(n).then(
+        data => void (entry.data = data),
+        error => void (entry.error = (error as Error).message)
+      )
+    };
+    known.current.set(name(n), entry);
+    [...known.current.keys()].slice(0, -PAGES).forEach(key => known.current.delete(key));
+    return entry;
+  };
+  React.useEffect(() => {
+    let over = false;
+    const entry = fetched(page);
+    void entry.done.then(() => {
+      if (!over) {
+        last.current = entry.data ?? last.current;
+        redraw();
+        if (entry.data && grows(entry.data)) {
+          known.current.clear();
+          setTimeout(() => over || again(), 100);
+        } else if (entry.data && goesOn(entry.data)) {
+          void fetched(page + 1);
+        }
+      }
+    });
+    return () => void (over = true);
+  }, [of, page, round]);
+  const entry = known.current.get(name(page));
+  const data = entry?.data ?? last.current;
+  React.useEffect(() => void (last.current = data));
+  return { data, error: entry?.error ?? '', asking: !entry?.data && !entry?.error };
 }
 
 /** A value that follows another once that has stood still. */

@@ -1,5 +1,5 @@
 /** Everything that can be done to a run, from menus, palette, sidebar and page. */
-import { ILabShell, JupyterFrontEnd } from '@jupyterlab/application';
+import { JupyterFrontEnd } from '@jupyterlab/application';
 import {
   Clipboard,
   Dialog,
@@ -45,7 +45,14 @@ async function insert(
     ? current
     : ((await app.commands.execute('notebook:create-new', {
         kernelName: app.serviceManager.kernelspecs.specs?.default
-      })) as NotebookPanel);
+      })) as NotebookPanel | undefined);
+  if (!panel?.context) {
+    Clipboard.copyToSystem(code); // Notebook opens it in a tab of its own, out of reach
+    Notification.info(__('Paste into the new notebook what is in the clipboard now: %1', code), {
+      autoClose: 15000
+    });
+    return;
+  }
   await panel.context.ready;
   if (inCurrent) {
     NotebookActions.insertBelow(panel.content);
@@ -60,7 +67,8 @@ async function insert(
 export function addCommands(
   app: JupyterFrontEnd,
   trackers: ITrackers,
-  notebooks: INotebookTracker | null
+  notebooks: INotebookTracker | null,
+  inLab: boolean
 ): void {
   const { commands, shell } = app;
   const { runs } = shared;
@@ -93,8 +101,11 @@ export function addCommands(
       widget.toolbar.hide();
       void tracker.add(widget);
     }
-    if (!widget.isAttached) {
-      shell.add(widget, 'main');
+    for (const area of inLab ? ['main'] : ['down', 'right']) {
+      // Notebook's main area holds its document alone
+      if (!widget.isAttached) {
+        shell.add(widget, area);
+      }
     }
     shell.activateById(widget.id);
   };
@@ -259,7 +270,7 @@ export function addCommands(
 
   commands.addCommand('bsft:show-sidebar', {
     label: __('Show Fine-Tuning Runs'),
-    execute: () => (shell as ILabShell).activateById('bsft-sidebar')
+    execute: () => shell.activateById('bsft-sidebar')
   });
 
   runs.changed.connect(() => commands.notifyCommandChanged('bsft:stop-run'));

@@ -1,21 +1,9 @@
 /** Teacher, tuned and untuned student side by side. */
 import React from 'react';
-import {
-  __,
-  Button,
-  Choice,
-  Empty,
-  Fields,
-  Pager,
-  Problem,
-  Said,
-  Search,
-  shared,
-  useAnswer,
-  useLate
-} from './base';
-import { Calls, Number_ } from './data';
+import { __, Choice, Empty, Fields, Problem, Said, shared, useAnswer } from './base';
+import { Calls } from './data';
 import { shown } from './logic';
+import { ITable, Table } from './table';
 import { IAnswer, ICompare, IRow, ISlice } from './types';
 
 const PIECES: { [kind: string]: 'del' | 'ins' | 'span' } = {
@@ -172,125 +160,68 @@ function Slices(props: {
   );
 }
 
+const compared = (): ITable<IRow, ICompare> => ({
+  what: 'compare',
+  noun: __('rows'),
+  search: __('Search answers'),
+  none: __('No row matches.'),
+  className: 'bsft-compare',
+  chips: {
+    name: 'filter',
+    label: __('Show'),
+    first: 'all',
+    of: page => Object.entries(page.filters).map(([name, n]) => [name, `${name} ${n.toLocaleString('en')}`])
+  },
+  order: {
+    label: __('Sort by'),
+    of: page => [['', __('as written')], ...page.fields.map((f): [string, string] => [f, f])],
+    turns: true
+  },
+  columns: page => [
+    { head: __('inputs'), cell: row => <Fields values={row.inputs} /> },
+    { head: __('label'), cell: row => <Fields values={row.labels} /> },
+    ...page.columns.map(column => ({
+      head: __(column),
+      cell: (row: IRow) => <Answer answer={row.answers[column]} />
+    }))
+  ],
+  detail: (row, { page, runKey }) => <RowFull runKey={runKey} row={row.row} columns={page.columns} />
+});
+
 export function Compare(props: { runKey: string; stamp: string }): JSX.Element {
-  const [filter, setFilter] = React.useState('all');
-  const [search, setSearch] = React.useState('');
-  const [sort, setSort] = React.useState('');
-  const [descending, setDescending] = React.useState(false);
-  const [field, setField] = React.useState('');
-  const [value, setValue] = React.useState('');
-  const [page, setPage] = React.useState(0);
-  const [open, setOpen] = React.useState<number | null>(null);
-  const late = useLate(search);
-  const size = shared.rowsPerPage;
-  const asked = { filter, search: late, sort, descending, field: value ? field : '', value, page, size };
-  const { data, error, asking } = useAnswer(
-    signal => shared.runs.api.run<ICompare>(props.runKey, ['compare'], asked, signal),
-    [props.runKey, props.stamp, ...Object.values(asked)]
-  );
-  React.useEffect(() => (setPage(0), setOpen(null)), [filter, late, sort, descending, value]);
-  React.useEffect(() => setValue(''), [field]);
-  if (!data) {
-    return error ? <Empty>{error}</Empty> : <Empty>{__('Reading…')}</Empty>;
-  }
-  const fields = data.fields.map(f => [f, f] as [string, string]);
-  const width = data.columns.length + 3;
+  const table = React.useMemo(compared, []);
+  const [slice, setSlice] = React.useState({ field: '', value: '' });
+  const { field, value } = slice;
   return (
-    <>
-      <div className="bsft-row bsft-wrap" role="group" aria-label={__('Show')}>
-        {Object.entries(data.filters).map(([name, n]) => (
-          <Button
-            key={name}
-            kind="chip"
-            pressed={filter === name}
-            label={`${name} ${n.toLocaleString('en')}`}
-            onClick={() => setFilter(name)}
-          />
-        ))}
-      </div>
-      <div className="bsft-row bsft-wrap">
-        <Search value={search} onChange={setSearch} label={__('Search answers')} />
-        <Choice
-          label={__('Sort by')}
-          value={sort}
-          onChange={setSort}
-          options={[['', __('as written')], ...fields]}
-        />
-        {sort ? (
-          <Button
-            kind="chip"
-            pressed={descending}
-            label={__('descending')}
-            onClick={() => setDescending(!descending)}
-          />
-        ) : null}
+    <Table
+      table={table}
+      runKey={props.runKey}
+      stamp={props.stamp}
+      more={value ? slice : {}}
+      tools={page => (
         <Choice
           label={__('Slices by')}
           value={field}
-          onChange={setField}
-          options={[['', __('no slices')], ...fields]}
+          onChange={name => setSlice({ field: name, value: '' })}
+          options={[['', __('no slices')], ...page.fields.map((f): [string, string] => [f, f])]}
         />
-        <Pager page={page} n={data.n} of={data.of} size={size} onPage={setPage} noun={__('rows')} />
-      </div>
-      {field ? <Slices runKey={props.runKey} field={field} value={value} onValue={setValue} /> : null}
-      <div className="bsft-scroll" aria-busy={asking}>
-        <table className="bsft-table bsft-compare">
-          <thead>
-            <tr>
-              <th scope="col">#</th>
-              <th scope="col">{__('inputs')}</th>
-              <th scope="col">{__('label')}</th>
-              {data.columns.map(column => (
-                <th key={column} scope="col">
-                  {__(column)}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {data.rows.map(row => (
-              <React.Fragment key={row.row}>
-                <tr
-                  className={open === row.row ? 'bsft-mod-open' : ''}
-                  onClick={() => setOpen(open === row.row ? null : row.row)}
-                >
-                  <Number_
-                    row={row.row}
-                    open={open === row.row}
-                    onOpen={() => setOpen(open === row.row ? null : row.row)}
-                  />
-                  <td>
-                    <Fields values={row.inputs} />
-                  </td>
-                  <td>
-                    <Fields values={row.labels} />
-                  </td>
-                  {data.columns.map(column => (
-                    <td key={column}>
-                      <Answer answer={row.answers[column]} />
-                    </td>
-                  ))}
-                </tr>
-                {open === row.row ? (
-                  <tr className="bsft-mod-detail">
-                    <td colSpan={width}>
-                      <RowFull runKey={props.runKey} row={row.row} columns={data.columns} />
-                    </td>
-                  </tr>
-                ) : null}
-              </React.Fragment>
-            ))}
-          </tbody>
-        </table>
-      </div>
-      {data.rows.length ? (
+      )}
+      above={() =>
+        field ? (
+          <Slices
+            runKey={props.runKey}
+            field={field}
+            value={value}
+            onValue={next => setSlice({ field, value: next })}
+          />
+        ) : null
+      }
+      below={
         <p className="bsft-quiet">
           <del>{__('Struck through')}</del>: {__("only the teacher's")}; <ins>{__('underlined')}</ins>:{' '}
           {__("only the student's")}.
         </p>
-      ) : (
-        <Empty>{__('No row matches.')}</Empty>
-      )}
-    </>
+      }
+    />
   );
 }

@@ -1,22 +1,9 @@
 /** What the teacher said and what the student is trained on. */
 import React from 'react';
-import {
-  __,
-  Button,
-  Choice,
-  Empty,
-  Fields,
-  Pager,
-  Problem,
-  Said,
-  Search,
-  shared,
-  Unless,
-  useAnswer,
-  useLate
-} from './base';
+import { __, Button, Empty, Fields, Problem, Said, shared, Unless, useAnswer, useLate } from './base';
 import { shown } from './logic';
-import { IAttemptFull, IAttempts, ICall, IPair, IPairs, IView } from './types';
+import { ITable, Table } from './table';
+import { IAttempt, IAttemptFull, IAttempts, ICall, IPair, IPairs, IView } from './types';
 
 export function Calls(props: { calls: ICall[] }): JSX.Element | null {
   return props.calls.length ? (
@@ -46,31 +33,6 @@ export function Calls(props: { calls: ICall[] }): JSX.Element | null {
       </tbody>
     </table>
   ) : null;
-}
-
-/** Rows whose number opens something below. */
-function opens(
-  open: number | null,
-  row: number,
-  onOpen: (row: number | null) => void
-): React.HTMLAttributes<HTMLTableRowElement> {
-  return { className: open === row ? 'bsft-mod-open' : '', onClick: () => onOpen(open === row ? null : row) };
-}
-
-export function Number_(props: { row: number; open: boolean; onOpen: () => void }): JSX.Element {
-  return (
-    <td className="bsft-number">
-      <button
-        type="button"
-        className="bsft-open"
-        aria-expanded={props.open}
-        aria-label={__('Open %1', props.row + 1)}
-        onClick={event => (event.stopPropagation(), props.onOpen())}
-      >
-        {(props.row + 1).toLocaleString('en')}
-      </button>
-    </td>
-  );
 }
 
 function Threshold(props: { runKey: string }): JSX.Element | null {
@@ -172,122 +134,58 @@ function AttemptFull(props: { runKey: string; row: number }): JSX.Element {
   );
 }
 
-function Attempts(props: { runKey: string; stamp: string }): JSX.Element {
-  const [filter, setFilter] = React.useState('all');
-  const [predictor, setPredictor] = React.useState('');
-  const [search, setSearch] = React.useState('');
-  const [sort, setSort] = React.useState('');
-  const [page, setPage] = React.useState(0);
-  const [open, setOpen] = React.useState<number | null>(null);
-  const late = useLate(search);
-  const size = shared.rowsPerPage;
-  const asked = {
-    filter,
-    predictor,
-    search: late,
-    sort: sort ? 'score' : '',
-    descending: sort === 'best',
-    page,
-    size
-  };
-  const { data, error } = useAnswer(
-    signal => shared.runs.api.run<IAttempts>(props.runKey, ['attempts'], asked, signal),
-    [props.runKey, props.stamp, ...Object.values(asked)]
-  );
-  React.useEffect(() => setPage(0), [filter, predictor, late, sort]);
-  if (!data) {
-    return error ? <Empty>{error}</Empty> : <Empty>{__('Reading…')}</Empty>;
-  }
-  return (
-    <>
-      <div className="bsft-row bsft-wrap" role="group" aria-label={__('Outcome')}>
-        {[['all', data.of] as [string, number], ...Object.entries(data.outcomes)].map(([name, n]) => (
-          <Button
-            key={name}
-            kind="chip"
-            pressed={filter === name}
-            label={`${name} ${n.toLocaleString('en')}`}
-            onClick={() => setFilter(name)}
-          />
-        ))}
-      </div>
-      <div className="bsft-row bsft-wrap">
-        <Search value={search} onChange={setSearch} label={__('Search attempts')} />
-        {Object.keys(data.predictors).length > 1 ? (
-          <Choice
-            label={__('Predictor')}
-            value={predictor}
-            onChange={setPredictor}
-            options={[
-              ['', __('all predictors')],
-              ...Object.keys(data.predictors).map(p => [p, p] as [string, string])
-            ]}
-          />
-        ) : null}
-        <Choice
-          label={__('Order')}
-          value={sort}
-          onChange={setSort}
-          options={[
-            ['', __('as made')],
-            ['best', __('best score first')],
-            ['worst', __('worst score first')]
-          ]}
-        />
-        <Pager page={page} n={data.n} of={data.of} size={size} onPage={setPage} noun={__('attempts')} />
-      </div>
-      <Threshold runKey={props.runKey} />
-      <div className="bsft-scroll">
-        <table className="bsft-table">
-          <thead>
-            <tr>
-              <th scope="col">#</th>
-              <th scope="col">{__('inputs')}</th>
-              <th scope="col">{__("teacher's answer")}</th>
-              <th scope="col">{__('score')}</th>
-              <th scope="col">{__('outcome')}</th>
-            </tr>
-          </thead>
-          <tbody>
-            {data.rows.map(row => (
-              <React.Fragment key={row.row}>
-                <tr {...opens(open, row.row, setOpen)}>
-                  <Number_
-                    row={row.row}
-                    open={open === row.row}
-                    onOpen={() => setOpen(open === row.row ? null : row.row)}
-                  />
-                  <td>
-                    <Fields values={row.inputs} />
-                  </td>
-                  <td>
-                    {row.error ? (
-                      <Said className="bsft-bad" value={row.error} />
-                    ) : (
-                      <Fields values={row.prediction} />
-                    )}
-                  </td>
-                  <td className="bsft-number">{shown(row.score)}</td>
-                  <td data-outcome={row.outcome}>
-                    <Said value={row.outcome} />
-                  </td>
-                </tr>
-                {open === row.row ? (
-                  <tr className="bsft-mod-detail">
-                    <td colSpan={5}>
-                      <AttemptFull runKey={props.runKey} row={row.row} />
-                    </td>
-                  </tr>
-                ) : null}
-              </React.Fragment>
-            ))}
-          </tbody>
-        </table>
-      </div>
-      {data.rows.length ? null : <Empty>{__('No attempt matches.')}</Empty>}
-    </>
-  );
-}
+const predictors = () => ({
+  name: 'predictor',
+  label: __('Predictor'),
+  of: (page: { predictors: { [name: string]: number } }): [string, string][] => [
+    ['', __('all predictors')],
+    ...Object.keys(page.predictors).map((p): [string, string] => [p, p])
+  ]
+});
+
+const attempts = (): ITable<IAttempt, IAttempts> => ({
+  what: 'attempts',
+  noun: __('attempts'),
+  search: __('Search attempts'),
+  none: __('No attempt matches.'),
+  chips: {
+    name: 'filter',
+    label: __('Outcome'),
+    first: 'all',
+    of: page =>
+      [['all', page.of] as [string, number], ...Object.entries(page.outcomes)].map(([name, n]) => [
+        name,
+        `${name} ${n.toLocaleString('en')}`
+      ])
+  },
+  choices: [predictors()],
+  order: {
+    label: __('Order'),
+    of: () => [
+      ['', __('as made')],
+      ['score↓', __('best score first')],
+      ['score', __('worst score first')]
+    ]
+  },
+  columns: () => [
+    { head: __('inputs'), cell: row => <Fields values={row.inputs} /> },
+    {
+      head: __("teacher's answer"),
+      cell: row =>
+        row.error ? <Said className="bsft-bad" value={row.error} /> : <Fields values={row.prediction} />
+    },
+    { head: __('score'), cell: row => shown(row.score), number: true },
+    {
+      head: __('outcome'),
+      cell: row => (
+        <span data-outcome={row.outcome}>
+          <Said value={row.outcome} />
+        </span>
+      )
+    }
+  ],
+  detail: (row, { runKey }) => <AttemptFull runKey={runKey} row={row.row} />
+});
 
 function Tokens(props: { tokens: [number, string][] }): JSX.Element {
   return (
@@ -325,6 +223,7 @@ function PairFull(props: { runKey: string; split: string; row: number }): JSX.El
   );
   return (
     <section className="bsft-detail">
+      <h3>{__('Row %1', data.row + 1)}</h3>
       <div className="bsft-row bsft-wrap">
         <span className="bsft-quiet bsft-grow">
           <Said
@@ -341,120 +240,53 @@ function PairFull(props: { runKey: string; split: string; row: number }): JSX.El
   );
 }
 
-function Rows(props: { runKey: string; stamp: string }): JSX.Element {
-  const [split, setSplit] = React.useState('train');
-  const [predictor, setPredictor] = React.useState('');
-  const [search, setSearch] = React.useState('');
-  const [sort, setSort] = React.useState('');
-  const [page, setPage] = React.useState(0);
-  const [open, setOpen] = React.useState<number | null>(null);
-  const late = useLate(search);
-  const size = shared.rowsPerPage;
-  const [by, how] = sort.split(' ');
-  const asked = { split, predictor, search: late, sort: by, descending: how === 'down', page, size };
-  const { data, error } = useAnswer(
-    signal => shared.runs.api.run<IPairs>(props.runKey, ['pairs'], asked, signal),
-    [props.runKey, props.stamp, ...Object.values(asked)]
-  );
-  React.useEffect(() => (setPage(0), setOpen(null)), [split, predictor, late, sort]);
-  if (!data) {
-    return error ? <Empty>{error}</Empty> : <Empty>{__('Reading…')}</Empty>;
-  }
-  return (
-    <>
-      <div className="bsft-row bsft-wrap">
-        {Object.entries(data.splits).map(([name, n]) => (
-          <Button
-            key={name}
-            kind="chip"
-            pressed={split === name}
-            label={`${name === 'train' ? __('trained on') : __('held out')} ${n.toLocaleString('en')}`}
-            onClick={() => setSplit(name)}
-          />
-        ))}
-      </div>
-      <div className="bsft-row bsft-wrap">
-        <Search value={search} onChange={setSearch} label={__('Search rows')} />
-        {Object.keys(data.predictors).length > 1 ? (
-          <Choice
-            label={__('Predictor')}
-            value={predictor}
-            onChange={setPredictor}
-            options={[
-              ['', __('all predictors')],
-              ...Object.keys(data.predictors).map(p => [p, p] as [string, string])
-            ]}
-          />
-        ) : null}
-        <Choice
-          label={__('Order')}
-          value={sort}
-          onChange={setSort}
-          options={[
-            ['', __('as built')],
-            ['score down', __('best score first')],
-            ['score up', __('worst score first')],
-            ['prompt_tokens down', __('longest prompt first')],
-            ['completion_tokens down', __('longest completion first')]
-          ]}
-        />
-        <Pager page={page} n={data.n} of={data.of} size={size} onPage={setPage} noun={__('rows')} />
-      </div>
-      <div className="bsft-scroll">
-        <table className="bsft-table">
-          <thead>
-            <tr>
-              <th scope="col">#</th>
-              <th scope="col">{__('predictor')}</th>
-              <th scope="col">{__('prompt')}</th>
-              <th scope="col">{__('completion')}</th>
-              <th scope="col">{__('tokens')}</th>
-              <th scope="col">{__('score')}</th>
-            </tr>
-          </thead>
-          <tbody>
-            {data.rows.map(row => (
-              <React.Fragment key={row.row}>
-                <tr {...opens(open, row.row, setOpen)}>
-                  <Number_
-                    row={row.row}
-                    open={open === row.row}
-                    onOpen={() => setOpen(open === row.row ? null : row.row)}
-                  />
-                  <td>
-                    <Said value={row.predictor} />
-                  </td>
-                  <td>
-                    <Said className="bsft-clip" value={row.prompt} />
-                  </td>
-                  <td>
-                    <Said className="bsft-clip" value={row.completion} />
-                  </td>
-                  <td className="bsft-number">
-                    {row.prompt_tokens.toLocaleString('en')} + {row.completion_tokens.toLocaleString('en')}
-                  </td>
-                  <td className="bsft-number">{shown(row.score)}</td>
-                </tr>
-                {open === row.row ? (
-                  <tr className="bsft-mod-detail">
-                    <td colSpan={6}>
-                      <PairFull runKey={props.runKey} split={split} row={row.row} />
-                    </td>
-                  </tr>
-                ) : null}
-              </React.Fragment>
-            ))}
-          </tbody>
-        </table>
-      </div>
-      {data.rows.length ? null : <Empty>{__('No row matches.')}</Empty>}
-    </>
-  );
-}
+const rows = (): ITable<IPair, IPairs> => ({
+  what: 'pairs',
+  noun: __('rows'),
+  search: __('Search rows'),
+  none: __('No row matches.'),
+  chips: {
+    name: 'split',
+    label: __('Part of the data'),
+    first: 'train',
+    of: page =>
+      Object.entries(page.splits).map(([name, n]) => [
+        name,
+        `${name === 'train' ? __('trained on') : __('held out')} ${n.toLocaleString('en')}`
+      ])
+  },
+  choices: [predictors()],
+  order: {
+    label: __('Order'),
+    of: () => [
+      ['', __('as built')],
+      ['score↓', __('best score first')],
+      ['score', __('worst score first')],
+      ['prompt_tokens↓', __('longest prompt first')],
+      ['completion_tokens↓', __('longest completion first')]
+    ]
+  },
+  columns: () => [
+    { head: __('predictor'), cell: row => <Said value={row.predictor} /> },
+    { head: __('prompt'), cell: row => <Said className="bsft-clip" value={row.prompt} /> },
+    { head: __('completion'), cell: row => <Said className="bsft-clip" value={row.completion} /> },
+    {
+      head: __('tokens'),
+      cell: row =>
+        `${row.prompt_tokens.toLocaleString('en')} + ${row.completion_tokens.toLocaleString('en')}`,
+      number: true
+    },
+    { head: __('score'), cell: row => shown(row.score), number: true }
+  ],
+  detail: (row, { runKey, chip }) => <PairFull runKey={runKey} split={chip} row={row.row} />
+});
 
 export function Data(props: { runKey: string; view: IView }): JSX.Element {
   const [which, setWhich] = React.useState('attempts');
+  const ofTeacher = React.useMemo(attempts, []);
+  const ofStudent = React.useMemo(rows, []);
   const { state, missing, card } = props.view;
+  const { runKey } = props;
   return (
     <>
       <div className="bsft-row" role="group" aria-label={__('Data')}>
@@ -473,11 +305,17 @@ export function Data(props: { runKey: string; view: IView }): JSX.Element {
       </div>
       {which === 'attempts' ? (
         <Unless missing={missing['traces.jsonl']}>
-          <Attempts runKey={props.runKey} stamp={String(state.tried)} />
+          <Table
+            key="attempts"
+            table={ofTeacher}
+            runKey={runKey}
+            stamp={String(state.tried)}
+            above={() => <Threshold runKey={runKey} />}
+          />
         </Unless>
       ) : (
         <Unless missing={missing.pairs}>
-          <Rows runKey={props.runKey} stamp={card.status} />
+          <Table key="rows" table={ofStudent} runKey={runKey} stamp={card.status} />
         </Unless>
       )}
     </>

@@ -19,7 +19,7 @@ import {
 import { Compare } from './compare';
 import { ModelCurves } from './curves';
 import { Data } from './data';
-import { shown } from './logic';
+import { ranged, shown } from './logic';
 import { Log, Settings } from './more';
 import { IStep, IVerdict, IView } from './types';
 
@@ -51,6 +51,7 @@ function ScoreCards(props: { view: IView; verdict: IVerdict | null }): JSX.Eleme
       which,
       score: judged?.score ?? told?.score ?? card.scores[which]?.score ?? null,
       n: judged?.n ?? told?.n ?? null,
+      range: ranged(judged?.interval),
       failed: judged?.failed ?? 0
     };
   });
@@ -67,6 +68,11 @@ function ScoreCards(props: { view: IView; verdict: IVerdict | null }): JSX.Eleme
             {s.n === null ? '\u00a0' : _n('%2 example', '%2 examples', s.n)}
             {s.failed ? `, ${__('%1 failed', s.failed.toLocaleString('en'))}` : ''}
           </div>
+          {s.range ? (
+            <div className="bsft-quiet" title={__('95% interval')}>
+              {s.range}
+            </div>
+          ) : null}
         </div>
       ))}
     </div>
@@ -294,6 +300,12 @@ export function RunPage(props: { runKey: string }): JSX.Element {
   };
   return (
     <article className="bsft-run">
+      {view.read === null ? null : (
+        <div className="bsft-reading" role="status">
+          {__('A long log is being read: this is what the first %1% of it say.', Math.floor(100 * view.read))}
+          <Bar share={view.read} label={__('Reading the log')} />
+        </div>
+      )}
       <Header view={view} verdict={judged.data} weighing={judged.asking && !view.missing['compare.jsonl']} />
       <div role="tablist" className="bsft-tabs" aria-label={__('About the run')} onKeyDown={turn}>
         {TABS.map(([name, label]) => (

@@ -14,7 +14,7 @@ import { __, runIcon, shared } from './base';
 import { addCommands, ITrackers } from './commands';
 import { RunWidget } from './document';
 import { RunFactory } from './documents';
-import { arranged, happened, Order, visible } from './logic';
+import { arranged, happened, visible } from './logic';
 import { SeveralWidget } from './several';
 import { SidebarWidget } from './sidebar';
 import { StatusWidget } from './status';
@@ -22,14 +22,7 @@ import { ICard } from './types';
 
 const ID = 'bsft_nb:plugin';
 
-interface ISettings {
-  notifications: 'all' | 'ends' | 'none';
-  statusBar: boolean;
-  sort: Order;
-  rowsPerPage: number;
-}
-
-const settings: ISettings = { notifications: 'all', statusBar: true, sort: 'newest', rowsPerPage: 25 };
+const { settings } = shared;
 
 async function readSettings(registry: ISettingRegistry | null): Promise<void> {
   if (!registry) {
@@ -39,7 +32,8 @@ async function readSettings(registry: ISettingRegistry | null): Promise<void> {
     const known = await registry.load(ID);
     const take = () => {
       Object.assign(settings, known.composite);
-      shared.rowsPerPage = settings.rowsPerPage;
+      shared.runs.wish(settings.refresh, settings.folders);
+      shared.settingsChanged.emit();
     };
     take();
     known.changed.connect(take);
@@ -134,7 +128,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       runs: new WidgetTracker<MainAreaWidget<RunWidget>>({ namespace: 'bsft-runs' }),
       several: new WidgetTracker<MainAreaWidget<SeveralWidget>>({ namespace: 'bsft-several' })
     };
-    addCommands(app, trackers, notebooks);
+    addCommands(app, trackers, notebooks, labShell !== null);
     app.docRegistry.addFileType({
       name: 'bsft-run',
       displayName: __('Fine-tuning run'),
@@ -163,28 +157,26 @@ const plugin: JupyterFrontEndPlugin<void> = {
         name: w => w.content.keys.join('-')
       });
     }
-    const sidebar = new SidebarWidget(settings.sort);
+    const sidebar = new SidebarWidget();
     app.shell.add(sidebar, 'left', { rank: 650 });
     restorer?.add(sidebar, 'bsft-sidebar');
-    for (const command of [
-      'bsft:new',
-      'bsft:open-run',
-      'bsft:stop-run',
-      ...(labShell ? ['bsft:show-sidebar'] : [])
-    ]) {
+    for (const command of ['bsft:new', 'bsft:open-run', 'bsft:stop-run', 'bsft:show-sidebar']) {
       palette?.addItem({ command, category: __('Fine-tuning') });
     }
     launcher?.add({ command: 'bsft:new', args: { isLauncher: true }, category: 'Other', rank: 0 });
     if (running) {
       addRunning(running);
     }
+    const turned = new Signal<object, void>({});
+    shared.runs.changed.connect(() => turned.emit());
+    shared.settingsChanged.connect(() => turned.emit());
     statusBar?.registerStatusItem(ID, {
       item: new StatusWidget(),
       align: 'left',
       rank: 900,
       isActive: () =>
         settings.statusBar && arranged(shared.runs.cards.values(), '', 'running', 'newest').live.length > 0,
-      activeStateChanged: shared.runs.changed
+      activeStateChanged: turned
     });
     shared.runs.turned.connect((_, { before, after }) => notify(after, before));
     await readSettings(registry);

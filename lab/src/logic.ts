@@ -71,6 +71,11 @@ export function shown(value: number | null | undefined): string {
     : String(Number(value.toPrecision(3)));
 }
 
+/** A 95% interval, or nothing where it is not known or has no width. */
+export function ranged(interval: [number, number] | null | undefined): string {
+  return interval && interval[0] < interval[1] ? `(${shown(interval[0])}–${shown(interval[1])})` : '';
+}
+
 export interface IScale {
   at: (x: number, y: number) => [number, number];
   xs: [number, number];

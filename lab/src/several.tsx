@@ -3,15 +3,19 @@ import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
 import React from 'react';
 import { __, does, Empty, runIcon, Said, shared, Status, useAnswer } from './base';
 import { Chart, COLOURS, IDrawn } from './curves';
-import { shown, text } from './logic';
+import { ranged, shown, text } from './logic';
 import { ICard, ISetting, IVerdict, IView } from './types';
 
 type Read = { card: ICard; view: IView; verdict: IVerdict | null; settings: ISetting[] };
 
 async function read(key: string, signal: AbortSignal): Promise<Read> {
   const { api } = shared.runs;
+  const whole = async (): Promise<IView> => {
+    const view = await api.run<IView>(key, [], {}, signal);
+    return view.read === null ? view : whole(); // a long log takes several looks
+  };
   const [view, verdict, settings] = await Promise.all([
-    api.run<IView>(key, [], {}, signal),
+    whole(),
     api.run<IVerdict | null>(key, ['verdict'], {}, signal),
     api.run<ISetting[]>(key, ['settings'], {}, signal)
   ]);
@@ -47,7 +51,7 @@ function Several(props: { keys: string[] }): JSX.Element {
     ['score', __('Score of checkpoints')]
   ];
   return (
-    <article className="bsft-run">
+    <article className="bsft-run bsft-several">
       <h1>{__('%1 runs', data.length)}</h1>
       <div className="bsft-scroll">
         <table className="bsft-table">
@@ -90,7 +94,8 @@ function Several(props: { keys: string[] }): JSX.Element {
                     {run.verdict?.columns[which] ? (
                       <span className="bsft-quiet">
                         {' '}
-                        n={run.verdict.columns[which].n.toLocaleString('en')}
+                        {ranged(run.verdict.columns[which].interval)} n=
+                        {run.verdict.columns[which].n.toLocaleString('en')}
                       </span>
                     ) : null}
                   </td>
@@ -110,12 +115,12 @@ function Several(props: { keys: string[] }): JSX.Element {
         const drawn = lines(data, name);
         return drawn.length ? (
           <section key={name}>
-            <h3>{label}</h3>
+            <h2>{label}</h2>
             <Chart lines={drawn} label={label} />
           </section>
         ) : null;
       })}
-      <h3>{__('Asked otherwise')}</h3>
+      <h2>{__('Settings that differ')}</h2>
       {changed.length ? (
         <div className="bsft-scroll">
           <table className="bsft-table bsft-settings">

@@ -80,11 +80,12 @@ const Card = React.memo(function Card(props: {
   );
 });
 
-function Sidebar(props: { order: Order }): JSX.Element {
+function Sidebar(): JSX.Element {
   const runs = shared.runs;
   const [search, setSearch] = React.useState('');
   const [state, setState] = React.useState<State | 'all'>('all');
-  const [order, setOrder] = React.useState<Order>(props.order);
+  const [picked, setOrder] = React.useState<Order | null>(null);
+  const order = picked ?? shared.settings.sort;
   const [most, setMost] = React.useState(MOST);
   const [ticked, setTicked] = React.useState<string[]>([]);
   const [now, setNow] = React.useState(Date.now() / 1000);
@@ -189,7 +190,7 @@ function Sidebar(props: { order: Order }): JSX.Element {
 }
 
 export class SidebarWidget extends ReactWidget {
-  constructor(private order: Order) {
+  constructor() {
     super();
     this.id = 'bsft-sidebar';
     this.addClass('bsft-sidebar');
@@ -200,6 +201,10 @@ export class SidebarWidget extends ReactWidget {
   }
 
   render(): JSX.Element {
-    return <UseSignal signal={shared.runs.changed}>{() => <Sidebar order={this.order} />}</UseSignal>;
+    return (
+      <UseSignal signal={shared.settingsChanged}>
+        {() => <UseSignal signal={shared.runs.changed}>{() => <Sidebar />}</UseSignal>}
+      </UseSignal>
+    );
   }
 }

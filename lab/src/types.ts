@@ -62,6 +62,7 @@ export interface IState {
 export interface IView {
   card: ICard;
   now: number;
+  read: number | null; // how much of the log this is made of; null: all
   steps: IStep[];
   state: IState;
   warnings: string[];
@@ -72,7 +73,9 @@ export interface IVerdict {
   decision: string;
   words: string[];
   n: number;
-  columns: { [which: string]: { score: number | null; n: number; failed: number } };
+  columns: {
+    [which: string]: { score: number | null; interval: [number, number] | null; n: number; failed: number };
+  };
 }
 
 export type Values = { [name: string]: unknown };
@@ -109,6 +112,7 @@ export interface IAttempts {
   rows: IAttempt[];
   n: number;
   of: number;
+  read: number | null;
   outcomes: { [outcome: string]: number };
   predictors: { [name: string]: number };
 }
@@ -183,6 +187,7 @@ export interface ISetting {
 }
 
 export interface INews {
+  first?: boolean; // forget what was there before
   cards?: ICard[];
   gone?: string[];
   views?: { [key: string]: IView };

@@ -6,6 +6,7 @@ import {
   happened,
   matches,
   nearest,
+  ranged,
   scale,
   shown,
   ticks,
@@ -150,4 +151,9 @@ test('ticks that are close have the digits that tell them apart', () => {
   assert.deepEqual(tickTexts([5.61, 5.615, 5.62]), ['5.610', '5.615', '5.620']);
   assert.deepEqual(tickTexts([0, 500, 1000]), ['0', '500', '1,000']);
   assert.deepEqual(tickTexts([2]), ['2']);
+});
+
+test('an interval is shown where it says something', () => {
+  assert.equal(ranged([0.25, 0.5]), '(0.25–0.5)');
+  assert.equal(ranged([1, 1]) + ranged(null) + ranged(undefined), '');
 });

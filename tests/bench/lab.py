@@ -1,12 +1,12 @@
 """How fast the JupyterLab extension shows runs, and what it costs the server.
 
-    python tests/bench/lab.py [--quick] [--no-browser]
+    python tests/bench/lab.py [--quick] [--no-browser] [--no-server]
 
 The last line is a JSON object: bundle_kb (all scripts of the extension), sidebar_first_paint_s (from the empty sidebar to
 its first card, with 1,000 runs), page_turn_s (slowest of 20, from the click to the new page on the screen, 100,000 rows of
 about 1.8 kB), event_to_screen_s (slowest of 10, from the line in the log to the words in an open page), stop_s (from the
 click to the run's end, in a process that is no kernel), training_overhead (how much longer a step of a training takes with
-the sidebar and the run's page open than with neither: 6 turns of each in one training, whose medians are compared),
+the sidebar and the run's page open than with neither: 5 turns of each in one training, whose medians are compared),
 server_block_ms (longest time for which the event loop could not run while the reader is asked for the sidebar's cards, a
 log of 200 MB and the table), server_idle_ms (the same with nothing to read: what the machine itself adds), reader_start_s
 (until a reader that was just begun answers), first_view_s (the run with that log, opened for the first time, until
@@ -218,7 +218,7 @@ def training(page, root: Path, home: Path):
         process.wait()
 
 
-def overhead(page, url: str, root: Path, home: Path, turns: int = 6, seconds: float = 6.0) -> float:
+def overhead(page, url: str, root: Path, home: Path, turns: int = 5, seconds: float = 5.0) -> float:
     "How much longer a step takes with sidebar and page open."
     from statistics import median
 
@@ -257,13 +257,16 @@ def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--quick", action="store_true", help="50 runs, 2,000 rows, a log of 5 MB")
     ask.add_argument("--no-browser", action="store_true", help="only what needs no Chromium")
+    ask.add_argument("--no-server", action="store_true", help="only what is seen in the browser")
     args = ask.parse_args()
     with tempfile.TemporaryDirectory() as place:
         root = Path(place).resolve()
         home = root / ".bsft"
         make_runs(home, *((50, 2_000, 5) if args.quick else (1_000, 100_000, 200)))
         scripts = list((ROOT / "bsft_nb/labextension/static").glob("*.js"))
-        figures = {"bundle_kb": round(sum(f.stat().st_size for f in scripts) / 1000, 1), **asyncio.run(server_figures(root, home))}
+        figures = {"bundle_kb": round(sum(f.stat().st_size for f in scripts) / 1000, 1)}
+        if not args.no_server:
+            figures |= asyncio.run(server_figures(root, home))
         if not args.no_browser:
             figures |= browser_figures(root, home)
     print(json.dumps(figures))

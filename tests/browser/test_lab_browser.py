@@ -1,4 +1,5 @@
 """The extension in a real JupyterLab: the sidebar moves and stops runs without a kernel, pages come back, texts stay texts."""
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import dspy
 import pytest
 from hostile import HOSTILE
 
+from bsft_nb.lab.places import key_of
 from bsft_nb.results.evaluate import Answer
 from bsft_nb.results.table import write_table
 from bsft_nb.results.table_file import compare_rows
@@ -49,6 +51,17 @@ class Lab:
 
     def loaded(self):
         self.page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('bsft:open')", timeout=60000)
+
+    def command(self, name: str, **args):
+        return self.page.evaluate("([n, a]) => window.jupyterapp.commands.execute(n, a).then(() => null)", [name, args])
+
+    def has(self, command: str) -> bool:
+        return self.page.evaluate("n => window.jupyterapp.commands.hasCommand(n)", command)
+
+    def set(self, **settings):
+        "Change the extension's settings, as the settings editor does."
+        find = "[...window.jupyterapp.pluginRegistry._plugins.values()].find(p => p.id === '@jupyterlab/apputils-extension:settings').service"
+        self.page.evaluate(f"async s => {{ for (const [k, v] of Object.entries(s)) await {find}.set('bsft_nb:plugin', k, v); }}", settings)
 
     def card(self, words: str):
         return self.page.locator(f".bsft-card:has-text('{words}')").first
@@ -209,3 +222,165 @@ def test_run_json_opens_as_a_page_that_is_kept_up_to_date(sidebar, lab):
     run.log.emit("warn", note="told while the page is open")
     page.document().get_by_text("told while the page is open").first.wait_for(timeout=10000)
     assert time.time() - began < 8 and page.said == []
+
+
+@pytest.fixture
+def whole(runs):
+    "A run that has everything that can be shown."
+    from bsft_nb.data.builder import Built, save_pairs
+    from bsft_nb.data.pairs import Pair
+    from bsft_nb.lessons import save_llama
+
+    run = runs("whole-1", scores={"tuned": 0.8, "teacher": 1.0, "untuned": 0.1}, seconds={"train": 90}, config={"lr": 1e-3})
+    for i in range(12):
+        call = {"predictor": "say", "inputs": {"word": f"w{i}"}, "outputs": {"loud": f"W{i}"}}
+        append_line(run / "traces.jsonl", {"example": f"e{i}", "attempt": 0, "inputs": {"word": f"w{i}"}, "prediction": {"loud": f"W{i}"}, "calls": [call], "score": i / 11, "kept": i > 3, "reason": "" if i > 3 else "rejected", "error": "ValueError: no" if i == 1 else None, "key": f"{i:016x}"})
+        run.log.emit("trace", kept=i > 3, reason="" if i > 3 else "rejected", example=f"e{i}")
+    save_pairs(Built([Pair(f"e{i}", "say" if i % 2 else "check", f"say w{i} loudly", f"W{i}", i / 11, [1, 2, 3], [4, 5], []) for i in range(4, 12)], [Pair("e0", "say", "say w0", "W0", 0.0, [1], [2], [])], {}, []), run / "pairs")
+    save_llama(run / "model")
+    for step in range(1, 9):
+        run.log.emit("train", model="say", step=step, steps=8, loss=3.0 / step, **({"eval_loss": 3.5 / step, "score": step / 8} if step % 4 == 0 else {}))
+    run.log.emit("warn", note="only 12 examples")
+    run.log.emit("done", status="finished", note="finished")
+    examples = [dspy.Example(word=f"w{i}", loud=f"W{i}").with_inputs("word") for i in range(30)]
+    answers = {"teacher": lambda i: Answer({"loud": f"W{i}"}, score=1.0), "tuned": lambda i: Answer({"loud": f"W{i}" if i % 5 else "no"}, score=float(i % 5 > 0)), "untuned": lambda i: Answer({}, error="no answer", score=0.0)}
+    write_table(run / "compare.jsonl", compare_rows(examples, {c: [of(i) for i in range(30)] for c, of in answers.items()}))
+    (run / "train.log").write_text("step 1 of 8\n" * 40)
+    return run
+
+
+@contextlib.contextmanager
+def under_way(run: RunFolder, step: int = 3):
+    "The run looks as if it were being compiled."
+    presence = run.presence("compile")
+    presence.acquire(key="k", began=time.time())
+    run.update(status="running", worker={"began": time.time()})
+    run.log.emit("train", model="say", step=step, steps=8, loss=1.0)
+    try:
+        yield
+    finally:
+        presence.release()
+
+
+def theme(page: Lab, name: str):
+    page.command("apputils:change-theme", theme=f"JupyterLab {name}")
+    page.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(name == "Light").lower(), timeout=15000)
+    page.page.wait_for_timeout(500)
+
+
+@pytest.mark.parametrize("colours", ["Light", "Dark"])
+def test_every_view_can_be_read_and_worked_by_everybody(colours, sidebar, runs, whole):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed").Axe()
+    found = {}
+
+    def look(view: str, where: str):
+        for fault in axe.run(page.page, where, {"resultTypes": ["violations"]}).response["violations"]:
+            found.setdefault(fault["id"], []).extend(f"{view}: {n['target']} {n['failureSummary']}" for n in fault["nodes"])
+
+    live, failed = runs("axe-live"), runs("axe-failed", "failed", error="ValueError: no room")
+    with under_way(live):
+        page = sidebar(f"axe-{colours}")
+        theme(page, colours)
+        page.page.locator(".bsft-card[data-status=running]").wait_for(timeout=30000)
+        look("sidebar", ".bsft-sidebar")
+        page.open("axe-live")
+        look("a run under way", ".bsft-document:not(.lm-mod-hidden)")
+        look("status bar", ".bsft-statusbar")
+        page.open("axe-failed")
+        look("a failed run", ".bsft-document:not(.lm-mod-hidden)")
+        page.open("whole-1").locator(".bsft-verdict li").first.wait_for(timeout=30000)
+        look("overview", ".bsft-document:not(.lm-mod-hidden)")
+        for tab in ("Data", "Compare", "Log", "Settings"):
+            panel = page.tab(tab)
+            panel.locator("tbody tr, .bsft-log").first.wait_for(timeout=60000)
+            if tab in ("Data", "Compare"):
+                panel.get_by_role("button", name="Open 6", exact=True).click()
+                panel.locator(".bsft-detail").wait_for(timeout=10000)
+            if tab == "Compare":
+                panel.get_by_label("Slices by").select_option("labels.loud")
+                panel.locator(".bsft-slices tbody tr").first.wait_for(timeout=10000)
+            look(tab, ".bsft-document:not(.lm-mod-hidden)")
+            page.shot(f"lab-axe-{colours}-{tab}")
+            if tab == "Data":
+                panel.get_by_role("button", name="Rows of the student").click()
+                panel.get_by_role("button", name="Open 2", exact=True).click()
+                panel.locator(".bsft-detail").get_by_role("button", name="Tokens").click()
+                look("rows", ".bsft-document:not(.lm-mod-hidden)")
+                page.shot(f"lab-axe-{colours}-rows")
+        page.command("bsft:compare-runs", keys=[key_of(r.path.resolve()) for r in (whole, failed)])
+        page.document().get_by_role("heading", name="2 runs").wait_for(timeout=30000)
+        look("compare runs", ".bsft-document:not(.lm-mod-hidden)")
+        page.shot(f"lab-axe-{colours}-several")
+    assert not found, "\n".join(f"{fault}:\n  " + "\n  ".join(where[:6]) for fault, where in found.items())
+    assert page.said == []
+
+
+def test_runs_are_found_in_every_place_that_jupyterlab_has(sidebar, runs, lab):
+    first, second = runs("place-1", config={"lr": 1}), runs("place-2", config={"lr": 2})
+    deep = RunFolder(lab[1] / "a/b/c/d/e/.bsft/runs/deep-1")
+    write_json(deep / "run.json", {"status": "finished"})
+    with under_way(first):
+        page = sidebar("places")
+        status = page.page.locator(".bsft-statusbar button")
+        status.wait_for(timeout=30000)
+        assert "train 38%" in status.inner_text()
+        page.page.locator(".jp-LauncherCard", has_text="New fine-tuning").wait_for(timeout=10000)
+        page.command("running:show-panel") if page.has("running:show-panel") else page.page.locator(".lm-TabBar-tab[data-id=jp-running-sessions]").click()
+        entry = page.page.locator("#jp-running-sessions", has_text="place-1")
+        entry.get_by_text("train 38%").wait_for(timeout=10000)
+        page.shot("lab-running")
+        entry.get_by_text("place-1").first.click()
+        page.document().get_by_role("heading", name="place-1").wait_for(timeout=10000)
+        page.command("apputils:activate-command-palette")
+        for label in ("New Fine-Tuning", "Open Fine-Tuning Run…", "Stop Fine-Tuning Run…", "Show Fine-Tuning Runs"):
+            page.page.locator(".lm-CommandPalette-input").fill(label)
+            page.page.locator(".lm-CommandPalette-itemLabel", has_text=label).first.wait_for(timeout=5000)
+        page.page.keyboard.press("Escape")
+        page.page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.page.locator(".lm-Menu-itemLabel", has_text="Stop Fine-Tuning Run…").wait_for(timeout=5000)
+        page.page.keyboard.press("Escape")
+        page.command("bsft:show-sidebar")
+        assert page.page.locator(".bsft-card", has_text="deep-1").count() == 0
+        page.set(folders=["a/b/c/d/e"], statusBar=False, sort="name")
+        page.card("deep-1").wait_for(timeout=15000)
+        status.wait_for(state="hidden", timeout=5000)
+        assert page.page.get_by_label("Order").input_value() == "name"
+        page.set(statusBar=True)
+        status.click()
+        page.document().get_by_role("heading", name="place-1").wait_for(timeout=10000)
+        for name in ("place-1", "place-2"):
+            page.card(name).get_by_role("checkbox").check()
+        page.page.get_by_role("button", name="Compare 2 runs").click()
+        page.document().locator(".bsft-settings tr", has_text="config.lr").wait_for(timeout=10000)
+    first.update(status="finished", scores={"tuned": 0.5})
+    told = page.page.locator(".jp-Notification-Toast, .Toastify__toast", has_text="place-1: finished, tuned 0.5")
+    told.wait_for(timeout=15000)
+    told.get_by_role("button", name="Open").click()
+    page.document().get_by_role("heading", name="place-1").wait_for(timeout=10000)
+    page.set(notifications="none")
+    with under_way(second):
+        page.page.locator(".bsft-card[data-status=running]", has_text="place-2").wait_for(timeout=15000)
+    second.update(status="finished")
+    page.page.locator(".bsft-card[data-status=finished]", has_text="place-2").wait_for(timeout=15000)
+    assert page.page.get_by_text("place-2: finished").count() == 0 and page.said == []
+    shutil.rmtree(deep.path)
+
+
+def test_notebook_7_shows_runs_where_it_has_places(lab, chromium, runs):
+    pytest.importorskip("notebook", reason="Notebook 7 is not installed")
+    runs("seven-1", scores={"tuned": 0.5})
+    context = chromium.new_context(viewport={"width": 1280, "height": 860})
+    page = context.new_page()
+    try:
+        page.goto(f"{lab[0]}tree")
+        page.get_by_role("menuitem", name="View", exact=True).click(timeout=60000)
+        page.locator(".lm-Menu-itemLabel", has_text="Left Sidebar").hover()
+        page.locator(".lm-Menu-itemLabel", has_text="Fine-tuning").click(timeout=10000)
+        card = page.locator(".bsft-card", has_text="seven-1")
+        card.locator(".bsft-open").click(timeout=30000)
+        page.locator(".bsft-document:visible h1", has_text="seven-1").wait_for(timeout=30000)
+        shots = Path(os.environ.get("BSFT_SHOTS", ROOT / ".browser"))
+        shots.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=shots / "notebook-7.png")
+    finally:
+        context.close()

@@ -56,7 +56,7 @@ def shown(name, tmp_path):
 @pytest.mark.parametrize("name", ["teacher", "start", "scoring", "final"])
 @pytest.mark.parametrize("theme", THEMES)
 def test_a_picture_can_be_read_by_everybody(chromium, tmp_path, name, theme):
-    from axe_core_python.sync_playwright import Axe
+    from axe_playwright_python.sync_playwright import Axe
 
     paper, ink = THEMES[theme]
     page = chromium.new_page(viewport={"width": 480, "height": 900}, color_scheme=theme)
@@ -66,7 +66,7 @@ def test_a_picture_can_be_read_by_everybody(chromium, tmp_path, name, theme):
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"overview-{name}-{theme}.png", full_page=True)
     wide = page.evaluate("[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > 480 && !e.closest('[role=status]')).length")
-    found = [(v["id"], n["html"][:200]) for v in Axe().run(page)["violations"] for n in v["nodes"]]
+    found = [(v["id"], n["html"][:200]) for v in Axe().run(page).response["violations"] for n in v["nodes"]]
     page.close()
     assert wide == 0 and found == []
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "bsft_nb/labextension"
-PARTS = ("src/**/*", "style/*", "schema/*", "package.json", "package-lock.json", "tsconfig.json", "install.json")
+PARTS = ("src/**/*", "style/*", "schema/*", "package.json", "package-lock.json", "tsconfig.json", "rspack.config.js", "install.json")
 
 
 def digest() -> str:

@@ -25,7 +25,7 @@ def workers_of(run):
 
 
 def when(what, then):
-    thread = threading.Thread(target=lambda: (until(what), then()))
+    thread = threading.Thread(target=lambda: (until(what, 240), then()))
     thread.start()
     return thread
 

@@ -443,7 +443,7 @@ def test_ten_thousand_examples_block_nobody(slow_checks, llama):
 
 @pytest.mark.parametrize(
     "wrong, kind",
-    [({"lr": -1}, ValueError), ({"trainset": "rows"}, TypeError), ({"launch": "ray"}, ValueError), ({"student": "no program"}, TypeError), ({"nonsense": 1}, TypeError)],
+    [({"lr": -1}, ValueError), ({"trainset": "rows"}, TypeError), ({"launch": "slurm"}, ValueError), ({"student": "no program"}, TypeError), ({"nonsense": 1}, TypeError)],
 )
 def test_what_is_plainly_wrong_is_raised_by_start(slow_checks, llama, wrong, kind):
     tp = BootstrapFinetune(None, dict(lm=teacher_lm(shout)))

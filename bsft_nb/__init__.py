@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from bsft_nb.run.frontend import frontend
 
 if TYPE_CHECKING:
+    from bsft_nb.data.inputs import more_inputs
     from bsft_nb.engine.lm import local_lm
     from bsft_nb.models.student_adapter import StudentAdapter
     from bsft_nb.optimizer.loading import attach, load
     from bsft_nb.optimizer.teleprompter import BootstrapFinetune
     from bsft_nb.routing.make import cascade
 
-__all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "cascade", "load", "local_lm"]
+__all__ = ["BootstrapFinetune", "StudentAdapter", "attach", "cascade", "load", "local_lm", "more_inputs"]
 _HOMES = {  # imported when it is asked for: a Jupyter server that shows runs needs no DSPy
     "BootstrapFinetune": "bsft_nb.optimizer.teleprompter",
     "StudentAdapter": "bsft_nb.models.student_adapter",
@@ -22,6 +23,7 @@ _HOMES = {  # imported when it is asked for: a Jupyter server that shows runs ne
     "load": "bsft_nb.optimizer.loading",
     "cascade": "bsft_nb.routing.make",
     "local_lm": "bsft_nb.engine.lm",
+    "more_inputs": "bsft_nb.data.inputs",
 }
 
 

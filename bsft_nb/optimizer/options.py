@@ -14,7 +14,7 @@ import dspy
 
 from ..data.builder import PER_EXAMPLE
 from ..data.dedupe import CONFLICTS
-from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, names, number, text, unquoted, whole
+from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, name, names, number, or_auto, text, unquoted, whole
 from ..results.trackers import TRACKERS, check_track
 from ..teacher.hints import HINTS
 from ..teacher.metric import AGREEMENT, check_filter
@@ -98,10 +98,10 @@ COMPILE = declared(
     ("trainset", REQUIRED, name("list of dspy.Example, or rows"), "task", "traces", "examples that say which fields are inputs; with `inputs`, also rows: a list of dicts, a data frame, a `datasets.Dataset`, or a file of them"),
     ("valset", None, name("list of dspy.Example, rows, or None"), "task", "pairs", "examples or rows to hold out as given; an empty list holds out nothing. `None`: a tenth of the trainset"),
     ("target", "t5-large", text("str, path or dspy.LM", *TARGETS), "training", "pairs", "the model to fine-tune: a Hub id, a local folder, a `.gguf` file, or `smollm2-135m`; or an LM whose provider fine-tunes it"),
-    ("bsize", 12, whole(1), "training", "training", "rows in one training step"),
+    ("bsize", 12, or_auto(whole(1)), "training", "training", "rows in one training step. `\"auto\"`: by the number of rows"),
     ("accumsteps", 1, whole(1), "training", "training", "gradient accumulation: steps whose gradients are added up before the weights change"),
-    ("lr", 5e-5, number(), "training", "training", "highest learning rate"),
-    ("epochs", 1, whole(1), "training", "training", "times through the rows"),
+    ("lr", 5e-5, or_auto(number()), "training", "training", "highest learning rate. `\"auto\"`: by the target's size, ten times as high for LoRA"),
+    ("epochs", 1, or_auto(whole(1)), "training", "training", "times through the rows. `\"auto\"`: by the number of rows, and until two epochs in a row bring nothing"),
     ("bf16", False, flag(), "training", "training", "mixed precision, where the device has it"),
 )
 

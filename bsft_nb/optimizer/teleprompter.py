@@ -30,6 +30,7 @@ from .pipeline import run_compilation
 from .preflight import Preflight
 from .prepare import check_call, planned, prepare
 from .run import Run
+from .sweep import sweep
 from ..results.tracking import tracked
 from ..run.folder import RunFolder, home
 from ..run.views import progress_for
@@ -157,7 +158,7 @@ def preflight(tp: BootstrapFinetune, student: dspy.Module, *, trainset: list[dsp
 class BootstrapFinetune(Teleprompter):
     "Fine-tune a small model on the accepted traces of a teacher, and return the program with it."
 
-    start, acompile, preflight = start, acompile, preflight  # the functions above
+    start, acompile, preflight, sweep = start, acompile, preflight, sweep  # the functions above; `sweep` has a module
 
     def __init__(
         self,
@@ -194,10 +195,10 @@ class BootstrapFinetune(Teleprompter):
         trainset: list[dspy.Example],
         valset: list[dspy.Example] | None = None,  # held out as given, nothing where it is empty; None: a tenth of the trainset
         target: str | Path = "t5-large",  # Hub id, local folder, `.gguf` file, or `smollm2-135m`
-        bsize: int = 12,  # rows in one training step
+        bsize: int | Literal["auto"] = 12,  # rows in one training step
         accumsteps: int = 1,  # steps whose gradients are added up
-        lr: float = 5e-5,
-        epochs: int = 1,
+        lr: float | Literal["auto"] = 5e-5,
+        epochs: int | Literal["auto"] = 1,
         bf16: bool = False,
         inputs: list[str] | None = None,  # of rows: the columns that the program is called with; None: the examples say it
         adapter: dspy.Adapter | None = None,  # the student's format; None: the `StudentAdapter` that fits the target

@@ -5,9 +5,10 @@ import dspy
 import pytest
 
 from bsft_nb import BootstrapFinetune
-from bsft_nb.data.builder import load_pairs
+from bsft_nb.data.builder import held_out, load_pairs
 from bsft_nb.lessons import SHOUTS, Shout, is_loud, shouting_teacher, teacher_lm
 from bsft_nb.results.table import open_table
+from bsft_nb.teacher.keys import example_key
 
 FAST = dict(display=False, launch="inline")
 
@@ -47,14 +48,16 @@ def test_agreement_needs_no_labels_and_scores_no_student(home, llama):
 
 
 def test_a_sweep_pays_the_teacher_once_and_trains_each_setting_once(home, llama):
-    lm = shouting_teacher()
+    (held,) = held_out(SHOUTS, seed=0)
+    shy = next(e.word for e in SHOUTS if example_key(e) == held)  # the teacher gets the one wrong that is held out
+    lm = teacher_lm(lambda text: {"loud": shy if f"\n{shy}\n" in text.rpartition("word ## ]]")[2] else text.rpartition("word ## ]]\n")[2].split()[0].upper()})
     tp = BootstrapFinetune(is_loud, dict(lm=lm))
     trained = dict(trainset=SHOUTS, target=llama, **FAST)
     made = tp.sweep(Shout(), lr=[1e-3, 1e-5], seeds=[0, 1], **trained)
     runs = sorted((home / ".bsft" / "runs").iterdir())
     assert lm.engine.calls == 10 and len(runs) == 4 and len(made.rows) == 2 and all(len(r.runs) == 2 for r in made.rows)
     tables = [{row["example"] for row in map(json.loads, (r / "compare.jsonl").read_text().splitlines()) if "example" in row} for r in runs]
-    assert all(t == tables[0] for t in tables), "another seed holds out the same examples"
+    assert all(t == {held} for t in tables), "another seed holds out the same examples"
     assert made.program.say.lm and tp.run.id == made.run.id and "95% interval" in str(made)
     before = {r.name: (r / "model" / "model.safetensors").stat().st_mtime_ns for r in runs}
     again = tp.sweep(Shout(), lr=[1e-3, 1e-5], seeds=[0, 1], **trained)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # %% auto #0
-__all__ = ['FEW', 'SAMPLES', 'PER_EXAMPLE', 'quotas', 'held_out', 'Reading', 'take_in', 'read_funnel', 'by_predictor', 'reduced',
-           'weighed', 'Built', 'split', 'check_conflicts', 'build', 'build_from_pairs', 'contradictions', 'check_rows',
-           'to_dataset', 'save_pairs', 'load_pairs']
+__all__ = ['FEW', 'SAMPLES', 'PER_EXAMPLE', 'quotas', 'MadeInput', 'label_values', 'held_out', 'Reading', 'take_in',
+           'read_funnel', 'by_predictor', 'reduced', 'weighed', 'Built', 'split', 'check_conflicts', 'build',
+           'build_from_pairs', 'contradictions', 'check_rows', 'to_dataset', 'save_pairs', 'load_pairs']
 
 # %% ../../nbs/data/04_builder.ipynb #301f6fd8
 FEW = 20  # values that make a field a label
@@ -57,6 +57,16 @@ def quotas(sizes: dict[str, int], share: float) -> dict[str, int]:
         found[s] += 1
     return found
 
+# %% ../../nbs/data/04_builder.ipynb #0dfa876d
+class MadeInput(dspy.Example):
+    "An example whose inputs a model wrote, see `bsft_nb.data.inputs`: it is never held out."
+
+
+def label_values(examples: list[dspy.Example]) -> dict[str, list]:
+    "The values of each field that is a label, in a fixed order."
+    rows = [{k: e[k] for k in e.keys() if k not in e.inputs()} for e in examples]
+    return {f: sorted({_text(r.get(f)): r[f] for r in rows if r.get(f) is not None}.values(), key=_text) for f in _label_fields(rows)}
+
 # %% ../../nbs/data/04_builder.ipynb #0745c25c
 def held_out(
     examples: list[dspy.Example],
@@ -65,7 +75,7 @@ def held_out(
     traces: Iterable[Trace] = (),  # of these examples: labels where the examples have none
 ) -> set[str]:
     "Keys of the examples held out of training."
-    labels = {example_key(e): {k: e[k] for k in e.keys() if k not in e.inputs()} for e in examples}
+    labels = {example_key(e): {k: e[k] for k in e.keys() if k not in e.inputs()} for e in examples if not isinstance(e, MadeInput)}
     fields = _label_fields(labels.values())
     if not fields:
         labels |= {t.example: t.prediction for t in traces if t.kept and t.example in labels}

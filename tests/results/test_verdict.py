@@ -48,6 +48,25 @@ def test_nothing_to_judge(tmp_path):
         assert "cannot be compared" in v.text() and "nan" not in v.text()
 
 
+def test_without_a_teacher_the_gain_of_the_training_is_still_judged(tmp_path):
+    v = verdict(table(tmp_path, tuned=ones(50, 60), untuned=ones(10, 60)))
+    assert v.decision == "better than untuned; teacher not compared" and v.n == 0 and "is better than before training" in v.text() and "cannot be compared" in v.text()
+    v = verdict(table(tmp_path, tuned=[1.0, 0.0] * 30, untuned=[0.0, 1.0] * 29 + [0.0, 0.0]))
+    assert v.decision == "no gain shown; teacher not compared" and v.examples_to_improve > 60 and "more, a difference of" in v.text()
+    assert verdict(table(tmp_path, tuned=ones(9, 10), untuned=ones(1, 10))).decision == "too little evidence"
+
+
+def test_what_is_not_shown_has_a_price_and_a_number_of_examples_that_decide(tmp_path):
+    teacher, tuned = [1.0] * 80 + [0.0] * 20, [1.0] * 74 + [0.0] * 6 + [1.0] * 4 + [0.0] * 16
+    v = verdict(table(tmp_path, teacher=teacher, tuned=tuned))
+    assert v.difference == pytest.approx(-0.02) and v.difference_interval[0] < 0 < v.difference_interval[1]
+    sd = np.std(np.array(tuned) - teacher, ddof=1)
+    assert v.examples_to_decide == math.ceil((2.8 * sd / 0.02) ** 2) and v.at_worst == pytest.approx(-v.difference_interval[0])
+    assert f"On about {v.examples_to_decide:,} examples, {v.examples_to_decide - 100:,} more" in v.text()
+    assert f"as much as {math.ceil(1000 * v.at_worst - 1e-9):,} wrong ones more in 1,000" in v.text()
+    assert verdict(table(tmp_path, teacher=[1.0] * 60, tuned=[1.0] * 60)).at_worst == 0.05
+
+
 def test_a_clear_case(tmp_path):
     v = verdict(table(tmp_path, teacher=ones(190, 200), tuned=ones(160, 200), untuned=ones(20, 200), latency={"teacher": 2.0, "tuned": 0.5}, cost={"teacher": 0.01, "tuned": 0.0}), seconds=300, cost=5)
     assert v.decision == "behind the teacher" and v.n == 200 and v.scores == {"teacher": 0.95, "tuned": 0.8, "untuned": 0.1}

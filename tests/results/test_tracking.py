@@ -1,5 +1,6 @@
 """A compile whose figures go to a tracking tool: whole, in one run of the tool, and never at the cost of the compile."""
 import importlib.util
+import json
 
 import dspy
 import pytest
@@ -43,13 +44,56 @@ def read_tensorboard(run):
     return {name: [(s.step, s.value) for s in board.Scalars(name)] for name in board.Tags()["scalars"]}
 
 
-@pytest.mark.parametrize(("track", "read"), [("mlflow", read_mlflow), ("tensorboard", read_tensorboard)])
+def read_trackio(run):
+    import trackio
+    from trackio.sqlite_storage import SQLiteStorage
+
+    (found,) = trackio.Api().runs("bsft_nb")  # one run, though it was compiled twice
+    assert found.name == read_json(run.path / "track.json")["trackio"]["id"] and {"config.lr", "program", "target"} <= set(found.config)
+    figures = {}
+    for row in SQLiteStorage.get_logs("bsft_nb", found.name):
+        for name in row.keys() & CURVES:
+            figures.setdefault(name, []).append((row[f"{name.partition('/')[0]}/step"], row[name]))
+    return figures
+
+
+def read_wandb(run):
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    files, figures = sorted((run.path / "wandb").glob("offline-run-*/run-*.wandb")), {}
+    assert {f.stem for f in files} == {f"run-{read_json(run.path / 'track.json')['wandb']['id']}"}  # one run, though it was compiled twice
+    assert (files[-1].parent / "files" / "report.html").exists()
+    for data in (d for f in files for d in wandb_records(f.read_bytes())):
+        row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in Record.FromString(data).history.item}
+        for name in row.keys() & CURVES:
+            figures.setdefault(name, []).append((row[f"{name.partition('/')[0]}/step"], row[name]))
+    return figures
+
+
+def wandb_records(data):
+    "The records of a file of W&B's: blocks of 32 KiB, of pieces with a head of seven bytes, as in LevelDB's log."
+    at, whole = 7, b""
+    while at + 7 <= len(data):
+        room = 32768 - at % 32768
+        if room < 7:
+            at += room
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        whole, at = whole + data[at + 7 : at + 7 + size], at + 7 + size
+        if kind in (1, 4):  # all of a record, or the last piece of one
+            yield whole
+            whole = b""
+
+
+@pytest.mark.parametrize(("track", "read"), [("mlflow", read_mlflow), ("tensorboard", read_tensorboard), ("trackio", read_trackio), ("wandb", read_wandb)])
 def test_a_run_is_one_run_of_the_tool(track, read, tiny, tmp_path, monkeypatch):
     "The figures are the log's, each of them once; a second compile adds nothing to them."
     if importlib.util.find_spec(TRACKERS[track].needs) is None:
         pytest.skip(f"{track} is not installed: pip install {TRACKERS[track].install}")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("TRACKIO_DIR", f"{tmp_path}/trackio")
+    monkeypatch.setenv("WANDB_MODE", "offline")
     for _ in range(2):
         run = compiled(tiny, tmp_path / "run", track)
     found, events = read(run), run.events

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from bsft_nb.run.events import KINDS, Event
 from bsft_nb.run.progress import MOST_POINTS, State, add_point, reduce, reduce_all
-from bsft_nb.run.steps import left_of, money_of, seconds_by_step, share_of, step_now, steps_of
+from bsft_nb.run.steps import (
+    left_of,
+    money_of,
+    seconds_by_step,
+    share_of,
+    step_now,
+    steps_of,
+)
 from bsft_nb.run.views import TextProgress, describe, eta, show_number, show_seconds
 
 names = st.sampled_from(["kept", "reason", "again", "tokens", "cost", "latency", "note", "model", "which", "status", "type", "message", "funnel"])

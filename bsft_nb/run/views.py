@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -16,7 +18,7 @@ from .progress import State, reduce, state_of
 from .steps import eta, left_of, money_said, scoring_said, seconds_by_step, stage_said, step_of
 
 # %% auto #0
-__all__ = ['VIEWS', 'show_seconds', 'show_number', 'describe', 'print_line', 'TextProgress', 'progress_for']
+__all__ = ['VIEWS', 'show_seconds', 'show_number', 'describe', 'print_line', 'TextProgress', 'keep_saying', 'progress_for']
 
 # %% ../../nbs/run/09_views.ipynb #a0328353
 def show_seconds(seconds: float | None) -> str:
@@ -83,10 +85,10 @@ class TextProgress:
     def __init__(self, every: float = 5.0, out: TextIO | None = None, clock: Callable[[], float] = time.time, history: Callable[[], State] | None = None):
         "`every`: seconds between two lines of one stage, at least. `out`: None for standard output. `history`: the state with all sessions of the run; None: only those heard."
         self.every, self.out, self.clock, self.history = every, out, clock, history
-        self.state, self.said, self.line = State(), 0.0, ""
+        self.state, self.said, self.line, self.heard = State(), 0.0, "", time.monotonic()  # heard: when an event came last
 
     def __call__(self, event: Event):
-        before, self.state = self.state, reduce(self.state, event)
+        before, self.state, self.heard = self.state, reduce(self.state, event), time.monotonic()
         if event.kind == "run" and self.history:
             self.state = self.history()
         ended = before.stage != self.state.stage and before.stage.startswith(("bootstrap", "train"))
@@ -104,6 +106,29 @@ class TextProgress:
             self.said, self.line = self.clock(), line
             print_line(line, self.out or sys.stdout)
 
+# %% ../../nbs/run/09_views.ipynb #c9800eb5
+def keep_saying(text: TextProgress, every: float = 60.0) -> threading.Thread:
+    "Say how the run stands after each `every` seconds without an event or a line, until it ends. Returns the thread."
+    alive, said = weakref.ref(text), [0.0]  # said: how many times since the last event
+
+    def say(view: TextProgress):
+        silent = time.monotonic() - view.heard
+        if view.state.stages and silent > every * (said[0] + 1):
+            said[0] = silent // every
+            line = describe(view.state, view.state.last + silent)
+            view._say(line if line != view.line else f"{stage_said(view.state)}, {show_seconds(silent)} without news")
+        said[0] *= silent > every
+
+    def work():
+        while (view := alive()) is not None and not view.state.status:
+            say(view)
+            del view
+            time.sleep(min(1.0, every / 4))
+
+    thread = threading.Thread(target=work, name="bsft-text", daemon=True)
+    thread.start()
+    return thread
+
 # %% ../../nbs/run/09_views.ipynb #a56ba1d0
 VIEWS: dict[str, Callable] = {}  # "panel": `(run, blocking)`, live; "snapshot": `(run)`, the picture that stays
 
@@ -119,6 +144,7 @@ def progress_for(
     if "panel" in VIEWS and (how == "panel" or (how == "auto" and where == "notebook")):
         return VIEWS["panel"](run, blocking)
     run.folder.log.subscribe(text := TextProgress(history=lambda: state_of(run.folder.log.path)))
+    keep_saying(text)
     if where and "snapshot" in VIEWS:
         run.folder.log.subscribe(lambda event: VIEWS["snapshot"](run) if event.kind == "done" else None)
     return text

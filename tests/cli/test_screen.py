@@ -47,7 +47,7 @@ def test_durations_are_those_of_the_run(monkeypatch, years):
     folder = long_run(60)
     monkeypatch.undo()
     text = "\n".join(status_lines(Run(folder), time.time() + years * 365 * 86400)[1:])
-    assert "(40 rejected), 1 min 0 s" in text and "step 199 of 400, loss 0.010, 3 min" in text
+    assert "(40 rejected), 1 min 1 s" in text and "step 199 of 400, loss 0.010, 3 min" in text
 
 
 @pytest.mark.parametrize("command", [["runs"], ["status", "qa-0"], ["follow", "qa-0", "--every", "0"]])

@@ -191,6 +191,26 @@ def test_a_run_that_has_ended_is_shown_as_it_ended(folder):
     assert follow_progress(Run(folder)).state.status == "finished"
 
 
+def test_the_panel_of_a_resumed_run_shows_all_its_sessions(folder):
+    emit = folder.log.emit
+    emit("run", id="demo-1", key="k")
+    for step in (1, 2, 3):
+        emit("train", model="m", step=step, steps=9, loss=1 / step)
+    emit("done", status="stopped")
+    panel = ProgressPanel(Run(folder))
+    folder.log.subscribe(panel)
+    emit("run", id="demo-1", key="k")
+    emit("stage", stage="loading model", model="m")
+    panel.paint()
+    assert [s for s, _ in panel.state.curves["m"]["loss"]] == [1, 2, 3] and "<polyline" in panel.text.value
+    assert "Loading model" in panel.text.value and "No news for 30 s" in panel.text.value and "loading model" in panel.said.value
+    spoken = panel.said.value
+    emit("stage", stage="loading model", model="m")
+    panel.paint()
+    assert panel.said.value == spoken, "a screen reader is not told again each second"
+    panel.close()
+
+
 def test_a_painting_that_fails_does_not_reach_the_training(folder, monkeypatch, caplog):
     panel = ProgressPanel(Run(folder))
     monkeypatch.setattr(panel, "paint", lambda: 1 / 0)
@@ -203,7 +223,7 @@ def test_a_painting_that_fails_does_not_reach_the_training(folder, monkeypatch, 
 
 def test_html_of_the_whole_progress_is_small_and_static():
     state = reduce_all(log_of_a_run(n=300))
-    html = panel_html(state, 100)
+    html = panel_html(state, 100, "")
     assert len(html) < 10_000 and faults(html) == [] and len(live_charts(state)) < 10_000
 
 
@@ -217,7 +237,7 @@ def test_hostile_text_stays_text_in_every_panel(text):
     answer = {"outputs": {"kind": text}, "calls": [{"predictor": text, "inputs": {"x": text}, "outputs": {"y": text}}], "score": 0.0, "error": text, "latency": 0.1, "tokens": 3, "cost": 0.1}
     row = {"row": 0, "example": text, "run": text, "inputs": {text[:50]: text}, "labels": {"kind": text}, "columns": {"teacher": answer, "tuned": {**answer, "outputs": {"kind": text + " x"}}, "untuned": None}}
     pages = [
-        panel_html(reduce_all(log_of_a_run(text, 4)), 100),
+        panel_html(reduce_all(log_of_a_run(text, 4)), 100, ""),
         traces_html([trace, failed]) + funnel_html({text: {"all": 3, text: 3}}),
         pair_html(Pair(text, text, text, text, 1.0, [1], [2])),
         rows_html([row], ["teacher", "tuned", "untuned"]) + detail_html(row),

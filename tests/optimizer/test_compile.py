@@ -17,6 +17,8 @@ from bsft_nb.lessons import CHAT, save_llama, save_t5, teacher_lm
 from bsft_nb.run.events import Stopped
 from bsft_nb.run.files import read_lines
 from bsft_nb.run.folder import find_run
+from bsft_nb.run.progress import state_of
+from bsft_nb.run.steps import seconds_by_step
 
 
 def score(program, n=60):
@@ -202,6 +204,25 @@ def test_start_returns_at_once_and_stop_ends_within_a_step(tiny):
     assert run.wait(5) == "stopped" and len(run.traces) >= 30
     shorter = tp.start(dspy.Predict(Sort), trainset=examples(40, 0), target=tiny, bsize=4, epochs=1)
     assert shorter.result(60)(words="one cat two red").kind in KINDS.values()
+
+
+def test_a_resumed_run_keeps_when_it_was_asked_for_and_adds_its_seconds(tiny):
+    tp, asked = BootstrapFinetune(same_kind, dict(lm=teacher_lm(knows))), dict(trainset=examples(40, 0), target=tiny, bsize=4, epochs=4, display=False)
+    run = tp.start(dspy.Predict(Sort), **asked)
+    while not any(e.kind == "train" for e in run.events):
+        time.sleep(0.05)
+    run.stop()
+    assert run.wait(30) == "stopped"
+    first = run.info["seconds"]
+    run.folder.update(created="2026-01-01 00:00:00")
+    tp.compile(dspy.Predict(Sort), **asked)
+    state, seconds = state_of(tp.run.path / "events.jsonl"), tp.run.info["seconds"]
+    assert (tp.run.id, tp.run.info["created"]) == (run.id, "2026-01-01 00:00:00")
+    assert all(seconds[k] >= first[k] for k in first) and sum(seconds.values()) > sum(first.values()) > 0
+    assert all(abs(seconds[k.lower()] - v) < 0.5 for k, v in seconds_by_step(state).items()), "those of the events"
+    assert [x for x, _ in state.curves["model"]["loss"]][0] == 1 and len(state.curves["model"]["score"]) == 4
+    stages = [e.data["stage"] for e in tp.run.events if e.kind == "stage"]
+    assert {"bootstrap", "starting trainer", "loading model", "train", "scoring"} == set(stages) and state.calls == 0 < sum(e.data.get("calls", 0) for e in tp.run.events if e.kind == "stage")
 
 
 def test_acompile_leaves_the_loop_free(tiny):

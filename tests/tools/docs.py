@@ -74,6 +74,7 @@ def build() -> int:
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         return done.returncode
+    shutil.rmtree(SITE / "jupyter_execute", ignore_errors=True)  # MyST-NB's copies of the notebooks
     write_entry(SITE, out.name)
     count, broken = broken_links(SITE)
     print("\n".join(broken), end="\n" * bool(broken))

@@ -466,17 +466,17 @@ def test_mistakes_are_said_in_the_panel(llama):
 
 def test_the_job_file_is_the_run_s(llama, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_task.py").write_text("import dspy\ntagger = dspy.Predict('word -> kind')\ndef accept(example, prediction, trace=None):\n    return True\n")
+    (tmp_path / "my_task.py").write_text("import dspy\nclass Tagger(dspy.Module):\n    def __init__(self):\n        super().__init__()\n        self.tag = dspy.Predict('word -> kind')\n    def forward(self, word):\n        return self.tag(word=word)\ndef accept(example, prediction, trace=None):\n    return True\n")
     monkeypatch.syspath_prepend(tmp_path)
     import my_task
 
-    panel = CompilePanel({**notebook_of(llama), "tagger": my_task.tagger, "accept": my_task.accept})
+    panel = CompilePanel({**notebook_of(llama), "tagger": my_task.Tagger(), "accept": my_task.accept})
     panel.controls["lm"].value, panel.controls["target"].value, panel.controls["bsize"].value = "lm", str(llama), 2
     click(labelled(panel.widget, "Write job file"))
     assert "job.yaml" in panel.message.value and "It lacks lm, trainset" in panel.message.value
     panel.start()
     panel.run.result(120)
-    assert read_job("job.yaml") == panel.run.config() and read_job("job.yaml")["student"] == "my_task:tagger"
+    assert read_job("job.yaml") == panel.run.config() and read_job("job.yaml")["student"] == "my_task:Tagger"
     panel.checker.idle.wait(60)
 
 

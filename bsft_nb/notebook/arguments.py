@@ -97,7 +97,7 @@ def read_line(line: str) -> argparse.Namespace:
     args.command = name
     if unknown and not args.help:
         word = unknown[0].partition("=")[0]
-        raise UsageError(f"%bsft {name} does not know {word}{nearest(word, ask._option_string_actions)} %bsft {name} --help lists what it takes")
+        raise UsageError(f"%bsft {name} does not know {word}{nearest(word, ask._option_string_actions) or '.'} %bsft {name} --help lists what it takes")
     return args
 
 # %% ../../nbs/notebook/06_arguments.ipynb #bf49c587

@@ -16,7 +16,7 @@ from .command import RUN, Argument, Command, Failed, Interrupted, argument, in_l
 from .live import view_for, watched
 from .screen import status_data
 from ..optimizer.job_file import FORMS, NAMED, JobError, calls_of, located, missing, read_job, value_of, write_job
-from ..optimizer.options import GROUPS, OPTIONS, TABLE, Option
+from ..optimizer.options import GROUPS, OPTIONS, TABLE, Option, argument_form
 from ..optimizer.prepare import prepare
 from ..optimizer.run import Run
 from ..optimizer.teleprompter import BootstrapFinetune, arguments_of
@@ -61,15 +61,8 @@ def reader(option: Option) -> Callable[[str], str]:
 # %% ../../nbs/cli/05_compile.ipynb #c3ae55db
 def option_argument(option: Option) -> Argument:
     "The argument of the command line for an option."
-    how: dict[str, Any] = {"type": reader(option), "metavar": WORDS.get(option.name, option.kind.form.upper())}
-    if option.kind.form == "flag" and not option.default:
-        how = {"action": "store_const", "const": "yes"}
-    elif option.kind.form in ("flag", "choice"):
-        how = {"choices": option.kind.choices}
-    elif option.name == "teacher":
-        how |= {"action": "append"}
-    elif option.default is False:  # `--peft` alone, or with a value
-        how |= {"nargs": "?", "const": "True"}
+    how = argument_form(option, reader(option))
+    how |= {"metavar": WORDS.get(option.name, option.kind.form.upper())} if "type" in how else {}
     told = TOLD.get(option.name, option.meaning).replace("`None`:", "Left out:").replace("`", "")
     return argument(f"--{option.name.replace('_', '-')}", group=GROUPS[option.group], dest=option.name, help=told.replace("%", "%%"), **how)
 

@@ -6,43 +6,71 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.display import HTML, display
 
+from .again import compile_again
 from .compile_panel import CompilePanel
 from .data_panel import DataPanel
 from .progress_html import panel_html
 from .progress_panel import follow_progress
-from .widgets import page, table
+from .widgets import Html, join, page, table, tag
 from ..optimizer.loading import attach
 from ..optimizer.run import Run
 from ..results.report import snapshot_html, write_report
-from ..run.folder import list_runs
+from ..run.folder import RunFolder, fingerprint, home, list_runs
 from ..run.progress import state_of
-from ..run.views import describe
+from ..run.views import describe, show_number, show_seconds
 
 # %% auto #0
-__all__ = ['RunList', 'Status', 'run_status', 'chosen_run', 'show_runs', 'show_status', 'follow_run', 'stop_run', 'show_report',
-           'open_data', 'open_panel']
+__all__ = ['COLUMNS', 'run_link', 'scores_said', 'RunList', 'Status', 'run_status', 'chosen_run', 'runs_here', 'working_or_list',
+           'show_runs', 'show_status', 'follow_run', 'stop_run', 'Report', 'show_report', 'open_data', 'open_panel']
+
+# %% ../../nbs/notebook/06_commands.ipynb #ba98d846
+def run_link(folder: RunFolder, text: str, command: str = "bsft:open") -> Html:
+    "A link that has JupyterLab carry out `command` for a run."
+    asked = json.dumps({"key": fingerprint(str(folder.path.resolve())), "name": folder.id})
+    return tag("a", text, "cursor:pointer", href=f"#{folder.id}", title=str(folder.path), data_commandlinker_command=command, data_commandlinker_args=asked)
+
+
+def scores_said(scores: Any) -> str:
+    "The scores of a run in words, the tuned student's first."
+    known = {k: scores[k] for k in ("tuned", "teacher", "untuned") if isinstance(scores, dict) and isinstance(scores.get(k), (int, float))}
+    return ", ".join(f"{k} {show_number(v)}" for k, v in known.items())
 
 # %% ../../nbs/notebook/06_commands.ipynb #b9cf195a
+COLUMNS = {"id": "run", "status": "status", "program": "program", "target": "target", "scores": "score", "took": "duration", "created": "created"}
+
+
 class RunList(list):
-    "Rows of `list_runs`, shown as a table."
+    "Rows of `runs_here`, shown as a table below `note`."
+
+    note = ""
+
+    def cells(self) -> list[list[str]]:
+        return [[str(r.get(k) or r.get("error") or "–") if k == "target" else str(r.get(k) or "–") for k in COLUMNS] for r in self]
 
     def _repr_html_(self) -> str:
-        rows = [[r["id"], r["status"] or "–", r["target"] or r.get("error") or "–", r["created"] or "–"] for r in self]
-        return page(table(["run", "status", "target", "created"], rows, "runs") if rows else "No runs yet.")
+        if not self:
+            return page(self.note or "No runs yet.")
+        rows = [[run_link(RunFolder(Path(r["path"])), r["id"]) if r.get("path") else r["id"], *cells[1:]] for r, cells in zip(self, self.cells())]
+        return page(tag("div", self.note), table(list(COLUMNS.values()), rows, "runs"))
 
+    def _repr_pretty_(self, printer, cycle):
+        lines = ["  ".join(row) for row in ([list(COLUMNS.values()), *self.cells()] if self else [])]
+        printer.text("\n".join(filter(None, [self.note, *lines])) or "No runs yet.")
 
+# %% ../../nbs/notebook/06_commands.ipynb #58d3df17
 class Status(str):
     "A line on how a run stands; shown, all that the progress panel says."
 
-    html = ""
+    html: str | None = None
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         return self.html
 
     def _repr_pretty_(self, printer, cycle):
@@ -67,9 +95,32 @@ def chosen_run(name: str | None) -> Run:
         name = runs[0]["id"]
     return attach(name)
 
+
+def runs_here(only: str = "", note: str = "") -> RunList:
+    "All runs, newest first, or those with the status `only`: what they compiled, how well, how long it took."
+    rows = RunList()
+    rows.note = note
+    for r in list_runs():
+        if not only or r["status"] == only:
+            folder = RunFolder(home() / "runs" / r["id"])
+            info = folder.info
+            known = info.get("seconds") if isinstance(info.get("seconds"), dict) else {}
+            seconds = [v for v in known.values() if isinstance(v, (int, float))]
+            rows.append({**r, "program": info.get("program"), "scores": scores_said(info.get("scores")), "took": show_seconds(sum(seconds)) if seconds else "", "path": str(folder.path)})
+    return rows
+
+
+def working_or_list(name: str | None, to: str) -> Run | RunList:
+    "The run with that name, or the only one that works; else the list of those that do, which says how to go on."
+    working = runs_here("running") if name is None else RunList()
+    if name is None and len(working) != 1:
+        working.note = f"{len(working)} runs work. Say which one: %bsft {to} {working[0]['id']}" if working else f"Nothing is running here: there is nothing to {to}."
+        return working
+    return chosen_run(name or working[0]["id"])
+
 # %% ../../nbs/notebook/06_commands.ipynb #0eaf969c
 def show_runs(shell: Any, args: argparse.Namespace) -> RunList:
-    return RunList(list_runs())
+    return runs_here()
 
 
 def show_status(shell: Any, args: argparse.Namespace) -> Status:
@@ -77,28 +128,39 @@ def show_status(shell: Any, args: argparse.Namespace) -> Status:
 
 
 def follow_run(shell: Any, args: argparse.Namespace) -> Run | RunList:
-    working = [r for r in list_runs() if r["status"] == "running"]
-    if args.run is None and len(working) != 1:
-        return RunList(working)
-    run = chosen_run(args.run or working[0]["id"])
-    follow_progress(run)
+    run = working_or_list(args.run, "attach")
+    if isinstance(run, Run):
+        follow_progress(run)
     return run
 
 
-def stop_run(shell: Any, args: argparse.Namespace) -> Status:
-    run = chosen_run(args.run)
+def stop_run(shell: Any, args: argparse.Namespace) -> Status | RunList:
+    run = working_or_list(args.run, "stop")
+    if isinstance(run, RunList):
+        return run
+    if run.status != "running":
+        return Status(f"{run.id} does not run: it is {run.status}. There is nothing to stop.")
     run.stop()
-    return run_status(run)
+    return Status(f"{run.id} was asked to stop. It ends within a step and keeps what is finished: the same compile goes on from there.")
+
+# %% ../../nbs/notebook/06_commands.ipynb #0c521903
+class Report(type(Path())):
+    "The path of a run's report; shown, links to it."
+
+    def _repr_html_(self) -> str:
+        opens = run_link(RunFolder(self.parent), "Open the report in a new tab", "bsft:report")
+        return page(join([opens, " (in JupyterLab), or the file ", tag("a", str(self), href=self.absolute().as_uri(), target="_blank")]))
 
 # %% ../../nbs/notebook/06_commands.ipynb #8056189d
-def show_report(shell: Any, args: argparse.Namespace) -> Path:
+def show_report(shell: Any, args: argparse.Namespace) -> Report:
     run = chosen_run(args.run)
     display(HTML(snapshot_html(run.folder)))
-    return write_report(run.folder)
+    return Report(write_report(run.folder))
 
 
 def open_data(shell: Any, args: argparse.Namespace) -> DataPanel:
-    return DataPanel.of(chosen_run(args.run))
+    run = chosen_run(args.run)
+    return DataPanel.of(run, lambda pairs: compile_again(run, shell.user_ns, pairs=pairs))
 
 
 def open_panel(shell: Any, args: argparse.Namespace) -> CompilePanel:

@@ -6,91 +6,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import dspy
 
-from ..results.escape import counted, diff_html, token_diff
+from ..results.escape import counted
 from ..results.evaluate import evaluate
-from ..results.table import FILTERS, Slice, Table, is_right, open_table
+from ..results.table import FILTERS, Table, is_right, open_table
 from ..results.table_file import COLUMNS, to_examples
-from ..run.views import show_number, show_seconds
 from ..optimizer.run import Run
-from .widgets import BAD, GOOD, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
+from .compare_html import answer_html, cards_html, detail_html, row_line, rows_html, slices_html
+from .threads import in_thread
+from .widgets import BAD, QUIET, Pager, button, page, row, show, table, tag, text_box
 
 # %% auto #0
-__all__ = ['WIDE', 'answer_html', 'rows_html', 'detail_html', 'slices_html', 'panel_of', 'select', 'selected_examples',
-           'page_html', 'ask', 'send_again', 'ComparePanel']
-
-# %% ../../nbs/notebook/04_compare_panel.ipynb #9fb81efd
-def _value(name: str, value: Any, against: dict | None, limit: int) -> Html:
-    theirs = (against or {}).get("outputs", {}).get(name)
-    shown = Html(diff_html(token_diff(_text(theirs)[:limit], _text(value)[:limit]))) if theirs is not None and theirs != value else _text(value)
-    return tag("div", join([tag("span", f"{name}: ", QUIET), tag("span", shown, "white-space:pre-wrap", limit)]))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _mark(score: float | None, right: Callable[[float], bool]) -> Html:
-    if score is None:
-        return tag("span", "not scored", QUIET)
-    sign, colour = ("✓", GOOD) if right(score) else ("✗", BAD)
-    return tag("b", f"{sign} {show_number(score)}", f"color:{colour}")
-
-
-def _took(answer: dict) -> Html:
-    took = [] if answer.get("latency") is None else ["cached" if answer.get("cached") else show_seconds(answer["latency"])]
-    took += [counted(answer['tokens'], 'token')] if answer.get("tokens") is not None else []
-    took += [f"${answer['cost']:.3g}"] if answer.get("cost") else []
-    return tag("span", " · " + " · ".join(took) if took else "", QUIET)
-
-# %% ../../nbs/notebook/04_compare_panel.ipynb #94818949
-def answer_html(
-    answer: dict | None,  # a column of a row of the table
-    against: dict | None = None,  # mark the difference to this one's outputs
-    right: Callable[[float], bool] = lambda score: score > 0,
-    limit: int = 400,  # characters of a value
-) -> Html:
-    "One program's answer to one example."
-    if answer is None:
-        return tag("span", "no answer", QUIET)
-    parts = [_value(k, v, against, limit) for k, v in (answer.get("outputs") or {}).items()]
-    if answer.get("error"):
-        parts.append(tag("div", answer["error"], f"color:{BAD}", limit))
-    return join([*parts, tag("div", join([_mark(answer.get("score"), right), _took(answer)]), "white-space:nowrap")])
-
-# %% ../../nbs/notebook/04_compare_panel.ipynb #d4f869d2
-def rows_html(rows: list[dict], columns: list[str], diff: bool = True, right: Callable[[float], bool] = lambda s: s > 0) -> Html:
-    "A page of the table, each row stamped with the run that made it."
-    body = []
-    for r in rows:
-        answers = r["columns"]
-        number = tag("div", join([f"{r['row'] + 1:,}", tag("div", r.get("run", ""), f"{QUIET};font-size:11px", 60)]), "min-width:80px")
-        given = join(tag("div", join([tag("span", f"{k}: ", QUIET), tag("span", _text(v), "white-space:pre-wrap", 300)])) for k, v in r["inputs"].items())
-        body.append([number, tag("div", given, "min-width:140px"), *(answer_html(answers.get(c), answers.get("teacher") if diff and c != "teacher" else None, right, 300) for c in columns)])
-    return table(["#, run", "inputs", *columns], body, "answers side by side")
-
-# %% ../../nbs/notebook/04_compare_panel.ipynb #cff40761
-def detail_html(r: dict, right: Callable[[float], bool] = lambda s: s > 0) -> Html:
-    "One row in full: labels, and each predictor's call in each column."
-    fields = {**r["inputs"], **{f"{k} (label)": v for k, v in r["labels"].items()}}
-    parts = [tag("div", f"row {r['row'] + 1:,} · example {r['example']} · run {r.get('run', '')}", QUIET)]
-    parts += [tag("div", join([tag("b", f"{k}: "), tag("span", _text(v), limit=20000)]), "white-space:pre-wrap;overflow-wrap:anywhere") for k, v in fields.items()]
-    for name, answer in r["columns"].items():
-        calls = [[c["predictor"], _text(c["inputs"]), _text(c["outputs"])] for c in (answer or {}).get("calls") or ()]
-        against = r["columns"].get("teacher") if name != "teacher" else None
-        parts += [tag("div", tag("b", name), "margin-top:8px"), answer_html(answer, against, right, 20000)]
-        parts += [table(["predictor", "inputs", "outputs"], calls, f"calls of {name}", limit=4000)] * bool(calls)
-    return join(parts)
-
-# %% ../../nbs/notebook/04_compare_panel.ipynb #07370a67
-def slices_html(slices: list[Slice], field: str) -> Html:
-    "Win rates by the value of a field, with their 95% intervals."
-    rows = [[s.value, f"{s.n:,}", show_number(s.score), show_number(s.against), f"{s.wins:,} : {s.losses:,}", "–" if s.rate != s.rate else f"{s.rate:.0%} ({s.low:.0%} to {s.high:.0%})"] for s in slices]
-    return table([field, "rows", "tuned, mean", "teacher, mean", "wins : losses", "win rate of those decided (95% interval)"], rows, f"slices by {field}", range(1, 6), 200)
+__all__ = ['WIDE', 'send', 'paint', 'open_row', 'ask', 'ask_all', 'answers_html', 'panel_of', 'select', 'selected_examples',
+           'page_html', 'send_again', 'ComparePanel']
 
 # %% ../../nbs/notebook/04_compare_panel.ipynb #5d5ef57d
 WIDE = {"style": {"description_width": "auto"}, "layout": {"width": "auto"}}
@@ -102,7 +35,7 @@ def _view_controls(panel: ComparePanel):
 
     order = [("as written", ""), *((f, f) for f in panel.table.fields())]
     controls = {
-        "filter": w.Dropdown(options=FILTERS, description="Show", **WIDE),
+        "filter": w.Dropdown(options=[(f"{f} ({len(panel.table.select(filter=f)):,})", f) for f in FILTERS], description="Show", **WIDE),
         "search": w.Text(description="Search", continuous_update=False, placeholder="in any text, then Enter", **WIDE),
         "sort": w.Dropdown(options=order, description="Sort by", **WIDE),
         "descending": w.Checkbox(False, description="descending", indent=False, layout={"width": "auto"}),
@@ -141,35 +74,77 @@ def _sent_words(panel: ComparePanel, n: int) -> str:
         return "Give again=… to this panel, or use panel.examples as trainset, to ask the teacher again."
     if not n:
         return "No rows are selected."
-    if isinstance(panel.result, Run):
-        return f"{counted(n, 'example')} sent: run {panel.result.id}. %bsft attach {panel.result.id} shows how it goes."
-    return f"{counted(n, 'example')} sent: {panel.result!r:.200}"
+    name = f"run {panel.result.id}. %bsft attach {panel.result.id} shows how it goes." if isinstance(panel.result, Run) else f"{panel.result!r:.200}"
+    return f"{counted(n, 'example')} sent: {name}"
+
+
+def send(panel: ComparePanel):
+    "Send the selected rows to the teacher again, in a thread; the panel says what became of it."
+    n = len(panel.selected)
+    panel.message.value = page("Sending …")
+
+    def work():
+        try:
+            panel.send_again()
+            panel.message.value = page(_sent_words(panel, n))
+        except Exception as e:  # what refuses the arguments, or an expression of the user's raises
+            panel.message.value = page(tag("span", str(e) or type(e).__name__, f"color:{BAD}"))
+
+    in_thread(work)
+
+# %% ../../nbs/notebook/04_compare_panel.ipynb #c74e4c5d
+def paint(panel: ComparePanel):
+    "Show the page, and offer its rows in the list."
+    rows = panel.table.read(panel.selected[panel.pager.rows])
+    panel.shown.value = page(rows_html(rows, panel.table.columns, panel.diff, panel.right))
+    panel.list.options = [(row_line(r, panel.table.columns, panel.right), r["row"]) for r in rows]
+    panel.list.value = None
+
+
+def open_row(panel: ComparePanel, i: int | None):
+    "Show row `i` in full; none, where it is `None`."
+    panel.detail.value = page(*(detail_html(r, panel.right) for r in panel.table.read([i]))) if i is not None else ""
 
 
 def _rows_tab(panel: ComparePanel):
     import ipywidgets as w
 
-    def sent():
-        n = len(panel.selected)
-        panel.send_again()
-        panel.message.value = page(_sent_words(panel, n))
+    panel.list = w.Select(options=[], rows=5, description="In full", layout={"width": "98%"})
+    panel.list.observe(lambda change: open_row(panel, change["new"]), "value")
+    again = button("Send these to the teacher again", lambda: send(panel), "start a run with the selected examples")
+    cards = text_box(page(cards_html(panel.table)))
+    return w.VBox([cards, _view_controls(panel), _slice_controls(panel), panel.sliced, row(panel.pager.widget, again), panel.message, panel.list, panel.detail, panel.shown])
 
-    again = button("Send these to the teacher again", sent, "start a run with the selected examples")
-    return w.VBox([_view_controls(panel), _slice_controls(panel), panel.sliced, row(panel.pager.widget, again), panel.message, panel.shown])
+# %% ../../nbs/notebook/04_compare_panel.ipynb #012a7baa
+def ask(panel: ComparePanel, inputs: dict, names: Iterable[str] = COLUMNS) -> dict[str, dict]:
+    "The answer to `inputs` of each program in `names` that the panel has, as columns of a row."
+    example = dspy.Example(**inputs).with_inputs(*inputs)
+    return {name: vars(evaluate(panel.programs[name], [example], num_threads=1)[0]) for name in names if name in panel.programs}
 
-# %% ../../nbs/notebook/04_compare_panel.ipynb #6ab64a32
-def _detail_tab(panel: ComparePanel):
-    import ipywidgets as w
 
-    number = w.BoundedIntText(1, min=1, max=max(1, len(panel.table)), description="Row in full", **WIDE)
+def ask_all(panel: ComparePanel, inputs: dict, tell: Callable[[dict[str, dict]], None]):
+    "Ask all programs at once; `tell` gets the answers that are there, at once and as each arrives."
+    made, lock = {}, threading.Lock()
 
-    def opened(_=None):
-        rows = panel.table.read([number.value - 1]) if len(panel.table) else []
-        panel.detail.value = page(*(detail_html(r, panel.right) for r in rows))
+    def one(name: str):
+        try:
+            answer = ask(panel, inputs, [name])[name]
+        except Exception as e:  # whatever a program raises before it is asked
+            answer = {"error": f"{type(e).__name__}: {e}"}
+        with lock:
+            made[name] = answer
+            tell(dict(made))
 
-    number.observe(opened, "value")
-    opened()
-    return w.VBox([number, panel.detail])
+    tell({})
+    for name in panel.programs:
+        in_thread(lambda name=name: one(name))
+
+
+def answers_html(panel: ComparePanel, made: dict[str, dict]) -> tuple[str, bool]:
+    "The answers side by side, and whether some have still to come."
+    names = [n for n in COLUMNS if n in panel.programs]
+    cells = [answer_html(made[n], made.get("teacher") if n != "teacher" else None, panel.right, 4000) if n in made else tag("span", "asking …", QUIET) for n in names]
+    return page(table(names, [cells], "answers to your input")), len(made) < len(names)
 
 # %% ../../nbs/notebook/04_compare_panel.ipynb #fae63c2a
 def _own_input(panel: ComparePanel):
@@ -177,27 +152,30 @@ def _own_input(panel: ComparePanel):
 
     first = panel.table.read([0])[0]["inputs"] if len(panel.table) else {}
     boxes = {k: w.Textarea(description=k, layout={"width": "95%"}) for k in first}
-    answers = text_box(page(tag("span", "" if panel.programs else "Give programs=dict(teacher=…, tuned=…, untuned=…) to ask them here.", QUIET)))
+    answers = text_box(page(tag("span", "" if panel.programs else "No program to ask: open this panel with %bsft compare RUN --student PROGRAM --lm TEACHER, or give programs=dict(teacher=…, tuned=…, untuned=…).", QUIET)))
 
     def asked():
-        answers.value = page("Asking …")
         try:
             inputs = {k: b.value if isinstance(first[k], str) else json.loads(b.value) for k, b in boxes.items()}
         except ValueError as e:
             answers.value = page(tag("span", f"this input is not text: write it as JSON ({e})", f"color:{BAD}"))
             return
-        made = panel.ask(inputs)
-        answers.value = page(table(list(made), [[answer_html(a, made.get("teacher") if n != "teacher" else None, panel.right, 4000) for n, a in made.items()]], "answers to your input"))
+        ask.disabled = True
+        ask_all(panel, inputs, lambda made: _set(answers, ask, answers_html(panel, made)))
 
     ask = button("Ask", asked, "ask all programs")
     ask.disabled = not panel.programs
     return w.VBox([*boxes.values(), ask, answers])
 
+
+def _set(answers: Any, ask: Any, shown: tuple[str, bool]):
+    answers.value, ask.disabled = shown
+
 # %% ../../nbs/notebook/04_compare_panel.ipynb #1cf57f8f
 def _compare_widget(panel: ComparePanel):
     import ipywidgets as w
 
-    return w.Tab([_rows_tab(panel), _detail_tab(panel), _own_input(panel)], titles=["Rows", "One row", "Your own input"])
+    return w.Tab([_rows_tab(panel), _own_input(panel)], titles=["Rows", "Your own input"])
 
 # %% ../../nbs/notebook/04_compare_panel.ipynb #cc2747a7
 def panel_of(kind: type[ComparePanel], run: Run, **options: Any) -> ComparePanel:
@@ -222,12 +200,6 @@ def page_html(panel: ComparePanel) -> str:
     return page(rows_html(panel.table.read(panel.selected[panel.pager.rows]), panel.table.columns, panel.diff, panel.right))
 
 # %% ../../nbs/notebook/04_compare_panel.ipynb #6e6513e3
-def ask(panel: ComparePanel, inputs: dict) -> dict[str, dict]:
-    "Each program's answer to `inputs`, as columns of a row."
-    example = dspy.Example(**inputs).with_inputs(*inputs)
-    return {name: vars(evaluate(panel.programs[name], [example], num_threads=1)[0]) for name in COLUMNS if name in panel.programs}
-
-
 def send_again(panel: ComparePanel):
     "Hand the selected examples to `again`; what it returns is `panel.result`."
     panel.result = panel.again(panel.examples) if panel.again and len(panel.selected) else None
@@ -254,7 +226,7 @@ class ComparePanel:
         return is_right(score, self.table.threshold)
 
     def _paint(self):
-        self.shown.value = self.html()
+        paint(self)
 
     def _ipython_display_(self):
-        show(self.widget, self.html())
+        show(self.widget, page(cards_html(self.table)) + self.html())

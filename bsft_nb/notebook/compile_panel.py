@@ -5,146 +5,23 @@
 # %% ../../nbs/notebook/05_compile_panel.ipynb #bdedc302
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-import dspy
-
-from ..models.student_adapter import StudentAdapter
-from ..models.targets import is_here
+from ..models.devices import pick_device
+from .compile_choices import candidates, evaluated, foresight, free_names, job_saved, python_for, sizes, targets_here, targets_html, wrong
+from .compile_controls import FOUND, NO_CONTROL, control_of, offer, step_boxes
 from .progress_panel import ProgressPanel
-from .widgets import BAD, CODE, QUIET, Html, button, page, row, show, tag, text_box
-from ..optimizer.options import GROUPS, OPTIONS, TABLE, Option, code_of, nested_code, two_calls
+from .threads import Checker, in_thread
+from .widgets import CODE, QUIET, Html, button, page, row, show, tag, text_box
+from ..optimizer.options import OPTIONS
+from ..optimizer.preflight import free_memory
 from ..optimizer.run import Run
-from ..optimizer.teleprompter import BootstrapFinetune
+from ..run.events import Stopped
 from ..run.progress import reduce_all
-from ..teacher.metric import check_metric
 
 # %% auto #0
-__all__ = ['AT_HAND', 'NO_CONTROL', 'NONE', 'FOUND', 'FOLDED', 'candidates', 'arguments', 'python_for', 'value_of', 'evaluated',
-           'foresight', 'control_of', 'group_boxes', 'offer', 'Place', 'follow_in', 'look', 'changed', 'start', 'stop',
-           'CompilePanel']
-
-# %% ../../nbs/notebook/05_compile_panel.ipynb #8e320c28
-def candidates(namespace: dict) -> dict[str, list[str]]:
-    "Names in `namespace` that can be a student (or teacher), a trainset, a metric, an LM."
-    kinds = {"student": _is_program, "trainset": _is_examples, "metric": _is_metric, "lm": lambda v: isinstance(v, dspy.BaseLM)}
-    public = {n: v for n, v in namespace.items() if not n.startswith("_") and n.isidentifier()}
-    return {kind: [n for n, v in public.items() if fits(v)] for kind, fits in kinds.items()}
-
-
-def _is_program(value: Any) -> bool:
-    return isinstance(value, dspy.Module) and bool(value.predictors())
-
-
-def _is_examples(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(e, dspy.Example) for e in value)
-
-
-def _is_metric(value: Any) -> bool:
-    "A function that takes a `trace`, as DSPy's metrics do: many a helper has three arguments."
-    if not inspect.isfunction(value) or "trace" not in inspect.signature(value).parameters:
-        return False
-    try:
-        check_metric(value)
-    except TypeError:
-        return False
-    return True
-
-# %% ../../nbs/notebook/05_compile_panel.ipynb #b4fe02a5
-def arguments(
-    choice: dict[str, Any],  # by option: a value, or text as a person typed it; None and "" stand for the default
-) -> tuple[dict[str, str], dict[str, str]]:
-    "Arguments of `BootstrapFinetune` and of `start`, as Python expressions over the notebook's names. Raises `ValueError` where a text stands for no value."
-    given = {o.name: code_of(o, choice[o.name]) for o in OPTIONS if choice.get(o.name) not in ("", None)}
-    return two_calls({n: code for n, code in given.items() if code != repr(TABLE[n].default)}, nested_code)
-
-
-def python_for(choice: dict[str, Any]) -> str:
-    "Code that starts the run of `choice`."
-    made, asked = (", ".join(f"{k}={v}" for k, v in a.items()) for a in arguments(choice))
-    more = ", StudentAdapter" if "StudentAdapter(" in asked else ""
-    imports = ("import dspy\n" if "dspy." in made + asked else "") + f"from bsft_nb import BootstrapFinetune{more}"
-    return f"{imports}\n\ntp = BootstrapFinetune({made})\nrun = tp.start({asked})\n"
-
-# %% ../../nbs/notebook/05_compile_panel.ipynb #7dd4e38f
-AT_HAND = {"dspy": dspy, "StudentAdapter": StudentAdapter}  # names that an expression may use in any notebook
-
-
-def value_of(name: str, code: str, namespace: dict) -> Any:
-    "The value of an expression over the notebook's names. Raises `ValueError` that names the option, whatever the expression raises."
-    try:
-        return eval(code, {**AT_HAND, **namespace})
-    except Exception as e:
-        raise ValueError(f"{name}={code}: {type(e).__name__}: {e}") from e
-
-
-def evaluated(choice: dict[str, Any], namespace: dict) -> tuple[BootstrapFinetune, dict[str, Any]]:
-    "The optimizer and the arguments of `start` that `python_for(choice)` stands for."
-    made, asked = ({k: value_of(k, v, namespace) for k, v in a.items()} for a in arguments(choice))
-    return BootstrapFinetune(**made), asked
-
-# %% ../../nbs/notebook/05_compile_panel.ipynb #9035a84a
-def foresight(choice: dict[str, Any], namespace: dict) -> Html:
-    "What can be said before anything is paid for: the preflight, or what is wrong."
-    if not (choice["student"] and choice["trainset"]):
-        return tag("span", "Define a program and a list of dspy.Example in the notebook, then press “Look again”.", f"color:{BAD}")
-    try:
-        tp, asked = evaluated(choice, namespace)
-        target = asked.get("target", TABLE["target"].default)
-        if not is_here(target):
-            return tag("span", f"The target {target!r} is not on this machine: Start fetches it from the Hub, then checks.", QUIET)
-        return tag("pre", str(tp.preflight(**asked)), CODE)
-    except (TypeError, ValueError, OSError) as e:
-        return tag("span", str(e), f"color:{BAD};white-space:pre-wrap")
-
-# %% ../../nbs/notebook/05_compile_panel.ipynb #c9eb2f38
-NO_CONTROL = {"training": "its fields have controls of their own", "display": "the panel shows the progress itself", "int8": "it can only be refused"}
-NONE = {"student": "(no program yet)", "trainset": "(no examples yet)", "teacher": "a copy of the student", "valset": "a tenth of the trainset", "metric": "none: accept all", "lm": "dspy.settings.lm"}
-FOUND = {"student": "student", "teacher": "student", "trainset": "trainset", "valset": "trainset", "metric": "metric", "lm": "lm"}  # by option: what to look for
-
-
-def control_of(option: Option) -> Any:
-    "An ipywidgets control, with the option's default as its value."
-    import ipywidgets as w
-
-    kind, default = option.kind, option.default
-    look = {"description": option.name, "tooltip": f"{option.meaning.replace('`', '')}. Type: {kind.type}", "style": {"description_width": "125px"}, "layout": {"width": "285px"}}
-    if kind.form == "name":
-        return w.Dropdown(options=[(NONE[option.name], "")], **look)
-    if kind.form == "choice":
-        return w.Dropdown(options=[*([("(default)", "")] if default is None else []), *zip(kind.choices, kind.choices)], value=default or "", **look)
-    if kind.form == "flag":
-        return w.Checkbox(default, **look | {"style": {"description_width": "100px"}})  # its name stands behind it, and may be long
-    if kind.form == "whole" and default is not None:
-        return w.BoundedIntText(default, min=kind.least, max=10**6, **look)
-    if kind.form == "number" and default is not None and "None" not in kind.type:
-        return w.FloatText(default, step=1e-5 if option.name == "lr" else 0.1, **look)
-    shown = {"value": "" if default in (None, {}) else str(default), "placeholder": repr(default), "continuous_update": False}
-    return w.Combobox(options=list(kind.choices), ensure_option=False, **shown, **look) if kind.choices else w.Text(**shown, **look)
-
-# %% ../../nbs/notebook/05_compile_panel.ipynb #0a2505a3
-FOLDED = ("teacher", "data", "schedule", "run")
-
-
-def group_boxes(controls: dict[str, Any]) -> list[Any]:
-    "The groups of controls, in the table's order: open ones with a title, then the folded ones."
-    import ipywidgets as w
-
-    names = sorted(controls, key=lambda n: (TABLE[n].kind.form == "flag", TABLE[n].of != "compile"))  # switches last
-    blocks = {g: row(*(controls[n] for n in names if TABLE[n].group == g)) for g in GROUPS}
-    opened = [part for g in GROUPS if g not in FOLDED for part in (text_box(page(tag("b", GROUPS[g]))), blocks[g])]
-    return [*opened, w.Accordion([blocks[g] for g in FOLDED], titles=[GROUPS[g] for g in FOLDED], selected_index=None)]
-
-
-def offer(control: Any, name: str, found: list[str]):
-    "Offer the names that were found; what was chosen stays, if it is still there."
-    before, none, names = control.value, (NONE[name], ""), [(n, n) for n in found]
-    if name in ("metric", "lm"):  # one that is there is likely to be meant
-        control.options = [*names, none]
-    else:
-        control.options = names if names and name in ("student", "trainset") else [none, *names]
-    control.value = before if before in found else control.options[0][1]
+__all__ = ['BUTTON', 'Place', 'follow_in', 'turn', 'what_now', 'look', 'changed', 'said', 'offer_targets', 'start', 'settle',
+           'stop', 'press', 'CompilePanel']
 
 # %% ../../nbs/notebook/05_compile_panel.ipynb #4a303831
 class Place:
@@ -166,61 +43,138 @@ def follow_in(panel: CompilePanel, run: Run):
     panel.widget.children = (*panel.widget.children[:-1], view.text)
     view.begin(Place(panel))
 
+# %% ../../nbs/notebook/05_compile_panel.ipynb #42480707
+BUTTON = {  # what it does → words, style, tooltip
+    "start": ("Start", "primary", "start the run"),
+    "stop": ("Stop", "warning", "ask the run to stop; what is finished is kept"),
+    "resume": ("Resume", "primary", "go on where the run ended: finished work is used again"),
+    "starting": ("Starting …", "", "the arguments are being checked"),
+    "stopping": ("Stopping …", "", "the run ends within a step"),
+}
+
+
+def turn(panel: CompilePanel, does: str):
+    "Let the button do `does`, a key of `BUTTON`."
+    panel.does, main = does, panel.main
+    main.description, main.button_style, main.tooltip = BUTTON[does]
+    main.disabled = does in ("starting", "stopping")
+
+
+def what_now(panel: CompilePanel) -> str:
+    "What the button does: stop a run that works, resume one that ended early and is still what is chosen, else start."
+    status = panel.run.status if panel.run else ""
+    if status == "running":
+        return panel.does if panel.does == "stopping" else "stop"
+    early = status in ("stopped", "failed", "died") and panel.run.folder.id
+    return "resume" if early and panel.code_shown == panel.started else "start"
+
 # %% ../../nbs/notebook/05_compile_panel.ipynb #9c30ad51
 def look(panel: CompilePanel):
     "Offer what the notebook has now."
     found = candidates(panel.namespace)
     for name, kind in FOUND.items():
         offer(panel.controls[name], name, found[kind])
+    panel.names = free_names(panel.namespace, panel.names if panel.started else ())
     panel.changed()
 
 
 def changed(panel: CompilePanel, _=None):
-    "Show the code, and what can be said before anything is paid for."
-    panel.checked.value = page(foresight(panel.choice, panel.namespace))
+    "Show the code, and in a moment what can be said before anything is paid for."
     try:
-        panel.code.value = page(tag("pre", panel.python, CODE))
-    except ValueError:  # a text that stands for no value: `checked` says so
-        panel.code.value = ""
+        panel.code_shown = panel.python
+    except ValueError:  # a text that stands for no value: the check says so
+        panel.code_shown = ""
+    panel.code.value = page(tag("pre", panel.code_shown, CODE)) if panel.code_shown else ""
+    if panel.does != "starting":
+        panel.turn(what_now(panel))
+    panel.checker.ask(panel.choice)
+
+
+def said(panel: CompilePanel, words: dict[str, Html]):
+    "Show by step what can be said beforehand."
+    for step, line in panel.lines.items():
+        line.value = page(words[step]) if words.get(step) else ""
+
+
+def offer_targets(panel: CompilePanel):
+    "Show the targets that are here, with size and memory, and offer them."
+    known = sizes(targets_here())
+    target = panel.controls["target"]
+    target.options = list(dict.fromkeys([*(n for n, _ in known), *target.options]))
+    panel.targets.value = page(targets_html(known, free_memory(pick_device())))
 
 # %% ../../nbs/notebook/05_compile_panel.ipynb #7d510eec
 def start(panel: CompilePanel):
     "Start the run, or go on with it: finished work is used again."
+    panel.turn("starting")
+    code, names = panel.code_shown, panel.names
     try:
-        panel.tp, asked = evaluated(panel.choice, panel.namespace)
-        panel.run = panel.tp.start(**asked, display=False)
-    except (TypeError, ValueError, OSError) as e:  # refused before anything was done
-        panel.message.value = page(tag("span", str(e), f"color:{BAD};white-space:pre-wrap"))
-        return
-    panel.message.value = page("Its result: panel.run.result()")
-    follow_in(panel, panel.run)
+        tp, asked = evaluated(panel.choice, panel.namespace)
+        run = tp.start(**asked, display=False)
+    except Exception as e:  # refused before anything was done, or raised by an expression
+        panel.message.value = page(wrong(str(e) or type(e).__name__))
+        return panel.turn("start")
+    panel.run, panel.started = run, code
+    panel.namespace.update({names[0]: tp, names[1]: run})
+    panel.message.value = page("The run is named ", tag("span", names[1], CODE), ". Its result will be named ", tag("span", names[2], CODE), ".")
+    panel.turn("stop")
+    follow_in(panel, run)
+    run._future.add_done_callback(lambda future: settle(panel, run, names[2]))
+
+
+def settle(panel: CompilePanel, run: Run, name: str):
+    "The run has ended: its result gets its name, and the button its next use."
+    error = run._future.exception()
+    if error is None:
+        panel.namespace[name] = run._future.result()
+        panel.message.value = page("The compiled program is named ", tag("span", name, CODE), ".")
+    elif isinstance(error, Stopped):
+        panel.message.value = page("Stopped, as you asked. What is finished is kept, and the same choice goes on from there.")
+    else:
+        panel.message.value = page(wrong(f"{type(error).__name__}: {error}"))
+    panel.does = "start"
+    panel.turn(what_now(panel))
 
 
 def stop(panel: CompilePanel):
     "Ask the run to stop."
-    if panel.run is not None:
+    if panel.run is not None and panel.run.status == "running":
+        panel.turn("stopping")
         panel.run.stop()
+
+
+def press(panel: CompilePanel):
+    "Do what the button says."
+    if panel.does == "stop":
+        panel.stop()
+    else:
+        panel.turn("starting")  # at once: a second click finds it disabled
+        in_thread(panel.start)
 
 # %% ../../nbs/notebook/05_compile_panel.ipynb #2d8a3e62
 class CompilePanel:
     "Choose, check, start, stop, resume; `panel.python` is the code that does the same, `panel.run` the last run."
 
-    look, changed, start, stop = look, changed, start, stop
+    look, changed, said, turn, start, stop, press = look, changed, said, turn, start, stop, press
     choice = property(lambda self: {k: c.value for k, c in self.controls.items()}, doc="What is chosen, as `python_for` takes it.")
-    python = property(lambda self: python_for(self.choice), doc="The code of the run that Start starts.")
+    python = property(lambda self: python_for(self.choice, self.names), doc="The code of the run that Start starts.")
 
     def __init__(self, namespace: dict):
         import ipywidgets as w
 
-        self.namespace, self.run, self.tp = namespace, None, None
+        self.namespace, self.run, self.names, self.started, self.code_shown, self.does = namespace, None, (), "", "", "start"
         self.controls = {o.name: control_of(o) for o in OPTIONS if o.name not in NO_CONTROL}
-        self.code, self.checked, self.message, self.progress = text_box(), text_box(), text_box(), text_box()
-        self.buttons = [button("Start", self.start, "start the run", "primary"), button("Stop", self.stop, "ask the run to stop", "warning"), button("Resume", self.start, "go on where the run stopped"), button("Look again", self.look, "look for programs and data in the notebook again")]
+        self.lines = {step: text_box() for step in ("what", "teacher", "student", "all")}
+        self.code, self.message, self.progress, self.targets = text_box(), text_box(), text_box(), text_box(page(tag("span", "looking for targets …", QUIET)))
+        self.checker = Checker(lambda choice: foresight(choice, namespace), self.said, {"all": tag("span", "checking …", QUIET)})
+        self.main = button("Start", self.press)
+        others = [button("Write job file", lambda: setattr(self.message, "value", page(job_saved(self.choice, namespace))), "save what is chosen as a file that bsft compile takes"), button("Look again", self.look, "look for programs and data in the notebook again")]
         for control in self.controls.values():
             control.observe(self.changed, "value")
-        title = text_box(page(tag("b", "The same in Python")))
-        self.widget = w.VBox([*group_boxes(self.controls), self.checked, row(*self.buttons), self.message, title, self.code, self.progress])
+        title = text_box(page(tag("h4", "The same in Python", "margin:8px 0 2px;font-size:14px")))
+        self.widget = w.VBox([*step_boxes(self.controls, self.lines, {"student": self.targets}), self.lines["all"], title, self.code, row(self.main, *others), self.message, self.progress])
         self.look()
+        in_thread(lambda: offer_targets(self))
 
     def _ipython_display_(self):
         show(self.widget, self.code.value)

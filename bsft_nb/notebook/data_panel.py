@@ -6,106 +6,60 @@
 from __future__ import annotations
 
 import json
-import math
-from bisect import bisect_left
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from ..results.escape import counted
-from ..results.evaluate import reason_line
 from ..data.pairs import Pair
 from ..data.builder import load_pairs
 from ..data.funnel import funnel_html
 from ..teacher.ledger import load_traces
 from ..models.targets import resolve_target
-from ..run.views import show_number
 from ..optimizer.run import Run
 from ..models.tokens import Codec, load_codec
-from .widgets import ACCENT, BAD, CODE, LINE, QUIET, Html, Pager, button, join, page, row, show, table, tag, text_box
+from .data_edits import Edits
+from .data_html import Threshold, pair_html, traces_html
+from .threads import in_thread
+from .widgets import BAD, Html, Pager, button, join, page, row, show, tag, text_box
 
 # %% auto #0
-__all__ = ['PROMPT', 'COMPLETION', 'Threshold', 'traces_html', 'pair_html', 'tokens_html', 'corrected', 'run_codec', 'panel_of',
-           'loaded_codec', 'rows_left', 'correct', 'DataPanel']
-
-# %% ../../nbs/notebook/03_data_panel.ipynb #1ec24054
-class Threshold:
-    "Attempts and distinct calls that each threshold would leave."
-
-    def __init__(self, traces: list[dict]):
-        scored = sorted((t for t in traces if t.get("score") is not None and math.isfinite(t["score"])), key=lambda t: -t["score"])
-        self.scores, self.calls, seen = sorted(t["score"] for t in scored), [0], set()
-        for trace in scored:
-            seen |= {json.dumps([c["predictor"], c["inputs"], c["outputs"]], sort_keys=True, default=str) for c in trace.get("calls", [])}
-            self.calls.append(len(seen))
-
-    def leaves(self, threshold: float) -> tuple[int, int]:
-        "(attempts, distinct calls) with a score of at least `threshold`."
-        attempts = len(self.scores) - bisect_left(self.scores, threshold)
-        return attempts, self.calls[attempts]
-
-# %% ../../nbs/notebook/03_data_panel.ipynb #ae469d61
-def traces_html(traces: list[dict], first: int = 0) -> Html:
-    "Attempts with their outcome; `first` is the number of the first."
-    rows = [[f"{first + i + 1:,}", _fields(t["inputs"]), _said(t), show_number(t.get("score")), _outcome(t)] for i, t in enumerate(traces)]
-    return table(["#", "inputs", "the teacher's answer", "score", "outcome"], rows, "attempts of the teacher", [0, 3], 600)
-
-
-def _fields(values: dict) -> Html:
-    return join(tag("div", join([tag("span", f"{k}: ", QUIET), tag("span", v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, default=str), "white-space:pre-wrap", 600)])) for k, v in values.items())
-
-
-def _said(trace: dict) -> Html:
-    if trace.get("prediction"):
-        return _fields(trace["prediction"])
-    return tag("span", reason_line(trace.get("error")), f"color:{BAD}", 600)
-
-
-def _outcome(trace: dict) -> Html:
-    return tag("b", "accepted") if trace["kept"] else tag("span", f"dropped: {trace.get('reason') or 'no reason noted'}", f"color:{BAD}")
-
-# %% ../../nbs/notebook/03_data_panel.ipynb #a63c60c1
-PROMPT = f"{CODE};{QUIET};border-left:3px solid var(--jp-border-color1,#808080);padding:2px 8px;margin:2px 0"
-COMPLETION = f"{CODE};border-left:3px solid {ACCENT};padding:2px 8px;margin:2px 0"
-
-
-def pair_html(pair: Pair, codec: Codec | None = None, limit: int = 4000) -> Html:
-    "The row's text; with `codec`, its tokens."
-    facts = f"predictor {pair.predictor} · example {pair.example} · score {show_number(pair.score)} · {len(pair.prompt_ids):,} + {counted(len(pair.completion_ids), 'token')}"
-    shown = (pair.prompt, pair.completion) if codec is None else (tokens_html(pair.prompt_ids, codec), tokens_html(pair.completion_ids, codec))
-    prompt, completion = tag("div", shown[0], PROMPT, limit), tag("div", shown[1], COMPLETION, limit)
-    return join([tag("div", facts, QUIET), tag("div", "prompt (masked: read, not learned)", QUIET), prompt, tag("div", "completion (learned)", QUIET), completion])
-
-
-def tokens_html(ids: list[int], codec: Codec, most: int = 1000) -> Html:
-    "Each token in a box; after `most` of them a note."
-    box = f"border:{LINE};border-radius:3px;padding:0 2px;margin:0 1px;display:inline-block"
-    boxes = [tag("span", codec.tokenizer.decode([i], skip_special_tokens=False) or "∅", box, title=f"id {i}") for i in ids[:most]]
-    return join([*boxes, f"… {len(ids) - most:,} more" if len(ids) > most else ""])
-
-# %% ../../nbs/notebook/03_data_panel.ipynb #daecd9ba
-def corrected(pair: Pair, completion: str, codec: Codec) -> Pair:
-    "`pair` with another completion. Raises `ValueError` where the target's vocabulary cannot write it."
-    ids = codec.completion(completion)
-    if not completion.strip() or codec.text(ids) != completion:
-        raise ValueError(f"the completion {completion!r:.80} does not survive the target's vocabulary: it comes back as {codec.text(ids)!r:.80}")
-    return replace(pair, completion=completion, completion_ids=ids)
+__all__ = ['STATES', 'use_threshold', 'rows_said', 'found_rows', 'line_of', 'turn', 'list_page', 'go', 'step', 'edited', 'undo',
+           'rows_of', 'all_rows', 'train_on', 'run_codec', 'panel_of', 'loaded_codec', 'DataPanel']
 
 # %% ../../nbs/notebook/03_data_panel.ipynb #ecae18bc
+def use_threshold(panel: DataPanel, least: float) -> str:
+    "Leave out rows with a score below `least`; what that comes to, in words."
+    panel.edits.change(None, least=least)
+    lowest = min((p.score for p in panel.edits.pairs if p.score is not None), default=least)
+    more = panel.threshold.leaves(least)[0] - panel.threshold.leaves(lowest)[0]
+    lower = f" {counted(more, 'attempt')} below {lowest:.3g} would be accepted, too, and have no rows yet: compile again with metric_threshold={least:.3g}, and rows are made of what the teacher has answered." if more > 0 else ""
+    return f"{rows_said(panel)}{lower}"
+
+
+def rows_said(panel: DataPanel) -> str:
+    n, of = len(panel.pairs), len(panel.edits.pairs)
+    return f"{n:,} of {counted(of, 'row')} {'is' if n == 1 else 'are'} left, {len(panel.edits.now.corrected):,} corrected. Use them with compile(…, pairs=panel.pairs)."
+
+
 def _threshold_tab(panel: DataPanel):
     import ipywidgets as w
 
     scores = panel.threshold.scores or [0.0]
     low, high = min(scores), max(scores)
     slider = w.FloatSlider(value=low, min=low, max=high if high > low else low + 1, step=(high - low or 1) / 200, description="Threshold", readout_format=".3g", layout={"width": "420px"})
-    left = text_box()
+    left, used = text_box(), text_box()
 
     def moved(_=None):
         attempts, calls = panel.threshold.leaves(slider.value)
         left.value = page(f"A threshold of {slider.value:.3g} would leave {attempts:,} of {counted(len(panel.traces), 'attempt')}, {counted(calls, 'distinct row')}.")
 
+    def use():
+        used.value = page(use_threshold(panel, slider.value))
+        panel.turn()
+
     slider.observe(moved, "value")
     moved()
-    return w.VBox([text_box(page(Html(funnel_html(panel.funnel)))), slider, left])
+    return w.VBox([text_box(page(Html(funnel_html(panel.funnel)))), slider, left, button("Use this threshold", use, "leave out the rows below it; Undo in the tab of rows takes it back"), used])
 
 # %% ../../nbs/notebook/03_data_panel.ipynb #131b2b76
 def _attempts_tab(panel: DataPanel):
@@ -113,55 +67,153 @@ def _attempts_tab(panel: DataPanel):
 
     shown = text_box()
     only = w.Dropdown(options=["all", "accepted", *sorted({t.get("reason") or "" for t in panel.traces if not t["kept"]})], description="Show")
-    pager = Pager(lambda: _set(shown, page(traces_html(panel.chosen[pager.rows], pager.rows.start))), 20)
+    search = w.Text(description="Search", placeholder="in any text, then Enter", continuous_update=False)
+    number = w.BoundedIntText(1, min=1, max=max(1, len(panel.traces)), description="Attempt", layout={"width": "180px"})
+    pager = Pager(lambda: _set(shown, page(traces_html([panel.traces[i] for i in panel.chosen[pager.rows]], numbers=panel.chosen[pager.rows]))), 20)
 
     def filtered(_=None):
         wanted = {"all": lambda t: True, "accepted": lambda t: t["kept"]}.get(only.value, lambda t: not t["kept"] and (t.get("reason") or "") == only.value)
-        panel.chosen = [t for t in panel.traces if wanted(t)]
+        text = search.value.strip().lower()
+        panel.chosen = [i for i, t in enumerate(panel.traces) if wanted(t) and (not text or text in json.dumps(t, ensure_ascii=False, default=str).lower())]
         pager.over(len(panel.chosen))
 
     only.observe(filtered, "value")
+    search.observe(filtered, "value")
     filtered()
-    return w.VBox([row(only, pager.widget), shown])
+    return w.VBox([row(only, search, pager.widget), row(number, button("Its rows", lambda: panel.rows_of(number.value - 1), "show the rows that this attempt gave")), shown])
 
 
 def _set(box, html: str):
     box.value = html
 
+# %% ../../nbs/notebook/03_data_panel.ipynb #5dfac924
+STATES = ("all", "corrected", "dropped", "below the threshold", "not usable")
+
+
+def found_rows(panel: DataPanel) -> list[int]:
+    "Numbers of the rows that search and filters leave."
+    text, example, edits = panel.search.value.strip().lower(), panel.example, panel.edits
+    return [
+        i for i, p in enumerate(edits.pairs)
+        if (not panel.predictor.value or p.predictor == panel.predictor.value) and (example is None or p.example == example)
+        and (panel.states.value == "all" or edits.state(i) == panel.states.value)
+        and (not text or text in p.prompt.lower() or text in edits.text(i).lower())
+    ]  # fmt: skip
+
+
+def line_of(panel: DataPanel, i: int) -> str:
+    "Row `i` in a line: number, state, predictor, completion, end of the prompt."
+    state, pair = panel.edits.state(i), panel.edits.row(i)
+    said = [" ".join(t.split()) for t in (panel.edits.text(i), pair.prompt)]
+    return f"{i + 1:,}  {f'[{state}] ' if state else ''}{pair.predictor}  →  {said[0][:80]}  ←  …{said[1][-90:]}"
+
 # %% ../../nbs/notebook/03_data_panel.ipynb #8dd62893
-def _row_shown(panel: DataPanel, i: int, tokens: bool) -> tuple[str, str, Html, str]:
-    "Of row `i`: its completion, what the button does to it, its picture; and how many rows are left."
-    pair = panel.corrected.get(i, panel._pairs[i])
-    state = "dropped" if i in panel.dropped else "corrected" if i in panel.corrected else ""
-    shown = page(tag("b", state), pair_html(pair, panel.codec if tokens else None))
-    left = f"{len(panel.pairs):,} of {counted(len(panel._pairs), 'row')} {'is' if len(panel.pairs) == 1 else 'are'} left, {len(panel.corrected):,} corrected. Use them with compile(…, pairs=panel.pairs)."
-    return pair.completion, "Take back" if i in panel.dropped else "Drop this row", shown, left
+def turn(panel: DataPanel, message: str = ""):
+    "Show the list as the filters leave it, and the row that is chosen."
+    panel.found = found_rows(panel)
+    if panel.at not in panel.found:
+        panel.at = panel.found[0] if panel.found else None
+    panel.busy = True  # what is set here was not typed
+    panel.pager.total = len(panel.found)
+    panel.pager.turn(panel.found.index(panel.at) // panel.pager.size if panel.found else 0)
+    panel.editor.disabled = panel.at is None
+    panel.editor.value = "" if panel.at is None else panel.edits.text(panel.at)
+    panel.busy = False
+    panel.dropper.description = "Take back" if panel.at in panel.edits.now.dropped else "Drop this row"
+    panel.undoer.disabled = not panel.edits.before
+    state = "" if panel.at is None else panel.edits.state(panel.at)
+    panel.shown.value = page("No rows." if panel.at is None else join([tag("b", state), pair_html(panel.edits.row(panel.at), panel.codec if panel.tokens.value else None)]))
+    panel.message.value = page(tag("div", message, f"color:{BAD}") if message else "", f" {rows_said(panel)}")
+
+
+def list_page(panel: DataPanel):
+    "Fill the list with the page's rows."
+    rows = panel.found[panel.pager.rows]
+    before, panel.busy = panel.busy, True
+    panel.list.options = [(line_of(panel, i), i) for i in rows]
+    panel.list.value = panel.at if panel.at in rows else None
+    panel.busy = before
+
+
+def go(panel: DataPanel, i: int | None):
+    "Show row `i`."
+    panel.at = i
+    panel.turn()
+
+
+def step(panel: DataPanel, by: int):
+    "Show the row that many places further on in the list."
+    if panel.at is not None:
+        at = panel.found.index(panel.at) + by
+        panel.go(panel.found[min(max(at, 0), len(panel.found) - 1)])
 
 # %% ../../nbs/notebook/03_data_panel.ipynb #9936aa28
+def edited(panel: DataPanel, change: dict):
+    "The text in the box was changed by a person."
+    if not panel.busy and panel.at is not None:
+        panel.turn(panel.edits.write(panel.at, change["new"]))
+
+
+def undo(panel: DataPanel):
+    "Take back the last edit, and show its row."
+    row = panel.edits.undo()
+    panel.go(panel.at if row is None else row)
+
+
+def rows_of(panel: DataPanel, attempt: int):
+    "Show the rows that an attempt gave, in the tab of rows."
+    example = panel.traces[attempt].get("example") if panel.traces else None
+    panel.search.value, panel.predictor.value, panel.states.value = "", "", "all"
+    panel.example = example
+    panel.whole.disabled, panel.whole.description = False, f"All rows, not only attempt {attempt + 1:,}'s"
+    panel.turn("" if found_rows(panel) else "This attempt gave no rows: it was not accepted, its calls were given by another attempt already, or they are held out.")
+    panel.widget.selected_index = 2
+
+
+def all_rows(panel: DataPanel):
+    panel.example, panel.whole.disabled, panel.whole.description = None, True, "All rows"
+    panel.turn()
+
+
+def train_on(panel: DataPanel):
+    "Start a run with the rows that are left, in a thread; the panel says what became of it."
+    if panel.train is None:
+        panel.message.value = page(tag("span", "This panel does not know the program: open it with %bsft data in the notebook that compiled it, or compile with pairs=panel.pairs.", f"color:{BAD}"))
+        return
+    pairs = panel.pairs
+    panel.message.value = page("Starting …")
+
+    def work():
+        try:
+            panel.result = panel.train(pairs)
+            name = panel.result.id if isinstance(panel.result, Run) else f"{panel.result!r:.100}"
+            panel.message.value = page(f"{counted(len(pairs), 'row')} in training: run {name}. %bsft attach shows how it goes; the run is panel.result.")
+        except Exception as e:  # what refuses the arguments, or an expression of the user's raises
+            panel.message.value = page(tag("span", str(e) or type(e).__name__, f"color:{BAD}"))
+
+    in_thread(work)
+
+# %% ../../nbs/notebook/03_data_panel.ipynb #3faa5c8c
 def _rows_tab(panel: DataPanel):
     import ipywidgets as w
 
-    shown, message = text_box(page("No rows.")), text_box()
-    number, tokens = w.BoundedIntText(1, min=1, max=max(1, len(panel._pairs)), description="Row"), w.Checkbox(False, description="Show tokens", indent=False)
-    editor = w.Textarea(description="Completion", layout={"width": "95%", "height": "90px"})
-
-    def turned(_=None, said: str = ""):
-        if panel._pairs:
-            editor.value, toggle.description, shown.value, left = _row_shown(panel, number.value - 1, tokens.value)
-            message.value = page(tag("span", said, f"color:{BAD}"), f" {left}")
-
-    def saved():
-        try:
-            panel.correct(number.value - 1, editor.value)
-            turned()
-        except ValueError as e:
-            turned(said=str(e))
-
-    toggle = button("Drop this row", lambda: (panel.drop(number.value - 1), turned()), "leave this row out, or take it back")
-    number.observe(turned, "value")
-    tokens.observe(turned, "value")
-    turned()
-    return w.VBox([row(number, tokens, toggle, button("Save the correction", saved, "train on the completion as it stands in the box")), shown, editor, message])
+    predictors = sorted({p.predictor for p in panel.edits.pairs})
+    panel.search = w.Text(description="Search", placeholder="in prompt and completion, then Enter", continuous_update=False)
+    panel.predictor = w.Dropdown(options=[("all", ""), *((p, p) for p in predictors)], description="Predictor")
+    panel.states = w.Dropdown(options=STATES, description="State")
+    panel.list = w.Select(options=[], rows=8, description="Rows", layout={"width": "98%"})
+    panel.editor = w.Textarea(description="Completion", continuous_update=False, layout={"width": "95%", "height": "90px"})
+    panel.tokens = w.Checkbox(False, description="Show tokens", indent=False)
+    panel.dropper = button("Drop this row", lambda: (panel.drop(panel.at), panel.turn()) if panel.at is not None else None, "leave this row out, or take it back")
+    panel.undoer, panel.whole = button("Undo", panel.undo, "take back the last edit"), button("All rows", panel.all_rows, "show all rows again")
+    panel.whole.disabled = True
+    for control in (panel.search, panel.predictor, panel.states, panel.tokens):
+        control.observe(lambda _: panel.turn(), "value")
+    panel.list.observe(lambda change: panel.go(change["new"]) if change["new"] is not None and not panel.busy else None, "value")
+    panel.editor.observe(panel.edited, "value")
+    steps = [button("Previous row", lambda: panel.step(-1)), button("Next row", lambda: panel.step(1))]
+    train = button("Train on these rows", panel.train_on, "start a run with the rows that are left; the teacher is not asked", "primary")
+    return w.VBox([row(panel.search, panel.predictor, panel.states, panel.whole), panel.list, panel.pager.widget, row(*steps, panel.dropper, panel.undoer, panel.tokens), panel.shown, panel.editor, row(train), panel.message])
 
 # %% ../../nbs/notebook/03_data_panel.ipynb #5aa233ba
 def run_codec(run: Run) -> Codec:
@@ -173,14 +225,14 @@ def _data_widget(panel: DataPanel):
     import ipywidgets as w
 
     tabs = [_threshold_tab(panel), _attempts_tab(panel), _rows_tab(panel)]
-    return w.Tab(tabs, titles=["Funnel and threshold", f"Attempts ({len(panel.traces):,})", f"Rows ({len(panel._pairs):,})"])
+    return w.Tab(tabs, titles=["Funnel and threshold", f"Attempts ({len(panel.traces):,})", f"Rows ({len(panel.edits.pairs):,})"])
 
 # %% ../../nbs/notebook/03_data_panel.ipynb #21f94fc3
-def panel_of(kind: type[DataPanel], run: Run) -> DataPanel:
+def panel_of(kind: type[DataPanel], run: Run, train: Callable[[list[Pair]], Any] | None = None) -> DataPanel:
     "The panel of a run. Raises `FileNotFoundError` where it has no pairs yet."
     if not (run.folder / "pairs").exists():
         raise FileNotFoundError(f"run {run.id} has no pairs yet: it is {run.status}")
-    return kind([t.row() for t in load_traces(run.folder / "traces.jsonl")], load_pairs(run.folder / "pairs")[0], run.funnel(), lambda: run_codec(run))
+    return kind([t.row() for t in load_traces(run.folder / "traces.jsonl")], load_pairs(run.folder / "pairs")[0], run.funnel(), lambda: run_codec(run), train)
 
 
 def loaded_codec(panel: DataPanel) -> Codec:
@@ -191,36 +243,32 @@ def loaded_codec(panel: DataPanel) -> Codec:
         raise ValueError("this panel was made without a tokenizer: give DataPanel(…, codec=…)")
     return panel._codec
 
-
-def rows_left(panel: DataPanel) -> list[Pair]:
-    "The rows without those dropped, corrections taken over: for `compile(pairs=…)`."
-    return [panel.corrected.get(i, p) for i, p in enumerate(panel._pairs) if i not in panel.dropped]
-
-
-def correct(panel: DataPanel, i: int, completion: str):
-    "Replace the completion of row `i`. Raises `ValueError` where the target's vocabulary cannot write it."
-    panel.corrected[i] = corrected(panel._pairs[i], completion, panel.codec)
-
 # %% ../../nbs/notebook/03_data_panel.ipynb #48ba02ab
 class DataPanel:
     "Look through a run's data, drop and correct rows: `panel.pairs` is what is left."
 
-    of, correct = classmethod(panel_of), correct
-    pairs = property(rows_left, doc="The rows without those dropped, corrections taken over: for `compile(pairs=…)`.")
+    of, turn, go, step, edited, undo, rows_of, all_rows, train_on = classmethod(panel_of), turn, go, step, edited, undo, rows_of, all_rows, train_on
+    pairs = property(lambda self: self.edits.left(), doc="The rows without those dropped, corrections taken over: for `compile(pairs=…)`.")
     codec = property(loaded_codec, doc="The target's tokenizer, loaded when it is needed first.")
 
-    def __init__(self, traces: list[dict], pairs: list[Pair], funnel: dict | None = None, codec: Any = None):
-        "`codec`: a `Codec`, or a function that loads it when it is needed first."
-        self.traces, self._pairs, self.funnel, self._codec = traces, list(pairs), funnel or {}, codec
-        self.dropped: set[int] = set()  # numbers of rows, from 0
-        self.corrected: dict[int, Pair] = {}
+    def __init__(self, traces: list[dict], pairs: list[Pair], funnel: dict | None = None, codec: Any = None, train: Callable[[list[Pair]], Any] | None = None):
+        "`codec`: a `Codec`, or a function that loads it when it is needed first. `train(pairs)` starts a run with the rows that are left."
+        self.traces, self.funnel, self._codec, self.train, self.result = traces, funnel or {}, codec, train, None
+        self.edits = Edits(pairs, lambda: self.codec)
         self.threshold = Threshold(traces)
-        self.chosen = list(traces)
+        self.chosen, self.found, self.at, self.example, self.busy = list(range(len(traces))), list(range(len(self.edits.pairs))), 0 if pairs else None, None, False
+        self.shown, self.message = text_box(), text_box()
+        self.pager = Pager(lambda: list_page(self), 50)
         self.widget = _data_widget(self)
+        self.turn()
 
     def drop(self, i: int):
         "Leave out row `i`, or take it back."
-        self.dropped ^= {i}
+        self.edits.drop(i)
+
+    def correct(self, i: int, completion: str):
+        "Replace the completion of row `i`. Raises `ValueError` where the target's vocabulary cannot write it."
+        self.edits.correct(i, completion)
 
     def _ipython_display_(self):
         show(self.widget, page(Html(funnel_html(self.funnel)), traces_html(self.traces[:20])))

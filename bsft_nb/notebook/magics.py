@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Callable
+import re
 from typing import Any
 
 import dspy
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 # %% auto #0
-__all__ = ['COMMANDS', 'OFFERED', 'FLAGS', 'LOOKS', 'HOOKS', 'named', 'run_body', 'reader', 'is_switch', 'argument_of',
-           'with_arguments', 'chosen_values', 'optimizer', 'compile_cell', 'programs_to_ask', 'open_compare', 'look',
-           'BsftMagics', 'values_offered', 'complete', 'load_ipython_extension', 'unload_ipython_extension']
+__all__ = ['LOOKS', 'HELP', 'HOOKS', 'ASSIGNED', 'named', 'run_body', 'chosen_values', 'optimizer', 'compile_cell',
+           'programs_to_ask', 'open_compare', 'look', 'overview', 'BsftMagics', 'complete', 'load_ipython_extension',
+           'unload_ipython_extension']
 
 # %% ../../nbs/notebook/06_magics.ipynb #a733ad52
-from .commands import chosen_run, follow_run, open_data, open_panel, show_report, show_runs, show_status, stop_run
+from .arguments import COMMANDS, offered, parser, read_line
+from .commands import Status, chosen_run, follow_run, open_data, open_panel, runs_here, show_report, show_runs, show_status, stop_run
 from .compare_panel import ComparePanel
-from .compile_panel import AT_HAND
+from .compile_choices import AT_HAND
+from .stops import loud_stops, quiet_stops
+from .widgets import CODE, page, table, tag
 from ..optimizer.loading import load
-from ..optimizer.options import OPTIONS, TABLE, Option, code_of, nested_values, two_calls
+from ..optimizer.options import TABLE, code_of, nested_values, two_calls
 from ..optimizer.run import Run
 from ..optimizer.teleprompter import BootstrapFinetune
-from ..run.folder import list_runs
 from ..run.frontend import BSFT
 
 # %% ../../nbs/notebook/06_magics.ipynb #7cc07bf6
@@ -48,58 +49,6 @@ def run_body(shell, cell: str) -> Any:
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, name, "exec"), shell.user_ns)
     return eval(compile(ast.Expression(last.value), name, "eval"), shell.user_ns) if last else None
-
-# %% ../../nbs/notebook/06_magics.ipynb #68f551ef
-COMMANDS = ("runs", "status", "attach", "stop", "report", "compare", "data", "panel", "compile")
-OFFERED = [o for o in OPTIONS if o.kind.form != "none"]  # not `training`, whose fields are options here
-FLAGS = {f"--{o.name}": o for o in OFFERED}
-
-
-def reader(option: Option) -> Callable[[str], str]:
-    "A type for `argparse`: the text itself, once it is known to stand for a value."
-
-    def read(text: str) -> str:
-        try:
-            code_of(option, text)
-        except ValueError as e:
-            raise argparse.ArgumentTypeError(f"invalid {option.kind.type} value: {text!r}") from e
-        return text
-
-    return read
-
-
-def is_switch(option: Option) -> bool:
-    "Is the option on when its name is given, without a value?"
-    return option.kind.form == "flag" and not option.default
-
-# %% ../../nbs/notebook/06_magics.ipynb #4802f8e4
-def argument_of(option: Option) -> Callable:
-    "The argument of the magic for an option."
-    how: dict[str, Any] = {"type": reader(option)}
-    if is_switch(option):
-        how = {"action": "store_const", "const": "yes"}
-    elif option.kind.form in ("flag", "choice"):
-        how = {"choices": option.kind.choices}
-    elif option.name == "teacher":
-        how |= {"action": "append"}
-    elif option.default is False:  # `--peft` alone, or with a value
-        how |= {"nargs": "?", "const": "True"}
-    more = {"teacher": ". May be repeated", "student": ". By default the last expression of the cell"}
-    return argument(f"--{option.name}", help=option.meaning + more.get(option.name, ""), **how)
-
-# %% ../../nbs/notebook/06_magics.ipynb #4f2bbdf9
-def with_arguments(function: Callable) -> Callable:
-    "The magic `function` with all its arguments, in the order of the help."
-    options = [
-        argument("command", choices=COMMANDS, help="runs: list; status, attach, stop, report, compare, data: one run; panel: compile by clicking; compile: with a cell's body"),
-        argument("run", nargs="?", help="run id or folder; the newest by default"),
-        *map(argument_of, OFFERED),
-        argument("--start", action="store_true", help="do not block: the result is a Run"),
-        argument("--out", help="name under which the result is kept"),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return magic_arguments()(function)
 
 # %% ../../nbs/notebook/06_magics.ipynb #d0343af5
 def chosen_values(namespace: dict, args: argparse.Namespace) -> dict[str, Any]:
@@ -171,20 +120,34 @@ def look(shell, args: argparse.Namespace) -> Any:
     except FileNotFoundError as e:
         raise UsageError(str(e)) from e
 
+# %% ../../nbs/notebook/06_magics.ipynb #20692f6c
+def overview() -> Status:
+    "The subcommands, and how many runs there are."
+    runs = runs_here()
+    at_work = [r["id"] for r in runs if r["status"] == "running"]
+    here = f"{len(runs):,} {'run' if len(runs) == 1 else 'runs'} here" + (f", at work: {', '.join(at_work)}" if at_work else "") if runs else "No runs here yet"
+    made = Status("\n".join([*(f"  {n:<9}{c.meaning}" for n, c in COMMANDS.items()), "", f"%bsft COMMAND --help tells more. Results can be kept: run = %bsft attach. {here}."]))
+    rows = [[tag("b", n), c.meaning, tag("span", c.example, CODE)] for n, c in COMMANDS.items()]
+    made.html = page(table(["%bsft", "what it gives", "example"], rows, "subcommands"), tag("div", f"%bsft COMMAND --help tells more. {here}."))
+    return made
+
+# %% ../../nbs/notebook/06_magics.ipynb #b7e84448
+HELP = "\n".join(["Distil prompted DSPy programs into small local models.", "", *(f"%bsft {n}: {c.meaning}" for n, c in COMMANDS.items()), "", "`run = %bsft attach RUN` keeps a result.", "", parser("compile").format_help()])  # of `%bsft?`
+
 # %% ../../nbs/notebook/06_magics.ipynb #bab14a77
 @magics_class
 class BsftMagics(Magics):
     "`%bsft` and `%%bsft`."
 
     @line_cell_magic
-    @with_arguments
     def bsft(self, line: str, cell: str | None = None) -> Any:
-        """Distil prompted DSPy programs into small local models.
-
-        `%bsft runs`, `%bsft attach`, `%bsft compare RUN`, …; results can be assigned: `run = %bsft attach RUN`.
-        `%bsft compare RUN --student program --lm teacher` lets you ask the programs yourself, and the teacher again.
-        `%%bsft compile --trainset train --metric accept --lm teacher` compiles the program that the cell ends in."""
-        args = parse_argstring(self.bsft, line)
+        if not line.strip():
+            if cell is not None:
+                raise UsageError("say what the cell is for: %%bsft compile --trainset NAME")
+            return overview()
+        args = read_line(line)
+        if args.help:
+            return Status(parser(args.command).format_help())
         if (cell is not None) != (args.command == "compile"):
             raise UsageError("compile needs a cell: %%bsft compile … and a body that ends in the program" if cell is None else f"%%bsft {args.command}: only compile takes a cell's body; use %bsft {args.command}")
         result = compile_cell(self.shell, args, cell) if cell is not None else look(self.shell, args)
@@ -192,28 +155,21 @@ class BsftMagics(Magics):
             return result
         self.shell.user_ns[args.out] = result
 
+    bsft.__doc__ = HELP
+
 # %% ../../nbs/notebook/06_magics.ipynb #d4b59999
-def values_offered(shell, option: Option) -> list[str]:
-    "What may follow an option."
-    names = [n for n in shell.user_ns if not n.startswith("_")] if option.kind.form in ("name", "expression") else []
-    return [*option.kind.choices, *names]
-
-
 def complete(shell, event) -> list[str]:
-    "What may follow in a line that begins with `%bsft`."
-    words = event.line.split()
-    done = words[1:] if event.line.endswith(" ") else words[1:-1]
-    if not done:
-        return list(COMMANDS)
-    option = FLAGS.get(done[-1])
-    if option and not is_switch(option):
-        return values_offered(shell, option)
-    if done[0] == "compile":
-        return [*FLAGS, "--start", "--out"]
-    return [r["id"] for r in list_runs()] if len(done) == 1 else []
+    "What may follow in a line with `%bsft`, up to the cursor; also after `name =`."
+    text = getattr(event, "text_until_cursor", None) or event.line
+    found = re.search(r"%bsft((?:\s.*)?)$", text)
+    if not found:
+        return []
+    words = found[1].split()
+    return offered(shell, words if text[-1].isspace() else words[:-1])
 
 # %% ../../nbs/notebook/06_magics.ipynb #306aaa32
 HOOKS = ("%bsft", "%%bsft")
+ASSIGNED = r"[\w., \t]+=\s*%bsft\b"  # `run = %bsft attach`
 
 
 def load_ipython_extension(shell):
@@ -222,14 +178,18 @@ def load_ipython_extension(shell):
     shell.register_magics(BsftMagics)
     for key in HOOKS:
         shell.set_hook("complete_command", complete, str_key=key)
+    shell.set_hook("complete_command", complete, re_key=ASSIGNED)
     shell.configurables.append(BSFT.instance())
+    quiet_stops(shell)
 
 
 def unload_ipython_extension(shell):
     "Take away what `load_ipython_extension` brought."
+    loud_stops(shell)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("bsft", None)
     shell.magics_manager.registry.pop("BsftMagics", None)
     for key in HOOKS:
         shell.strdispatchers["complete_command"].strs.pop(key, None)
+    shell.strdispatchers["complete_command"].regexs.pop(ASSIGNED, None)
     shell.configurables[:] = [c for c in shell.configurables if not isinstance(c, (BSFT, BsftMagics))]

@@ -35,6 +35,7 @@ from ..results.report import snapshot_html, write_report
 from .job_file import JOB, read_job, write_job
 from .portable import pack
 from .scoring import prompt_moment, with_students
+from .short_errors import told_shortly
 from .students import students
 from ..training.jobs import Job
 from ..routing.cascade import Cascade
@@ -149,7 +150,8 @@ def result(
 ) -> Any:
     "The compiled program, once the run has ended; raises what the run raised, or `TimeoutError` after `timeout` seconds."
     if run._future:
-        return run._future.result(timeout)
+        with told_shortly():
+            return run._future.result(timeout)
     if run._finish is None:
         raise RuntimeError(f"run {run.id} does not work in this process: load its program with bsft_nb.load({run.id!r}, program)")
     if run.wait(timeout) == "running":

@@ -1,10 +1,14 @@
 """The magics through a real shell: results, mistakes, completion, help, loading and unloading."""
+import time
+
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from test_widgets import compared  # noqa: F401  (a fixture)
 
+from bsft_nb.lab.places import key_of
 from bsft_nb.lessons import teacher_lm
+from bsft_nb.notebook.arguments import COMMANDS
 from bsft_nb.notebook.compare_panel import ComparePanel
 from bsft_nb.notebook.compile_panel import CompilePanel
 from bsft_nb.notebook.data_panel import DataPanel
@@ -60,16 +64,33 @@ def test_runs_and_status_are_values_and_read_well(shell):
     assert ran(shell, "runs = %bsft runs\nruns") == []
     make_run("old-1", "finished", "2026-01-01 10:00:00")
     make_run()
+    RunFolder(home() / "runs" / "old-1").update(program="Tagger", scores={"tuned": 0.875, "teacher": 1.0}, seconds={"bootstrap": 61.0, "train": 4.0})
     runs = ran(shell, "%bsft runs")
-    assert [r["id"] for r in runs] == ["demo-1", "old-1"] and "<table" in runs._repr_html_()
+    assert [r["id"] for r in runs] == ["demo-1", "old-1"]
+    shown = runs._repr_html_()
+    assert all(w in shown for w in ("<table", "Tagger", "tuned 0.875, teacher 1", "1 min 5 s"))
+    assert key_of((home() / "runs" / "old-1").resolve()) in shown and "bsft:open" in shown, "an id opens the run's page in JupyterLab"
     status = ran(shell, "%bsft status")
     assert status.startswith("demo-1: running; bootstrap  1 attempts") and "<table" in status._repr_html_()
 
 
-def test_stop_writes_the_request(shell):
-    folder = make_run()
-    ran(shell, "%bsft stop demo-1")
-    assert folder.stop_signal.requested
+def test_stop_takes_the_only_working_run_and_else_says_what_there_is(shell):
+    assert "Nothing is running" in ran(shell, "%bsft stop")._repr_html_()
+    old, folder = make_run("old-1", "finished", created="2026-02-01 10:00:00"), make_run()
+    assert "does not run: it is finished" in ran(shell, "%bsft stop old-1") and not old.stop_signal.requested
+    assert "asked to stop" in ran(shell, "%bsft stop") and folder.stop_signal.requested, "the newest one has ended, and is not meant"
+    other = make_run("other-1")
+    listed = ran(shell, "%bsft stop")
+    assert {r["id"] for r in listed} == {"demo-1", "other-1"} and "Say which one" in listed.note and not other.stop_signal.requested
+
+
+def test_bare_and_help_tell_what_there_is(shell):
+    make_run()
+    told = ran(shell, "%bsft")
+    assert all(c in told for c in COMMANDS) and "1 run here, at work: demo-1" in told._repr_html_()
+    stop, compiles = ran(shell, "%bsft stop --help"), ran(shell, "%bsft compile --help")
+    assert "--epochs" not in stop and "the only one that works" in " ".join(stop.split())
+    assert "--epochs" in compiles and "--start" in compiles and stop._repr_html_() is None
 
 
 def test_attach_takes_the_only_working_run_and_else_lists(shell, capsys):
@@ -89,8 +110,11 @@ def test_attach_takes_the_only_working_run_and_else_lists(shell, capsys):
         ("status nothing-here", "no run 'nothing-here'"),
         ("compare demo-1", "compare"),
         ("data demo-1", "no pairs yet"),
-        ("frobnicate", "invalid choice"),
-        ("runs --bsize many", "invalid int"),
+        ("frobnicate", "no subcommand 'frobnicate'"),
+        ("stats", "did you mean 'status'"),
+        ("compile --bsize many", "invalid int"),
+        ("compile --epcohs 3", "did you mean '--epochs'"),
+        ("runs --bsize 2", "runs does not know --bsize"),
         ("compile", "needs a cell"),
     ],
 )
@@ -142,9 +166,17 @@ def test_a_cell_compiles_the_program_that_it_ends_in(shell, words):
     again.select(filter="all")
     assert again.send_again().result(120)._compiled and again.result.id != run.id
     panel = ran(shell, "%bsft data " + run.id)
-    assert isinstance(panel, DataPanel) and len(panel.pairs) > 0
+    assert isinstance(panel, DataPanel) and len(panel.pairs) > 1
+    panel.drop(0)
+    calls = shell.user_ns["lm"].engine.calls
+    panel.train_on()
+    end = time.monotonic() + 120
+    while panel.result is None and time.monotonic() < end:
+        time.sleep(0.05)
+    assert panel.result.result(120)._compiled and len(panel.result.pairs["train"]) == len(panel.pairs), "trained on the rows that are left"
+    assert shell.user_ns["lm"].engine.calls == calls
     ran(shell, "%bsft report --out path")
-    assert shell.user_ns["path"].exists()
+    assert shell.user_ns["path"].exists() and "bsft:report" in shell.user_ns["path"]._repr_html_()
 
 
 def test_panels(shell, words, compared):  # noqa: F811
@@ -162,10 +194,14 @@ def test_completion_of_commands_runs_and_names(shell, words):
     def offers(line):
         return shell.complete(line.split(" ")[-1], line, len(line))[1]
 
-    shell.Completer.use_jedi = False
-    assert {"runs", "attach"} <= set(offers("%bsft "))
-    assert "status" in offers("%bsft sta") and "demo-1" in offers("%bsft status ")
-    assert "train" in offers("%%bsft compile --trainset tr") and "--epochs" in offers("%%bsft compile --ep")
+    for jedi in (False, True):  # JupyterLab's kernel asks with jedi
+        shell.Completer.use_jedi = jedi
+        assert {"runs", "attach"} <= set(offers("%bsft "))
+        assert "status" in offers("%bsft sta") and "status" in offers("state = %bsft sta") and "demo-1" in offers("%bsft status ")
+        assert [o for o in offers("%%bsft compile --trainset t") if "=" not in o] == ["train"] and offers("%%bsft compile --ep") == ["--epochs"]
+        assert offers("%bsft stop --e") == [], "no options of others"
+    make_run("old-1", "finished")
+    assert "old-1" not in offers("%bsft stop ") and "old-1" in offers("%bsft report ")
 
 
 def test_help_names_every_argument(shell):

@@ -16,16 +16,14 @@ from traitlets import TraitError
 from bsft_nb.data.funnel import funnel_html
 from bsft_nb.data.pairs import Pair
 from bsft_nb.lessons import teacher_lm
-from bsft_nb.notebook.compare_panel import (
-    ComparePanel,
-    detail_html,
-    rows_html,
-    slices_html,
-)
+from bsft_nb.notebook.compare_html import detail_html, rows_html, slices_html
+from bsft_nb.notebook.compare_panel import ComparePanel
 from bsft_nb.notebook.compile_panel import CompilePanel
-from bsft_nb.notebook.data_panel import DataPanel, Threshold, pair_html, traces_html
+from bsft_nb.notebook.data_html import Threshold, pair_html, traces_html
+from bsft_nb.notebook.data_panel import DataPanel
 from bsft_nb.notebook.progress_html import live_charts, panel_html
 from bsft_nb.notebook.progress_panel import ProgressPanel, follow_progress
+from bsft_nb.optimizer.job_file import read_job
 from bsft_nb.optimizer.run import Run
 from bsft_nb.optimizer.teleprompter import BootstrapFinetune
 from bsft_nb.results.evaluate import Answer
@@ -52,6 +50,13 @@ def labelled(widget, name: str):
     "The control below `widget` with that description."
     found = [w for w in (widget, *getattr(widget, "children", ())) if getattr(w, "description", None) == name]
     return found[0] if found else next((w for c in getattr(widget, "children", ()) if (w := labelled(c, name))), None)
+
+
+def until(true, seconds=180):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -277,23 +282,56 @@ def rows(n):
     return [Pair(f"e{i}", "self", f"word {i}", "kind", 1.0, [1, 2], [3]) for i in range(n)]
 
 
-def test_dropping_and_correcting_by_hand_gives_the_pairs_to_use():
+def test_edits_are_kept_as_typed_and_undone_one_by_one():
     panel = DataPanel(traces([1.0, 0.0, 1.0]), rows(3), {"tried": {"all": 3}}, Letters())
-    number, editor = labelled(panel.widget, "Row"), labelled(panel.widget, "Completion")
+    editor = labelled(panel.widget, "Completion")
     from_browser(editor, value="verb")
-    click(labelled(panel.widget, "Save the correction"))
-    from_browser(number, value=2)
+    click(labelled(panel.widget, "Next row"))
+    from_browser(editor, value="日本")
+    assert "does not survive" in panel.message.value and panel.edits.state(1) == "not usable"
+    click(labelled(panel.widget, "Next row"))
     click(labelled(panel.widget, "Drop this row"))
-    assert panel.pairs == [replace(rows(3)[0], completion="verb", completion_ids=[118, 101, 114, 98]), rows(3)[2]]
-    click(labelled(panel.widget, "Take back"))
-    assert len(panel.pairs) == 3 and panel._pairs == rows(3)
+    first = replace(rows(3)[0], completion="verb", completion_ids=[118, 101, 114, 98])
+    assert panel.pairs == [first, rows(3)[1]], "what cannot be written is not trained on"
+    click(labelled(panel.widget, "Previous row"))
+    assert editor.value == "日本", "as it was typed"
+    for left in ([first, *rows(3)[1:]], [first, *rows(3)[1:]], rows(3)):
+        click(labelled(panel.widget, "Undo"))
+        assert panel.pairs == left
+    assert panel.at == 0 and editor.value == "kind" and labelled(panel.widget, "Undo").disabled
 
 
-def test_a_correction_that_the_vocabulary_cannot_write_is_refused_in_words():
-    panel = DataPanel([], rows(1), {}, Letters())
-    from_browser(labelled(panel.widget, "Completion"), value="日本")
-    click(labelled(panel.widget, "Save the correction"))
-    assert panel.pairs == rows(1) and "does not survive" in panel.widget.children[2].children[3].value
+def test_rows_are_listed_searched_filtered_and_found_from_an_attempt():
+    attempts = [{**t, "example": f"e{i}"} for i, t in enumerate(traces([1.0] * 120))]
+    panel = DataPanel(attempts, [replace(p, predictor="self" if i % 2 else "other") for i, p in enumerate(rows(120))], {}, Letters())
+    listed = labelled(panel.widget, "Rows")
+    assert len(listed.options) == 50 and "word 0" in listed.options[0][0]
+    from_browser(labelled(panel.widget, "Predictor"), index=2)
+    assert panel.found == list(range(1, 120, 2)) and panel.at == 1
+    from_browser(labelled(panel.widget, "Search"), value="nothing of it")
+    from_browser(panel.search, value="word 11")
+    assert [i for _, i in listed.options] == [11, 111, 113, 115, 117, 119]
+    from_browser(listed, index=2)
+    assert panel.at == 113 and "word 113" in panel.shown.value
+    from_browser(labelled(panel.widget, "Attempt"), value=43)
+    click(labelled(panel.widget, "Its rows"))
+    assert panel.found == [42] and panel.widget.selected_index == 2
+    click(panel.whole)
+    assert len(panel.found) == 120
+
+
+def test_a_threshold_is_used_and_the_rows_are_trained_on():
+    sent = []
+    scored = [replace(p, score=i / 10) for i, p in enumerate(rows(10))]
+    panel = DataPanel(traces([i / 10 for i in range(10)]), scored, {}, Letters(), train=lambda pairs: sent.append(pairs) or "started")
+    from_browser(labelled(panel.widget, "Threshold"), value=0.7)
+    click(labelled(panel.widget, "Use this threshold"))
+    assert panel.pairs == scored[7:] and panel.edits.state(0) == "below the threshold"
+    click(labelled(panel.widget, "Train on these rows"))
+    until(lambda: "3 rows in training" in panel.message.value)
+    assert sent == [scored[7:]]
+    click(labelled(panel.widget, "Undo"))
+    assert panel.pairs == scored
 
 
 def test_slider_and_filter_answer_at_once():
@@ -301,7 +339,7 @@ def test_slider_and_filter_answer_at_once():
     from_browser(labelled(panel.widget, "Threshold"), value=0.9)
     assert "would leave 10 of 100 attempts, 5 distinct rows" in panel.widget.children[0].children[2].value
     from_browser(labelled(panel.widget, "Show"), index=2)
-    assert [t["score"] for t in panel.chosen] == [0.0]
+    assert [panel.traces[i]["score"] for i in panel.chosen] == [0.0]
 
 
 # Compare panel
@@ -319,8 +357,13 @@ def compared(tmp_path):
 def test_filter_search_sort_and_pages(compared):
     panel = ComparePanel(compared)
     assert len(panel.selected) == 120 and "rows 1–25 of 120" in panel.pager.where.value
+    assert [label for label, _ in labelled(panel.widget, "Show").options][:2] == ["all (120)", "regressed (20)"]
+    cards = panel.widget.children[0].children[0].value
+    assert "100 of 120 rows right" in cards and "0.833" in cards and ">label<" in panel.shown.value.replace("<bdi>", "").replace("</bdi>", "")
+    from_browser(labelled(panel.widget, "In full"), index=3)
+    assert "row 4 " in panel.detail.value and "kind (label)" in panel.detail.value
     click(panel.pager.forth)
-    assert "w25" in panel.shown.value and "w24<" not in panel.shown.value
+    assert panel.detail.value == "" and "w25" in panel.shown.value and "w24<" not in panel.shown.value
     from_browser(labelled(panel.widget, "Show"), index=1)
     assert panel.selected.tolist() == list(range(100, 120)) and "run-1" in panel.shown.value
     from_browser(labelled(panel.widget, "Search"), value="w119")
@@ -341,6 +384,7 @@ def test_failures_go_to_the_teacher_again(compared):
     panel = ComparePanel(compared, again=lambda examples: sent.extend(examples) or "started")
     from_browser(labelled(panel.widget, "Show"), index=1)
     click(labelled(panel.widget, "Send these to the teacher again"))
+    until(lambda: "started" in panel.message.value)
     assert len(sent) == 20 and sent[0].word == "w100" and set(sent[0].inputs().keys()) == {"word"} and "started" in panel.message.value
 
 
@@ -354,10 +398,17 @@ def test_own_input_is_answered_by_all_and_an_error_is_an_answer(compared):
         raise RuntimeError("no answer <b>today</b>")
 
     panel = ComparePanel(compared, {"teacher": program(lambda text: {"kind": "noun"}), "untuned": program(fails)})
+    slow = threading.Event()
+    panel.programs["tuned"] = program(lambda text: slow.wait(60) and {"kind": "verb"})
+    answers, ask = panel.widget.children[1].children[-1], labelled(panel.widget, "Ask")
     from_browser(labelled(panel.widget, "word"), value="cat")
-    click(labelled(panel.widget, "Ask"))
-    shown = panel.widget.children[2].children[-1].value
-    assert "noun" in shown and "no answer &lt;b&gt;today" in shown
+    click(ask)
+    assert "asking" in answers.value and ask.disabled
+    until(lambda: "noun" in answers.value and "no answer &lt;b&gt;today" in answers.value)
+    assert "asking" in answers.value and "the program raised" in answers.value, "answers are shown as they arrive, failures in words"
+    slow.set()
+    until(lambda: not ask.disabled)
+    assert "verb" in answers.value and "asking" not in answers.value
 
 
 def test_a_page_of_megabyte_values_stays_small(tmp_path):
@@ -383,8 +434,9 @@ def notebook_of(llama) -> dict:
     return {"accept": accept, "train": examples, "tagger": dspy.Predict("word -> kind"), "lm": teacher_lm(lambda text: {"kind": "noun"}), "llama": str(llama)}
 
 
-def test_the_code_shown_starts_the_identical_run(llama, tmp_path):
-    names = notebook_of(llama)
+def test_the_code_shown_starts_the_identical_run_and_its_result_has_a_name(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {**notebook_of(llama), "run": "the user's own"}
     panel = CompilePanel(names)
     for name, value in {"metric": "accept", "lm": "lm"}.items():
         options = [v for _, v in panel.controls[name].options]
@@ -392,28 +444,60 @@ def test_the_code_shown_starts_the_identical_run(llama, tmp_path):
     from_browser(panel.controls["target"], value=str(llama))
     from_browser(panel.controls["bsize"], value=2)
     from_browser(panel.controls["epochs"], value=2)
+    code = panel.python
     click(labelled(panel.widget, "Start"))
-    assert panel.run is not None, panel.message.value
-    compiled = panel.run.result(120)
-    assert compiled(word="x") is not None
-    end = time.monotonic() + 20
-    while "finished" not in panel.progress.value and time.monotonic() < end:
-        time.sleep(0.1)
-    assert "finished" in panel.progress.value and panel.widget.children[-1] is panel.progress
-    exec(panel.python.replace("epochs=2", "epochs=2, display=False"), names)
-    names["run"].wait(120)
-    assert names["run"].id == panel.run.id and names["run"].info["key"] == panel.run.info["key"]
-    click(labelled(panel.widget, "Resume"))
-    panel.run.wait(120)
-    assert panel.run.status == "finished"
+    assert panel.main.disabled, "a second click finds nothing to press"
+    until(lambda: "finished" in panel.progress.value and panel.does == "start")
+    assert panel.widget.children[-1] is panel.progress
+    assert names["run"] == "the user's own" and names["run_2"] is panel.run, "nothing of the notebook's is overwritten"
+    assert names["compiled_2"](word="x") is not None and "compiled_2" in panel.message.value
+    calls = names["lm"].engine.calls
+    exec(code.replace("epochs=2", "epochs=2, display=False"), names)
+    assert names["run_2"].id == panel.run.id and names["run_2"].info["key"] == panel.run.info["key"] and names["lm"].engine.calls == calls
+    panel.look()
+    assert "compiled_2" not in [v for _, v in panel.controls["student"].options] and "compiled_2" in [v for _, v in panel.controls["teacher"].options]
+    panel.checker.idle.wait(60)
+
+
+def test_one_button_stops_and_resumes(llama):
+    panel = CompilePanel(notebook_of(llama))
+    panel.controls["lm"].value, panel.controls["target"].value, panel.controls["epochs"].value = "lm", str(llama), 5000
+    click(panel.main)
+    until(lambda: panel.does == "stop" and panel.run.folder.id)
+    click(panel.main)
+    assert panel.main.description == "Stopping …" and panel.main.disabled
+    until(lambda: panel.does == "resume")
+    panel.controls["seed"].value = 1
+    assert panel.main.description == "Start", "another choice is another run"
+    panel.controls["seed"].value = 0
+    assert panel.main.description == "Resume" and panel.run.status == "stopped" and "as you asked" in panel.message.value
+    panel.checker.idle.wait(60)
 
 
 def test_mistakes_are_said_in_the_panel(llama):
     panel = CompilePanel({**notebook_of(llama), "lm": None})
     assert panel.choice["student"] == "tagger"
     click(labelled(panel.widget, "Start"))
-    assert panel.run is None and ("no LM" in panel.message.value or "LM" in panel.message.value)
-    assert "Define a program" in CompilePanel({}).checked.value
+    until(lambda: panel.does == "start")
+    assert panel.run is None and "no LM" in panel.message.value
+    empty = CompilePanel({})
+    assert empty.checker.idle.wait(60) and "Define a program" in empty.lines["all"].value
+
+
+def test_the_job_file_is_the_run_s(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_task.py").write_text("import dspy\nclass Tagger(dspy.Module):\n    def __init__(self):\n        super().__init__()\n        self.tag = dspy.Predict('word -> kind')\n    def forward(self, word):\n        return self.tag(word=word)\ndef accept(example, prediction, trace=None):\n    return True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_task
+
+    panel = CompilePanel({**notebook_of(llama), "tagger": my_task.Tagger(), "accept": my_task.accept})
+    panel.controls["lm"].value, panel.controls["target"].value, panel.controls["bsize"].value = "lm", str(llama), 2
+    click(labelled(panel.widget, "Write job file"))
+    assert "job.yaml" in panel.message.value and "It lacks lm, trainset" in panel.message.value
+    panel.start()
+    panel.run.result(120)
+    assert read_job("job.yaml") == panel.run.config() and read_job("job.yaml")["student"] == "my_task:Tagger"
+    panel.checker.idle.wait(60)
 
 
 def test_new_names_are_found(llama):
@@ -424,17 +508,30 @@ def test_new_names_are_found(llama):
     assert panel.choice["student"] == "tagger" and Path(names["llama"]).exists()
 
 
-def test_the_preflight_is_shown_as_it_changes(llama, monkeypatch):
+def test_the_preflight_is_never_stale_and_never_blocks(llama, monkeypatch):
     asked = []
 
+    class Plan(dict):
+        lines = dict.copy
+
     def preflight(self, student, *, trainset, **kwargs):
-        asked.append(kwargs)
-        return f"{len(trainset)} examples\n{kwargs.get('epochs', 1)} epochs <b>"
+        asked.append(kwargs.get("epochs", 1))
+        time.sleep(0.5)
+        return Plan(teacher=f"{len(trainset)} examples", training=f"{asked[-1]} epochs <b>")
 
     monkeypatch.setattr(BootstrapFinetune, "preflight", preflight, raising=False)
     panel = CompilePanel(notebook_of(llama))
+    seen, line, took = [], panel.lines["student"], []
+    line.observe(lambda change: seen.append(change.new), "value")
     from_browser(panel.controls["target"], value="no/such-model")
-    assert "not on this machine" in panel.checked.value and not asked, "nothing is fetched to look"
+    assert "checking" in panel.lines["all"].value
+    assert panel.checker.idle.wait(60) and "not on this machine" in line.value and not asked, "nothing is fetched to look"
     from_browser(panel.controls["target"], value=str(llama))
-    from_browser(panel.controls["epochs"], value=7)
-    assert "6 examples\n7 epochs &lt;b&gt;" in panel.checked.value and asked[-1]["epochs"] == 7
+    for epochs in range(2, 8):
+        began = time.monotonic()
+        from_browser(panel.controls["epochs"], value=epochs)
+        took.append(time.monotonic() - began)
+        assert line.value == "", "what was said of another choice is gone at once"
+        time.sleep(0.1)
+    assert panel.checker.idle.wait(60) and "7 epochs &lt;b&gt;" in line.value and "6 examples" in panel.lines["teacher"].value
+    assert max(took) < 0.2 and asked[-1] == 7 and len(asked) <= 2 and not [v for v in seen if "epochs" in v and "7 epochs" not in v]

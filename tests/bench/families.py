@@ -408,6 +408,8 @@ def timed(call, least: float = 3.0) -> float:
 
 def speed(family: str, folder: Path) -> dict:
     "How many times as fast as the plain path: 16 prompts of 200 common and 40 own tokens, 16 tokens of answer; and a step of 8 of them."
+    import torch
+
     from bsft_nb.data.pairs import Pair
     from bsft_nb.engine.decode import Generator
     from bsft_nb.engine.sampling import Row

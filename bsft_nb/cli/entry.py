@@ -20,10 +20,11 @@ from .compile import MAKE
 from .look import LOOK
 from .outside import OUTSIDE
 from .predict import PREDICT
+from ..optimizer.options import nearest
 
 # %% auto #0
-__all__ = ['COMMANDS', 'RUN_NAMES', 'PREAMBLE', 'completed', 'overview', 'add_command', 'parser', 'spelled', 'tell_error',
-           'nobody_reads', 'main']
+__all__ = ['COMMANDS', 'RUN_NAMES', 'PREAMBLE', 'completed', 'overview', 'add_command', 'parser', 'spelled', 'typed',
+           'tell_error', 'nobody_reads', 'main']
 
 # %% ../../nbs/cli/08_entry.ipynb #f602739b
 COMMANDS: dict[str, Command] = {c.name: c for c in (*MAKE, *LOOK, *CHANGE, PREDICT, *OUTSIDE)}
@@ -83,6 +84,16 @@ def spelled(argv: list[str]) -> list[str]:
     "Options with dashes, also where they were typed with underscores as in Python."
     return [re.sub(r"^--[a-z_]+", lambda m: m[0].replace("_", "-"), word) for word in argv]
 
+
+def typed(argv: list[str]) -> argparse.Namespace:
+    "What was typed. An option that the command does not have ends the process, as `argparse` does, with the nearest one."
+    ask = parser()
+    args, unknown = ask.parse_known_args(argv)
+    if unknown:
+        known = [n for c in COMMANDS.values() if c.call is args.call for a in c.arguments for n in a.names if n.startswith("-")]
+        ask.error(f"unrecognized arguments: {' '.join(unknown)}{nearest(unknown[0].partition('=')[0], known)}")
+    return args
+
 # %% ../../nbs/cli/08_entry.ipynb #d0dbf79b
 def tell_error(e: BaseException, code: int, json: bool):
     "Say on standard error what went wrong."
@@ -98,7 +109,7 @@ def nobody_reads():
 # %% ../../nbs/cli/08_entry.ipynb #42bc31ec
 def main(argv: list[str] | None = None) -> int:
     "The command `bsft`. Returns the exit code, one of `EXITS`."
-    args = parser().parse_args(spelled(sys.argv[1:] if argv is None else argv))
+    args = typed(spelled(sys.argv[1:] if argv is None else argv))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a stream of one's own
             stream.reconfigure(errors="replace")  # a terminal that cannot show a text shows the rest

@@ -23,7 +23,7 @@ from ..data.examples import READERS, names_data, read_data
 from ..launchers.ray import Ray
 from ..launchers.torchrun import TorchRun
 from ..models.student_adapter import StudentAdapter, adapter_state
-from .options import OPTIONS, REQUIRED, TABLE, Option, nested_values, two_calls
+from .options import OPTIONS, REQUIRED, TABLE, Option, nearest, nested_values, two_calls
 from ..run.files import make_folder, replacing
 from ..teacher.metric import AGREEMENT
 
@@ -176,14 +176,11 @@ ENTRIES = {o.name for o in OPTIONS if o.name != "training"} | {"training", "fold
 
 def check_entries(job: Any, where: str) -> dict[str, Any]:
     "`job` itself. Raises `JobError` where it is no mapping, or has an entry that is no option."
-    import difflib
-
     if not isinstance(job, dict):
         raise JobError(f"{where} holds a {type(job).__name__}, not entries such as “student: my_rag:RAG”")
     for name in job:
         if name not in ENTRIES:
-            near = difflib.get_close_matches(str(name), ENTRIES, 1)
-            raise JobError(f"{where}: {name!r} is no option{f': is {near[0]!r} meant?' if near else ''} The options are {', '.join(sorted(ENTRIES))}")
+            raise JobError(f"{where}: {name!r} is no option{nearest(str(name), ENTRIES) or '.'} The options are {', '.join(sorted(ENTRIES))}")
     return job
 
 
@@ -214,7 +211,7 @@ def as_toml(job: dict[str, Any]) -> str:
 
     try:
         text = tomli_w.dumps(said(job))
-        if tomllib.loads(text) == said(job):
+        if tomllib.loads(text.encode("utf-8", "backslashreplace").decode()) == said(job):
             return text
         raise ValueError("it would be read as something else")
     except (TypeError, ValueError) as e:

@@ -14,8 +14,8 @@ from typing import Any
 from ..data.pairs import Pair
 
 # %% auto #0
-__all__ = ['Kind', 'whole', 'flag', 'number', 'choice', 'launchers', 'text', 'name', 'expression', 'data_file', 'unquoted',
-           'names', 'check_settings', 'check_file', 'check_pairs', 'check_run_dir']
+__all__ = ['AUTO', 'Kind', 'whole', 'flag', 'number', 'choice', 'launchers', 'text', 'name', 'expression', 'data_file',
+           'unquoted', 'or_auto', 'names', 'check_settings', 'check_file', 'check_pairs', 'check_run_dir']
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #48839eac
 @dataclass(frozen=True)
@@ -134,6 +134,19 @@ def unquoted(text: str) -> str:
     "Without the quotes that a magic's line needs around blanks."
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+# %% ../../nbs/optimizer/00_kinds.ipynb #112c1b63
+AUTO = "auto"
+
+
+def or_auto(kind: Kind) -> Kind:
+    "As `kind`; or the word `auto`, for a value that follows from target and rows."
+
+    def check(name: str, value: Any):
+        if kind.check and not (isinstance(value, str) and value == AUTO):
+            kind.check(name, value)
+
+    return replace(kind, type=f"{kind.type} or {AUTO!r}", code=lambda t: repr(AUTO) if unquoted(t) == AUTO else kind.code(t), check=check if kind.check else None)
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #892b955e
 def names(type: str) -> Kind:

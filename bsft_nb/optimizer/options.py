@@ -5,8 +5,9 @@
 # %% ../../nbs/optimizer/00_options.ipynb #4efb2ca7
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import dspy
 
 from ..data.builder import PER_EXAMPLE
 from ..data.dedupe import CONFLICTS
-from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, launchers, name, names, number, text, unquoted, whole
+from .kinds import Kind, check_file, check_pairs, check_run_dir, check_settings, choice, data_file, expression, flag, launchers, name, names, number, or_auto, text, unquoted, whole
 from ..results.trackers import TRACKERS, check_track
 from ..teacher.hints import HINTS
 from ..teacher.metric import AGREEMENT, check_filter
@@ -25,9 +26,9 @@ from ..launchers.launch import LAUNCHERS, launcher_of
 
 # %% auto #0
 __all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'METRIC', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED',
-           'TRAINING', 'OPTIONS', 'TABLE', 'DSPY', 'TITLES', 'Option', 'declared', 'check_launch', 'check_by_lm',
-           'check_exclude_demos', 'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code', 'nested_values',
-           'default_text', 'markdown_table']
+           'TRAINING', 'OPTIONS', 'TABLE', 'DSPY', 'PLACES', 'TITLES', 'Option', 'declared', 'check_launch',
+           'check_by_lm', 'check_exclude_demos', 'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code',
+           'nested_values', 'is_switch', 'argument_form', 'nearest', 'check_names', 'default_text', 'markdown_table']
 
 # %% ../../nbs/optimizer/00_options.ipynb #0cf16834
 REQUIRED = inspect.Parameter.empty  # in the place of a default
@@ -98,10 +99,10 @@ COMPILE = declared(
     ("trainset", REQUIRED, name("list of dspy.Example, or rows"), "task", "traces", "examples that say which fields are inputs; with `inputs`, also rows: a list of dicts, a data frame, a `datasets.Dataset`, or a file of them"),
     ("valset", None, name("list of dspy.Example, rows, or None"), "task", "pairs", "examples or rows to hold out as given; an empty list holds out nothing. `None`: a tenth of the trainset"),
     ("target", "t5-large", text("str, path or dspy.LM", *TARGETS), "training", "pairs", "the model to fine-tune: a Hub id, a local folder, a `.gguf` file, or `smollm2-135m`; or an LM whose provider fine-tunes it"),
-    ("bsize", 12, whole(1), "training", "training", "rows in one training step"),
+    ("bsize", 12, or_auto(whole(1)), "training", "training", "rows in one training step. `\"auto\"`: by the number of rows"),
     ("accumsteps", 1, whole(1), "training", "training", "gradient accumulation: steps whose gradients are added up before the weights change"),
-    ("lr", 5e-5, number(), "training", "training", "highest learning rate"),
-    ("epochs", 1, whole(1), "training", "training", "times through the rows"),
+    ("lr", 5e-5, or_auto(number()), "training", "training", "highest learning rate. `\"auto\"`: by the target's size, ten times as high for LoRA"),
+    ("epochs", 1, or_auto(whole(1)), "training", "training", "times through the rows. `\"auto\"`: by the number of rows, and until two epochs in a row bring nothing"),
     ("bf16", False, flag(), "training", "training", "mixed precision, where the device has it"),
 )
 
@@ -225,6 +226,43 @@ def nested_code(whole: str | None, entries: dict[str, str]) -> str:
 def nested_values(whole: dict | None, entries: dict[str, Any]) -> dict:
     "`nested` for values."
     return {**(whole or {}), **entries}
+
+# %% ../../nbs/optimizer/00_options.ipynb #19169615
+def is_switch(option: Option) -> bool:
+    "Is the option on when its name is given, without a value?"
+    return option.kind.form == "flag" and not option.default
+
+
+def argument_form(
+    option: Option,
+    read: Callable[[str], Any],  # the type of a text; raises `argparse.ArgumentTypeError`
+) -> dict[str, Any]:
+    "How `add_argument` of `argparse` takes the option."
+    if is_switch(option):
+        return {"action": "store_const", "const": "yes"}
+    if option.kind.form in ("flag", "choice"):
+        return {"choices": option.kind.choices}
+    if option.name == "teacher":
+        return {"type": read, "action": "append"}
+    return {"type": read, **({"nargs": "?", "const": "True"} if option.default is False else {})}  # `--peft` alone, or with a value
+
+# %% ../../nbs/optimizer/00_options.ipynb #b366b556
+def nearest(word: str, known: Iterable[str]) -> str:
+    "`: did you mean 'epochs'?`, for the name in `known` that is nearest to `word`; empty where none is near."
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+PLACES = {"constructor": "BootstrapFinetune({0}=…)", "compile": "compile({0}=…)", "teacher_settings": "teacher_settings=dict({0}=…)", "training": "training=dict({0}=…)"}
+
+
+def check_names(of: str, given: Iterable[str]):
+    "Raise `TypeError` for the first name in `given` that is no option of `of`: `constructor` or `compile`."
+    mine = {o.name for o in options_of(of)} | ({o.name for o in DSPY} if of == "constructor" else set())
+    for word in given:
+        if word not in mine:
+            there = f": it belongs in {PLACES[TABLE[word].of].format(word)}" if word in TABLE else nearest(word, mine | set(TABLE))
+            raise TypeError(f"{'BootstrapFinetune' if of == 'constructor' else of} got an unexpected keyword argument {word!r}{there}")
 
 # %% ../../nbs/optimizer/00_options.ipynb #852e6419
 TITLES = {

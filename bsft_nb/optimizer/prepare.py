@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ..models.targets import Target, is_here, resolve_target
 from ..models.tokens import Codec, check_token_ids, load_codec
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #dfaacc31
+from .auto import auto_settings, without_autos
 from .dry_run import dry_run
 from .job_file import described
 from ..launchers.launch import launcher_of
@@ -89,7 +90,7 @@ def check_call(
     asked = provider_call(taken_over(asked))
     check_values("constructor", asked)
     check_values("compile", asked)
-    config, student = training_config(asked), asked["student"]
+    config, student = training_config(without_autos(asked)), asked["student"]
     if asked["launch"] is not None:
         launcher_of(asked["launch"]).check(config)
     given = asked["teacher"] if isinstance(asked["teacher"], (list, tuple)) else [asked["teacher"]]
@@ -225,6 +226,9 @@ def prepare(
     "The compilation that was asked for, all of it checked. Raises what the checks raise, and `Stopped`."
     asked = asked if "config" in asked else check_call(asked)
     target, codec = target_and_codec(asked, folder)
+    if fitting := auto_settings(asked, target, len(asked["trainset"]) * len(asked["student"].predictors())):
+        asked = {**asked, "config": replace(asked["config"], **fitting)}
+        folder.log.emit("data", note=f"settings that fit: {', '.join(f'{k}={v}' for k, v in fitting.items())}")
     adapter = asked["adapter"] or fit_adapter(codec, asked["student"], target.name, completions_in(asked["pairs"]))
     adapter_state(adapter)
     check_vocabulary(adapter, codec, asked["student"], target.name)

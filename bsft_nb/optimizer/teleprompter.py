@@ -18,18 +18,20 @@ from dspy.teleprompt import Teleprompter
 from dspy.utils.callback import with_callbacks
 
 # %% auto #0
-__all__ = ['arguments_of', 'carried_out_by', 'shown', 'work', 'told', 'compile_here', 'compile_in_thread', 'awaited',
-           'bootstrapper', 'start', 'acompile', 'preflight', 'BootstrapFinetune']
+__all__ = ['arguments_of', 'carried_out_by', 'names_checked', 'shown', 'work', 'told', 'compile_here', 'compile_in_thread',
+           'awaited', 'bootstrapper', 'start', 'acompile', 'preflight', 'BootstrapFinetune']
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #e0ef5cd7
 from ..data.pairs import Pair
 from .background import begin
-from .options import check_values, options_of
+from .options import check_names, check_values, options_of
 from .compilation import gave_up
 from .pipeline import run_compilation
 from .preflight import Preflight
 from .prepare import check_call, planned, prepare
 from .run import Run
+from .short_errors import told_shortly
+from .sweep import sweep
 from ..results.tracking import tracked
 from ..run.folder import RunFolder, home
 from ..run.views import progress_for
@@ -44,6 +46,7 @@ def arguments_of(
     **kwargs: Any,
 ) -> dict[str, Any]:
     "The value of each option of the constructor and of a call of `method`, defaults filled in; which were `given`, `home`, and the `job` file that it comes from. Raises `TypeError` as a call does."
+    check_names("compile", kwargs)
     bound = inspect.signature(method).bind(tp, *args, **kwargs)
     _, *given = bound.arguments
     bound.apply_defaults()
@@ -59,12 +62,24 @@ def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> 
     def decorate(method: Callable) -> Callable:
         @functools.wraps(method)
         def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any) -> Any:
-            return work(tp, arguments_of(method, tp, *args, **kwargs))
+            with told_shortly():
+                return work(tp, arguments_of(method, tp, *args, **kwargs))
 
         call.__signature__ = inspect.signature(method)  # DSPy's callbacks get the arguments by these names
         return call
 
     return decorate
+
+
+def names_checked(constructor: Callable) -> Callable:
+    "A decorator for the optimizer's `__init__`: an unknown argument is refused with what was probably meant."
+    @functools.wraps(constructor)
+    def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any):
+        with told_shortly():
+            check_names("constructor", kwargs)
+            constructor(tp, *args, **kwargs)
+
+    return call
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #433c6e98
 def shown(asked: dict[str, Any], blocking: bool, future: Future | None = None) -> Run:
@@ -142,24 +157,28 @@ def bootstrapper(tp: BootstrapFinetune) -> TraceBootstrapper:
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #be34fff1
 def start(tp: BootstrapFinetune, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Run:
     "As `compile`, but returns a `Run` at once and works in a thread; `run.result()` is the program, or raises what the longer checks found."
-    return compile_in_thread(tp, check_call(arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs)))
+    with told_shortly():
+        return compile_in_thread(tp, check_call(arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs)))
 
 
 async def acompile(tp: BootstrapFinetune, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> dspy.Module:
     "As `compile`, for `await`: the kernel stays free, also while the arguments are checked. Cancelling it stops the run."
-    return await awaited(compile_in_thread(tp, arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs)))
+    with told_shortly():
+        return await awaited(compile_in_thread(tp, arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs)))
 
 
 def preflight(tp: BootstrapFinetune, student: dspy.Module, *, trainset: list[dspy.Example], **kwargs) -> Preflight:
     "What `compile` with these arguments would do and cost. All its checks are made; the teacher is not asked."
-    return planned(prepare(arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs), tp.teleprompter, RunFolder()))
+    with told_shortly():
+        return planned(prepare(arguments_of(BootstrapFinetune.compile, tp, student, trainset=trainset, **kwargs), tp.teleprompter, RunFolder()))
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #cd9c2fdc
 class BootstrapFinetune(Teleprompter):
     "Fine-tune a small model on the accepted traces of a teacher, and return the program with it."
 
-    start, acompile, preflight = start, acompile, preflight  # the functions above
+    start, acompile, preflight, sweep = start, acompile, preflight, sweep  # the functions above; `sweep` has a module
 
+    @names_checked
     def __init__(
         self,
         metric: Callable | Literal["agreement"] | None = None,  # `metric(example, prediction, trace)`: which traces to learn from; None: all
@@ -195,10 +214,10 @@ class BootstrapFinetune(Teleprompter):
         trainset: list[dspy.Example],
         valset: list[dspy.Example] | None = None,  # held out as given, nothing where it is empty; None: a tenth of the trainset
         target: str | Path = "t5-large",  # Hub id, local folder, `.gguf` file, or `smollm2-135m`
-        bsize: int = 12,  # rows in one training step
+        bsize: int | Literal["auto"] = 12,  # rows in one training step
         accumsteps: int = 1,  # steps whose gradients are added up
-        lr: float = 5e-5,
-        epochs: int = 1,
+        lr: float | Literal["auto"] = 5e-5,
+        epochs: int | Literal["auto"] = 1,
         bf16: bool = False,
         inputs: list[str] | None = None,  # of rows: the columns that the program is called with; None: the examples say it
         adapter: dspy.Adapter | None = None,  # the student's format; None: the `StudentAdapter` that fits the target

@@ -13,6 +13,7 @@ from html import escape
 import numpy as np
 
 from .escape import counted
+from .power import examples_to_show, loss_at_worst
 from .table import Table
 from .table_file import FAILED, UNSCORED
 from ..run.progress import state_of
@@ -61,8 +62,9 @@ def _against_teacher(pairs: np.ndarray, seed: int) -> dict:
     "Difference and retained share from `pairs` of teacher's and tuned student's scores."
     if not len(pairs):
         return {}
-    teacher, tuned = pairs.mean(0)
+    (teacher, tuned), teacher_scores = pairs.mean(0), pairs[:, 0]
     found = {"difference": float(tuned - teacher), "difference_interval": paired_interval(pairs, lambda m: m[:, 1] - m[:, 0], seed)}
+    found |= {"examples_to_decide": examples_to_show(pairs[:, 1] - teacher_scores), "at_worst": loss_at_worst(found["difference_interval"], pairs[:, 1] - teacher_scores)}
     if teacher > 0:
         share = paired_interval(pairs, lambda m: np.where(m[:, 0] > 0, m[:, 1] / m[:, 0], np.nan), seed)
         found |= {"retained": float(tuned / teacher), "retained_interval": share}
@@ -73,7 +75,7 @@ def _against_untuned(pairs: np.ndarray, seed: int) -> dict:
     "Improvement from `pairs` of untuned and tuned student's scores."
     if not len(pairs):
         return {}
-    return {"improvement": float(np.diff(pairs.mean(0))[0]), "improvement_interval": paired_interval(pairs, lambda m: m[:, 1] - m[:, 0], seed)}
+    return {"improvement": float(np.diff(pairs.mean(0))[0]), "improvement_interval": paired_interval(pairs, lambda m: m[:, 1] - m[:, 0], seed), "examples_to_improve": examples_to_show(pairs[:, 1] - pairs[:, 0])}
 
 # %% ../../nbs/results/04_verdict.ipynb #f558c0fa
 def _both(table: Table, which: str) -> tuple[float, float] | None:
@@ -103,6 +105,8 @@ _COLOURS = {
     "behind the teacher": "#d98c2f",
     "ahead of the teacher": "#3fa45b",
     "no difference from the teacher shown": "#3fa45b",
+    "better than untuned; teacher not compared": "#3fa45b",
+    "no gain shown; teacher not compared": "#d98c2f",
 }
 
 
@@ -128,9 +132,12 @@ class Verdict:
     retained_interval: Interval | None = None
     difference: float | None = None  # tuned minus teacher
     difference_interval: Interval | None = None
+    examples_to_decide: int | None = None  # that show a difference like this one in four of five cases; None: no number would
+    at_worst: float | None = None  # what may be lost in score where "not shown" is taken for "none"
     n_untuned: int = 0  # examples that tuned and untuned student both have a score for
     improvement: float | None = None  # tuned minus untuned
     improvement_interval: Interval | None = None
+    examples_to_improve: int | None = None  # as `examples_to_decide`, for the improvement
     latency_ratio: float | None = None  # a tuned answer's time by a teacher's
     cost_ratio: float | None = None
     calls_to_repay_time: float | None = None  # answers until the time spent on training is saved; infinite: never
@@ -149,8 +156,10 @@ def _decision(found: dict) -> str:
     difference, improvement = found.get("difference_interval"), found.get("improvement_interval")
     if improvement and improvement[1] < 0 and found["n_untuned"] >= FEW:
         return "worse than the untuned student"
+    if difference is None and improvement and found["n_untuned"] >= FEW:
+        return "better than untuned; teacher not compared" if improvement[0] > 0 else "no gain shown; teacher not compared"
     if difference is None:
-        return "nothing to judge"
+        return "too little evidence" if improvement else "nothing to judge"
     if found["n"] < FEW:
         return "too little evidence"
     if difference[1] < 0:
@@ -185,7 +194,12 @@ def _improvement_words(v: Verdict) -> list[str]:
         return [f"{_subject(v.n_untuned)} is worse than before training: {figures}.{' Do not use it.' * (v.n_untuned >= FEW)}"]
     if v.improvement_interval[0] > 0:
         return [f"{_subject(v.n_untuned)} is better than before training: {figures}."]
-    return [f"That training improved the student is not shown: {figures} includes 0."]
+    return [f"That training improved the student is not shown: {figures} includes 0.{_power_words(v.improvement, v.examples_to_improve, v.n_untuned)}"]
+
+
+def _power_words(difference: float, needed: int | None, n: int) -> str:
+    "How many examples would decide; empty where no number would, or there are as many."
+    return f" On about {needed:,} examples, {needed - n:,} more, a difference of {_number(abs(difference))} would show in 4 of 5 cases." if needed and needed > n else ""
 
 # %% ../../nbs/results/04_verdict.ipynb #9fa83936
 COMPARE = "run.compare(compiled, examples, metric, teacher=program, teacher_settings=dict(lm=lm))"  # as it can be typed
@@ -219,7 +233,8 @@ def _evidence_words(v: Verdict, table: Table, pairs: np.ndarray) -> list[str]:
         wide = 100 * (v.retained_interval[1] - v.retained_interval[0])
         words.append(f"The interval of the retained share is {wide:.0f} points wide: more held-out examples would narrow it.")
     if v.difference_interval and v.difference_interval[0] <= 0 <= v.difference_interval[1] and (pairs[:, 0] != pairs[:, 1]).any():
-        words.append("A difference between teacher and tuned student is not shown; that is not the same as none.")
+        words.append(f"A difference between teacher and tuned student is not shown; that is not the same as none.{_power_words(v.difference, v.examples_to_decide, v.n)}")
+        words.append(f"If it is taken for none and is not, up to {_number(v.at_worst)} in score is lost with each answer: as much as {math.ceil(1000 * v.at_worst - 1e-9):,} wrong ones more in 1,000, where scores are 0 or 1.")
     return words + [w for column in table.columns for w in _missing_words(table, column)]
 
 

@@ -175,8 +175,10 @@ def hear(process: subprocess.Popen, waiting: dict[int, Future], lock: threading.
 # %% ../../nbs/lab/06_reader.ipynb #491dd4ac
 def end(process: subprocess.Popen):
     "Let it go: it sees that nobody asks any more."
-    with suppress(OSError):
+    try:
         process.stdin.close()
+    except OSError:  # gone already
+        pass
 
 
 class ReaderProcess:

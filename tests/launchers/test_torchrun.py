@@ -70,7 +70,7 @@ def test_nobody_hangs_and_the_next_call_goes_on(llama, tmp_path, monkeypatch):
     "In the second worker alone memory ends, then it is killed; then a stop; then its loss is no number. One process goes on in the end, and has the losses of a training that nobody disturbed."
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(FAULTS)
-    settings = dict(n=24, held=4, bsize=8, epochs=40, save_steps=10)
+    settings = dict(n=24, held=0, bsize=8, epochs=40, save_steps=10)  # without held-out rows the last checkpoint is chosen, with all losses in it
     whole, run = a_job(tmp_path, llama, "whole", **settings)
     launch([whole], run)
     job, run = a_job(tmp_path, llama, "disturbed", **settings)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bsft_nb.run.frontend import frontend
 
 if TYPE_CHECKING:
+    from bsft_nb.data.inputs import more_inputs
     from bsft_nb.engine.lm import local_lm
     from bsft_nb.launchers.ray import Ray
     from bsft_nb.launchers.torchrun import TorchRun
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bsft_nb.results.predict import predict
     from bsft_nb.routing.make import cascade
 
-__all__ = ["BootstrapFinetune", "Ray", "StudentAdapter", "TorchRun", "attach", "cascade", "load", "local_lm", "predict"]
+__all__ = ["BootstrapFinetune", "Ray", "StudentAdapter", "TorchRun", "attach", "cascade", "load", "local_lm", "more_inputs", "predict"]
 _HOMES = {  # imported when it is asked for: a Jupyter server that shows runs needs no DSPy
     "BootstrapFinetune": "bsft_nb.optimizer.teleprompter",
     "StudentAdapter": "bsft_nb.models.student_adapter",
@@ -25,6 +26,7 @@ _HOMES = {  # imported when it is asked for: a Jupyter server that shows runs ne
     "load": "bsft_nb.optimizer.loading",
     "cascade": "bsft_nb.routing.make",
     "local_lm": "bsft_nb.engine.lm",
+    "more_inputs": "bsft_nb.data.inputs",
     "predict": "bsft_nb.results.predict",
     "Ray": "bsft_nb.launchers.ray",
     "TorchRun": "bsft_nb.launchers.torchrun",

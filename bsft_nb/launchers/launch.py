@@ -15,6 +15,7 @@ from .process import Process
 from .ray import Ray
 from .remote import Remote, remote_student
 from .torchrun import TorchRun
+from ..training.checkpoints import progress
 from ..training.jobs import Job
 from ..training.launcher import Followed, Launcher, Score, Training, follow
 from ..models.remote import is_remote
@@ -68,7 +69,8 @@ def launch(
         folder.stop_signal.check()
         for job in jobs:
             job.save()
-        folder.log.emit("stage", stage="starting trainer")
+        if any("trained" not in progress(job.checkpoints) for job in jobs):
+            folder.log.emit("stage", stage="starting trainer")
         return _students(launcher.start(folder, jobs, score), folder, jobs, score)
 
 # %% ../../nbs/launchers/07_launch.ipynb #fb2c8dab

@@ -107,21 +107,27 @@ class TextProgress:
             print_line(line, self.out or sys.stdout)
 
 # %% ../../nbs/run/09_views.ipynb #c9800eb5
-def keep_saying(text: TextProgress, every: float = 60.0) -> threading.Thread:
-    "Say how the run stands after each `every` seconds without an event or a line, until it ends. Returns the thread."
+def keep_saying(
+    text: TextProgress,
+    every: float = 60.0,  # seconds
+    works: Callable[[], bool] = lambda: True,  # does anybody still work on the run?
+) -> threading.Thread:
+    "Say how the run stands after each `every` seconds without an event or a line, until it ends or nobody works on it. Returns the thread."
     alive, said = weakref.ref(text), [0.0]  # said: how many times since the last event
 
-    def say(view: TextProgress):
+    def say(view: TextProgress) -> bool:
         silent = time.monotonic() - view.heard
         if view.state.stages and silent > every * (said[0] + 1):
             said[0] = silent // every
+            if not works():
+                return False
             line = describe(view.state, view.state.last + silent)
             view._say(line if line != view.line else f"{stage_said(view.state)}, {show_seconds(silent)} without news")
         said[0] *= silent > every
+        return True
 
     def work():
-        while (view := alive()) is not None and not view.state.status:
-            say(view)
+        while (view := alive()) is not None and not view.state.status and say(view):
             del view
             time.sleep(min(1.0, every / 4))
 
@@ -144,7 +150,7 @@ def progress_for(
     if "panel" in VIEWS and (how == "panel" or (how == "auto" and where == "notebook")):
         return VIEWS["panel"](run, blocking)
     run.folder.log.subscribe(text := TextProgress(history=lambda: state_of(run.folder.log.path)))
-    keep_saying(text)
+    keep_saying(text, works=lambda: run.folder.status == "running")
     if where and "snapshot" in VIEWS:
         run.folder.log.subscribe(lambda event: VIEWS["snapshot"](run) if event.kind == "done" else None)
     return text

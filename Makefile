@@ -26,7 +26,7 @@ demo: setup  ## the main job, with a real 135M model
 
 test: setup  ## notebooks are executed and their saved outputs compared, then the tests run
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tools/lessons.py $(LESSONS) --n_workers 2
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --ignore tests/browser --ignore tests/cluster tests
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(TESTS) --ignore tests/browser --ignore tests/cluster tests
 
 lint: setup  ## names, syntax, and notebooks, package and README in step
 	$(BIN)/python tests/tools/sync.py

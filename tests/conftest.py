@@ -18,6 +18,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell without job con
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes a minute; `make test` runs it, `.ci/run` does not")
+
+
 @pytest.fixture(autouse=True)
 def _apart(tmp_path, monkeypatch):
     "Each test has its own run folder, no DSPy cache and no global LM."

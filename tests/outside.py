@@ -27,7 +27,9 @@ def free_port() -> int:
 @contextlib.contextmanager
 def answering(command: list[str], address: str, log: Path, seconds: float):
     "`command`, as soon as something answers at `address`; the address. Raises `RuntimeError` with the end of its `log`."
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_PROXY": "*", "PYTHONUNBUFFERED": "1"}
+    cache = log.with_name("hub")  # without this folder, `transformers serve` fails to list its models
+    cache.mkdir(exist_ok=True)
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "NO_PROXY": "*", "PYTHONUNBUFFERED": "1"}
     with open(log, "w") as out, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, env=env) as process:
         try:
             deadline = time.monotonic() + seconds

@@ -80,7 +80,7 @@ def as_events(response: Response) -> list:
 
 # %% ../../nbs/serve/07_remote.ipynb #097f62ba
 def listed(lm: dspy.LM) -> dict[str, dict] | None:
-    "Name → card of each model that the server of `lm` lists; `None` where `lm` names no address. Raises `ConnectionError` where no server answers, `ValueError` where it answers something else."
+    "Name → card of each model that the server of `lm` lists; `None` where `lm` names no address, none where the server fails at listing. Raises `ConnectionError` where no server answers, `ValueError` where it answers something else."
     base = lm.kwargs.get("api_base") or lm.kwargs.get("base_url")
     if not isinstance(base, str) or lm.model.partition("/")[0] not in ("openai", "hosted_vllm"):
         return None
@@ -91,6 +91,8 @@ def listed(lm: dspy.LM) -> dict[str, dict] | None:
         raise ConnectionError(f"no server answers at {base} ({type(e).__name__}: {e!s:.120}). Start one, as with 'bsft serve', or give its address: api_base='http://127.0.0.1:8000/v1'") from e
     if said.status_code in (401, 403):
         raise ValueError(f"the server at {base} does not take the key: give the one that it was started with, dspy.LM(..., api_key=...)")
+    if said.status_code >= 500:  # `transformers serve` on a machine without a cache of the Hub
+        return {}
     try:
         return {card["id"]: card for card in said.raise_for_status().json()["data"]}
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as e:

@@ -219,6 +219,7 @@ def at(address, run, name):
     return [dict(there(words=e.words)) for e in asked], [dict(here(words=e.words)) for e in asked]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the server does not list a model")
 def test_a_program_asks_its_student_at_servers_of_others(spoken, tmp_path):
     export_model(spoken, tmp_path / "hf", prompts=0, say=lambda line: None)

@@ -101,6 +101,7 @@ def test_a_checkpoint_answers_through_the_engine(chat_llama, tmp_path):
     assert isinstance(said[0][0], str)
 
 
+@pytest.mark.slow
 def test_killed_processes_cost_nothing_but_time(tmp_path):
     dropout = with_dropout(tmp_path / "model")
     settings = {**LONG, "epochs": 20, "held": 0}  # without held-out rows the last checkpoint is chosen, with all losses in it

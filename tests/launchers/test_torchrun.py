@@ -66,6 +66,7 @@ if rank := os.environ.get("RANK"):
 """
 
 
+@pytest.mark.slow
 def test_nobody_hangs_and_the_next_call_goes_on(llama, tmp_path, monkeypatch):
     "In the second worker alone memory ends, then it is killed; then a stop; then its loss is no number. One process goes on in the end, and has the losses of a training that nobody disturbed."
     (tmp_path / "site").mkdir()

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Literal
 
 import dspy
@@ -20,7 +21,7 @@ from bsft_nb.lessons import CHAT, save_llama
 from bsft_nb.models.student_adapter import StudentAdapter, adapter_state
 from bsft_nb.models.targets import check_folder
 from bsft_nb.run.files import write_json
-from bsft_nb.serve.remote import Origin, served_lm
+from bsft_nb.serve.remote import Origin, listed, served_lm
 from bsft_nb.serve.server import start
 
 META = {"adapter": adapter_state(StudentAdapter()), "max_tokens": 40}
@@ -277,3 +278,19 @@ def test_a_program_asks_its_student_at_a_server_as_it_asks_it_here(server, folde
     assert there.lm.engine.lm.kwargs["api_key"] == KEY and KEY not in repr(there.dump_state)
     with pytest.raises(ValueError, match="has other weights"):
         served_lm(outside(server, "one"), Origin(folders["two"], check_folder(folders["two"], "two").fingerprint))
+
+
+class Fails(BaseHTTPRequestHandler):
+    "As `transformers serve` without a cache of the Hub: it answers, and cannot list its models."
+    def do_GET(self):
+        self.send_error(500)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_server_that_cannot_list_its_models_is_still_asked():
+    with HTTPServer(("127.0.0.1", 0), Fails) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert listed(dspy.LM("openai/x", api_base=f"http://127.0.0.1:{server.server_port}/v1")) == {}
+        server.shutdown()

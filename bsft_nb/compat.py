@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['PRIVATE', 'find', 'response_to_dict', 'response_from_dict', 'request_to_dict', 'has_async_engine', 'mark_compiled',
-           'attention_of', 'takes_attention', 'generation_parameters', 'int_mm', 'has_vnni', 'has_cpu_bf16',
-           'others_keep_tensors', 'before_exit']
+           'is_compiled', 'attention_of', 'takes_attention', 'generation_parameters', 'int_mm', 'has_vnni',
+           'has_cpu_bf16', 'others_keep_tensors', 'before_exit']
 
 # %% ../nbs/compat.ipynb #79d00411
 PRIVATE: dict[str, str] = {  # the name → why nothing public does it
@@ -85,6 +85,11 @@ def has_async_engine(lm: dspy.BaseLM) -> bool:
 def mark_compiled(program: dspy.Module):
     "As DSPy's optimizers leave their programs: a `compile` of a larger one does not look into it."
     program._compiled = True
+
+
+def is_compiled(program: dspy.Module) -> bool:
+    "Has an optimizer returned it?"
+    return bool(getattr(program, "_compiled", False))
 
 # %% ../nbs/compat.ipynb #a334fb8f
 def attention_of(model: PreTrainedModel) -> str:

@@ -13,7 +13,7 @@ from bsft_nb import compat
 
 PACKAGE = Path(bsft_nb.__file__).parent
 OTHERS = {"dspy", "transformers", "torch", "IPython", "ipywidgets", "peft", "accelerate", "datasets", "huggingface_hub", "threading", "nn"}
-PUBLIC = {"_fields"}  # of named tuples, as documented
+PUBLIC = {"_fields", "_render_traceback_"}  # of named tuples, and what IPython asks of an exception: both documented
 
 
 @pytest.mark.parametrize("name", compat.PRIVATE)

@@ -13,6 +13,7 @@ from typing import Any
 
 import dspy
 
+from ..compat import is_compiled
 from ..models.student_adapter import StudentAdapter
 from ..models.targets import ALIASES, is_downloaded, is_here, packaged
 from ..models.weights import is_whole
@@ -31,7 +32,7 @@ __all__ = ['NAMES', 'AT_HAND', 'STEPS', 'candidates', 'chosen', 'arguments', 'py
 # %% ../../nbs/notebook/05_compile_choices.ipynb #48b692bf
 def candidates(namespace: dict) -> dict[str, list[str]]:
     "Names in `namespace` that can be a student, a teacher, a trainset, a metric, an LM."
-    kinds = {"student": lambda v: _is_program(v) and not getattr(v, "_compiled", False), "teacher": _is_program, "trainset": _is_examples, "metric": _is_metric, "lm": lambda v: isinstance(v, dspy.BaseLM)}
+    kinds = {"student": lambda v: _is_program(v) and not is_compiled(v), "teacher": _is_program, "trainset": _is_examples, "metric": _is_metric, "lm": lambda v: isinstance(v, dspy.BaseLM)}
     public = {n: v for n, v in namespace.items() if not n.startswith("_") and n.isidentifier()}
     return {kind: [n for n, v in public.items() if fits(v)] for kind, fits in kinds.items()}
 

@@ -49,7 +49,7 @@ bench-%: setup  ## one of them: bench-bootstrap, bench-train, bench-generate, be
 
 browser: setup  ## the panels in JupyterLab and a headless Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium) || echo "no Chromium: the browser tests are skipped"
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/browser
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS) tests/browser
 
 cluster: setup  ## training on a Ray cluster of two nodes on this machine
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[ray]"

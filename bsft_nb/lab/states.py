@@ -223,7 +223,7 @@ class Listener:
         changed = [c for k, c in cards.items() if (before := self._cards.get(k)) is not c and before != c]
         gone = [k for k in self._cards if k not in cards]
         self._cards, views = cards, {}
-        for key in [k for k in list(self.watched) if k in cards or k in self._views]:
+        for key in list(self.watched):  # listed or not: looks at all runs may be rare
             view = view_of(self.desk, key)
             if view is not None and {**view, "now": 0} != self._views.get(key):
                 self._views[key], views[key] = {**view, "now": 0}, view

@@ -80,7 +80,7 @@ def rows_html(rows: list[dict], columns: list[str], diff: bool = True, right: Ca
         number = tag("div", join([f"{r['row'] + 1:,}", tag("div", r.get("run", ""), f"{QUIET};font-size:11px", 60)]), "min-width:80px")
         given = join(tag("div", join([tag("span", f"{k}: ", QUIET), tag("span", _text(v), "white-space:pre-wrap", 300)])) for k, v in r["inputs"].items())
         label = join(tag("div", join([tag("span", f"{k}: ", QUIET), tag("span", _text(v), "white-space:pre-wrap", 300)])) for k, v in r["labels"].items())
-        body.append([number, tag("div", given, "min-width:140px"), *([label] if labelled else []), *(answer_html(answers.get(c), answers.get("teacher") if diff and c != "teacher" else None, right, 300) for c in columns)])
+        body.append([number, tag("div", given, "min-width:140px"), *([tag("div", label, "min-width:90px")] if labelled else []), *(answer_html(answers.get(c), answers.get("teacher") if diff and c != "teacher" else None, right, 300) for c in columns)])
     return table(["#, run", "inputs", *(["label"] if labelled else []), *columns], body, "answers side by side")
 
 # %% ../../nbs/notebook/04_compare_html.ipynb #cff40761

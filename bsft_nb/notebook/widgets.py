@@ -51,7 +51,7 @@ def table(head: list[str], rows: list[list[Any]], label: str, numbers: Iterable[
     numbers = set(numbers)
     cell = f"padding:3px 10px 3px 0;vertical-align:top;border:0;border-bottom:{LINE};overflow-wrap:anywhere;text-align:"
     side = ["right" if i in numbers else "left" for i in range(len(head))]
-    top = join(tag("th", h, f"{cell}{side[i]};font-weight:600", scope="col") for i, h in enumerate(head))
+    top = join(tag("th", h, f"{cell}{side[i]};font-weight:600;white-space:nowrap", scope="col") for i, h in enumerate(head))
     body = join(tag("tr", join(tag("td", v, cell + side[i], limit) for i, v in enumerate(row)), "background:transparent") for row in rows)
     return tag("table", join([tag("thead", tag("tr", top)), tag("tbody", body)]), "border-collapse:collapse;margin:4px 0;table-layout:auto;font-size:13px", aria_label=label)
 

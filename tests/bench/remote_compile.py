@@ -7,8 +7,8 @@ import dspy
 from sorting import Sort, examples, knows, same_kind
 
 from bsft_nb import BootstrapFinetune
-from bsft_nb.lessons import teacher_lm
 from bsft_nb.launchers import remote
+from bsft_nb.lessons import teacher_lm
 
 
 def compiled(port: str, folder: str, **more):

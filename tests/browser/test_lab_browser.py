@@ -367,7 +367,7 @@ def test_runs_are_found_in_every_place_that_jupyterlab_has(sidebar, runs, lab):
 
 
 def test_notebook_7_shows_runs_where_it_has_places(lab, chromium, runs):
-    pytest.importorskip("notebook", reason="Notebook 7 is not installed")
+    pytest.importorskip("notebook.app", reason="Notebook 7 is not installed")
     runs("seven-1", scores={"tuned": 0.5})
     context = chromium.new_context(viewport={"width": 1280, "height": 860})
     page = context.new_page()

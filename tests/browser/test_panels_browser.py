@@ -140,7 +140,9 @@ def test_magics_complete_in_the_lab_and_a_stop_is_no_error(notebook):
     nb.cell(1).locator(".cm-content").click()
     nb.page.keyboard.press("End")
     nb.page.keyboard.press("Tab")
-    nb.page.wait_for_function("document.querySelector('.jp-Notebook .jp-Cell:nth-child(2) .cm-content, .jp-Notebook')?.innerText.includes('%bsft status')", timeout=20000)
+    nb.page.locator(".jp-Completer-item", has_text="status").wait_for(timeout=20000)
+    nb.page.keyboard.press("Enter")
+    assert nb.cell(1).locator(".cm-content").inner_text() == "%bsft status"
     nb.begin(2)
     nb.see(2, "it goes on from there")
     assert nb.output(2).locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0

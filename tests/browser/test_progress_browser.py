@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SETUP = """import warnings, pathlib, dspy
 warnings.simplefilter("ignore")
 from bsft_nb.lessons import save_llama, teacher_lm
@@ -47,6 +49,7 @@ def test_started_run_shows_moves_and_stops(notebook):
     assert ": <bdi>stopped" in html_outputs(saved, 1) and "widget-view" not in str(saved.cells[1].outputs) and nb.alerts == []
 
 
+@pytest.mark.slow
 def test_stop_works_while_a_cell_awaits(notebook):
     nb = notebook("await", [SETUP, f"compiled = await optimizer().acompile({ARGS}, epochs=401)"])
     nb.run(0)
@@ -129,6 +132,7 @@ def test_a_run_of_another_process_is_attached_to_again_and_again(notebook, lab):
         other.wait(20)
 
 
+@pytest.mark.slow
 def test_a_notebook_saved_in_mid_run_says_how_the_run_stood(notebook):
     nb = notebook("midrun", [SETUP, f"run = optimizer().start({ARGS}, epochs=403, launch='inline')"])
     nb.run(0)

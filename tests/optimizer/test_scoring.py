@@ -57,7 +57,7 @@ def scoring(tmp_path, program=None, adapter=None):
     [
         ([OSError("the weights are gone")], "6 of 6 answers of the untuned student raised: .*the weights are gone"),
         ([ValueError("scores are not numbers")], "6 of 6 answers .*scores are not numbers"),
-        ([ServerError("overloaded")], "6 of 6 answers .*overloaded"),
+        pytest.param([ServerError("overloaded")], "6 of 6 answers .*overloaded", marks=pytest.mark.slow),
         ([RuntimeError("size 4 and 8"), RuntimeError("size 4 and 8"), KeyError("layer")], r"6 of 6 answers .*size 4 and 8 \(and 1 other error\)"),
     ],
     ids=["files", "numbers", "server", "mixed"],

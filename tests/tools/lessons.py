@@ -42,7 +42,8 @@ class Shell(nbdev.test.CaptureShell):
     def run_all(self, nb, **options):
         saved, ran = {c["id"]: text_of(c) for c in nb.cells if c.cell_type == "code"}, {}
         super().run_all(nb, **options, postproc=lambda cell: ran.update({cell["id"]: cell.get("outputs", [])}))
-        if found := differences(saved, {i: text_of({"outputs": o}) for i, o in ran.items()}):
+        alike = Path(nb.path_).name not in LONG  # what a real training gives differs between machines
+        if found := alike and differences(saved, {i: text_of({"outputs": o}) for i, o in ran.items()}):
             if not SAVE:
                 self.exc = AssertionError("\n\n".join(found))
                 raise self.exc

@@ -18,7 +18,7 @@ PICTURE = Path(__file__).parents[2] / "nbs" / "images" / "run.png"
 def page_of(folder: RunFolder) -> str:
     "The run's snapshot and three rows that the tuned student mends, as one page."
     panel = ComparePanel.of(folder_run(folder), size=3)
-    panel.select(filter="improved")
+    panel.select(filter="fixed")
     body = snapshot_html(folder) + panel.html()
     return f'<!doctype html><meta charset="utf-8"><body style="font:14px/1.5 system-ui,sans-serif;width:900px;margin:16px">{body}</body>'
 
@@ -32,7 +32,7 @@ def folder_run(folder: RunFolder):
 def main(path: str):
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 932, "height": 600}, device_scale_factor=2)
+        page = browser.new_page(viewport={"width": 932, "height": 600}, device_scale_factor=1.25)
         page.set_content(page_of(RunFolder(path)))
         PICTURE.parent.mkdir(exist_ok=True)
         page.screenshot(path=PICTURE, full_page=True)

@@ -379,6 +379,7 @@ def test_notebook_7_shows_runs_where_it_has_places(lab, chromium, runs):
         card = page.locator(".bsft-card", has_text="seven-1")
         card.locator(".bsft-open").click(timeout=30000)
         page.locator(".bsft-document:visible h1", has_text="seven-1").wait_for(timeout=30000)
+        assert "0.5" in page.locator(".bsft-document:visible").inner_text()
         shots = Path(os.environ.get("BSFT_SHOTS", ROOT / ".browser"))
         shots.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=shots / "notebook-7.png")

@@ -15,13 +15,13 @@ from typing import Any
 from ..run.folder import RunFolder
 from ..run.progress import State
 from ..run.views import describe, show_number, show_seconds
-from ..run.steps import eta
+from ..run.steps import STEPS, eta, step_of
 
 from .places import key_of
 
 # %% auto #0
-__all__ = ['LONGEST', 'STEPS', 'ENDS', 'sent', 'step_of', 'now_in', 'share_of', 'left_of', 'steps', 'began_at', 'short_target',
-           'live_card', 'code_for', 'run_card']
+__all__ = ['LONGEST', 'ENDS', 'sent', 'now_in', 'share_of', 'left_of', 'steps', 'began_at', 'short_target', 'live_card',
+           'code_for', 'run_card']
 
 # %% ../../nbs/lab/01_cards.ipynb #5774211b
 LONGEST = 20_000  # characters of a text
@@ -40,20 +40,6 @@ def sent(value: Any, longest: int = LONGEST) -> Any:
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)[:longest]
 
 # %% ../../nbs/lab/01_cards.ipynb #7760873d
-STEPS = {  # step → what the names of its stages begin with
-    "Bootstrap": ("bootstrap",),
-    "Data": ("data",),
-    "Start": ("start", "load"),
-    "Train": ("train", "scoring checkpoint"),
-    "Score": ("score", "scoring"),
-}
-
-
-def step_of(stage: str) -> str:
-    "The step that a stage belongs to; empty for the beginning and the end."
-    return next((step for step, names in STEPS.items() if stage.startswith(names) and stage != "starting"), "")
-
-
 def now_in(state: State) -> str:
     "The step that a run is in. Between the last word on the data and the first step of the training, the trainer starts."
     return "Start" if state.stage == "data" and state.funnel and not state.status else step_of(state.stage)

@@ -126,7 +126,8 @@ class Notebook:
         "Run cell `i` and wait until it has ended; it must not raise."
         self.begin(i)
         self.ended(i, timeout)
-        assert "Traceback (most recent call last)" not in self.output(i).inner_text(), self.output(i).inner_text()
+        self.ready()  # the prompt has its number before the last output arrives; the kernel is idle after it
+        assert "Traceback (most recent call last)" not in self.text(i), self.text(i)
 
     def ended(self, i: int, timeout: float = 120):
         prompt = self.cell(i).locator(".jp-InputPrompt")
@@ -136,6 +137,12 @@ class Notebook:
                 self.shot("failed")
             assert time.time() < end, f"cell {i} still runs after {timeout} s: {self.output(i).inner_text()}"
             self.page.wait_for_timeout(100)
+
+    def text(self, i: int) -> str:
+        "What the output of cell `i` says; Lab skips the rendering of cells that are out of sight."
+        self.cell(i).evaluate("e => e.scrollIntoView({block: 'nearest'})")
+        self.page.wait_for_timeout(100)
+        return self.output(i).inner_text()
 
     def see(self, i: int, text: str, timeout: float = 30):
         "Wait until `text` stands in the output of cell `i`."

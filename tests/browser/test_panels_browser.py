@@ -88,7 +88,7 @@ def test_data_panel_answers_slider_and_edits(notebook):
     nb.shot("data-rows-dark", 1)
     nb.theme("Light")
     nb.run(2)
-    assert nb.output(2).inner_text().strip().endswith("119") and not scripts_ran(nb)
+    assert nb.text(2).strip().endswith("119") and not scripts_ran(nb)
 
 
 def test_compile_panel_starts_what_it_shows(notebook):
@@ -109,7 +109,7 @@ def test_compile_panel_starts_what_it_shows(notebook):
     nb.see(1, "The compiled program is named")
     nb.shot("compile-panel-finished", 1)
     nb.run(3)
-    assert "True" in nb.output(2).inner_text() and "True" in nb.output(3).inner_text()
+    assert "True" in nb.text(2) and "True" in nb.text(3)
     nb.run(4)
     nb.see(4, "Open the report in a new tab")
     nb.shot("report-magic", 4)

@@ -24,7 +24,7 @@ def test_the_quickstart_runs_shows_itself_and_stays(notebook):
         nb.run(i, 300)
     compiles = [i for i, s in enumerate(made) if "tp.compile(" in s]
     nb.see(compiles[0], ": finished")
-    assert any("Verdict: " in nb.output(i).inner_text() for i in range(len(made))), "it ends with a verdict in words"
+    assert any("Verdict: " in nb.text(i) for i in range(len(made))), "it ends with a verdict in words"
     nb.shot("quickstart", compiles[0])
     nb.see(compiles[1], "already trained")
     nb.shot("quickstart-again", compiles[1])

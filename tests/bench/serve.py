@@ -8,7 +8,7 @@ Everything that is timed is a process of its own: the server, its clients, and t
 - `same_as_inside`: held-out calls of a program, greedy, fp32, from 16 clients, whose parsed outputs are those in process, `of` so many
 - `program_calls_per_second`: of these calls, each program in the process of its 16 threads. It has the cost of DSPy's client in it
 - `requests_per_second`: the requests of those calls, always 16 at a time: `inside`, awaited in the process of the engine;
-  `outside`, by a client that does no more than write bytes and read them, over connections that stay open
+  `outside`, by a client that does no more than write bytes and read them, over connections that stay open for a round
 - `throughput_ratio`: outside against inside, the median of the rounds, in which both are asked in turn; `rounds` has all
 - `server_cpu_ms`: processor time of the server for a request, less that of the engine's process for the same request
 - `storm`: 1,000 requests from 64 clients, of which a third hang up; over-long and malformed ones among them: how

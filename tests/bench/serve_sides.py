@@ -60,14 +60,19 @@ async def asked(callers: list[Callable[[int], Awaitable[str]]], n: int) -> list[
 
 
 async def main(side: str, bodies: list[bytes], where: str, key: str = ""):
-    async with AsyncExitStack() as stack:
-        callers = awaiting(where, bodies) if side == "inside" else [await connected(stack, where, key, bodies) for _ in range(CLIENTS)]
-        await asked(callers, min(len(bodies), 2 * CLIENTS))  # weights and prefixes are there from now on
-        print("ready", flush=True)
-        while await asyncio.to_thread(sys.stdin.readline):
+    inside = awaiting(where, bodies) if side == "inside" else None
+
+    async def timed(n: int) -> dict:
+        async with AsyncExitStack() as stack:  # of the server, which closes connections that nobody uses while the other side is asked
+            callers = inside or [await connected(stack, where, key, bodies) for _ in range(CLIENTS)]
             began, cpu = time.perf_counter(), time.process_time()
-            texts = await asked(callers, len(bodies))
-            print(json.dumps({"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "texts": texts}), flush=True)
+            texts = await asked(callers, n)
+            return {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "texts": texts}
+
+    await timed(min(len(bodies), 2 * CLIENTS))  # weights and prefixes are there from now on
+    print("ready", flush=True)
+    while await asyncio.to_thread(sys.stdin.readline):
+        print(json.dumps(await timed(len(bodies))), flush=True)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class MoreInputs:
 
 
 def check_more(trainset: list[dspy.Example], n: int, lm: Any):
-    "Raise where there is nothing to begin with, no number, or nobody to ask."
+    "Raise `ValueError` or `TypeError` where there is nothing to begin with, no number, or nobody to ask."
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"n={n!r}: it must be a whole number of at least 1: the inputs wanted")
     if not trainset or any(not isinstance(e, dspy.Example) or e._input_keys is None for e in trainset):

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dspy
 from dspy.lm15 import InvalidRequestError, Request, Response, StreamStartEvent
@@ -60,7 +61,7 @@ def read_meta(path: Path) -> tuple[dict, dspy.Adapter | None, dspy.Adapter | Non
 
 # %% ../../nbs/engine/11_lm.ipynb #2412d67e
 def queue_request(engine: StudentEngine, request: Request, tick: Callable[[], None] | None = None, decided: bool = False) -> Pending:
-    "Queue `request`; `tick` is called whenever the answer has grown; `decided`: note the `decision` at each token that is drawn. Cancel the future and the row leaves its batch. Raises `dspy.lm15` errors."
+    "Queue `request`; `tick` is called whenever the answer has grown; `decided`: note the `decision` at each token that is drawn. Cancel the future and the row leaves its batch. Raises `InvalidRequestError` and other `dspy.lm15` errors."
     messages = to_messages(request)
     try:
         prompt = engine.codec.prompt(messages)
@@ -201,7 +202,7 @@ async def queue_apart(engine: StudentEngine, request: Request, tick: Callable[[]
         raise
 
 # %% ../../nbs/engine/11_lm.ipynb #6d2d2080
-async def pieces_awaited(engine: StudentEngine, request: Request):
+async def pieces_awaited(engine: StudentEngine, request: Request) -> AsyncIterator[Any]:
     "The answer to `request` as events, as its tokens come."
     loop, ticks = asyncio.get_running_loop(), asyncio.Event()
     pending = await queue_apart(engine, request, lambda: loop.call_soon_threadsafe(ticks.set))

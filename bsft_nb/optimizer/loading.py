@@ -166,7 +166,7 @@ def bring_to_end(folder: RunFolder, program: dspy.Module):
 
 
 def finish(folder: RunFolder, program: dspy.Module | None) -> dspy.Module:
-    "The compiled program of a run; one whose training outlived its kernel is brought to its end."
+    "The compiled program of a run; one whose training outlived its kernel is brought to its end. Raises `ValueError` where that takes a `program` and none is given."
     if not (folder / "program.json").exists():
         if program is None:
             raise ValueError(f"run {folder.id} was compiled for a program that this process does not have: give it, run.result(program=MyProgram())")

@@ -148,7 +148,7 @@ def result(
     timeout: float | None = None,  # seconds; None: as long as it takes
     program: Any = None,  # the untrained one, where another process works on the run
 ) -> Any:
-    "The compiled program, once the run has ended; raises what the run raised, or `TimeoutError` after `timeout` seconds."
+    "The compiled program, once the run has ended; raises what the run raised, `TimeoutError` after `timeout` seconds, or `RuntimeError` where the run does not work in this process."
     if run._future:
         with told_shortly():
             return run._future.result(timeout)

@@ -167,7 +167,7 @@ def _row(run: RunFolder) -> dict:
 
 # %% ../../nbs/run/04_folder.ipynb #19c87072
 def find_run(run: str | Path) -> RunFolder:
-    "The folder of a run, by its id or path. `FileNotFoundError` lists the runs that there are."
+    "The folder of a run, by its id or path. Raises `FileNotFoundError`, which lists the runs that there are."
     for path in (Path(run), home() / "runs" / str(run)):
         if _is_run(path):
             return RunFolder(path)

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import dspy
 from dspy.teleprompt import Teleprompter
@@ -56,22 +56,25 @@ def arguments_of(
     return {**made, **dspys, **{n: bound.arguments[n] for n in names}, "given": given, "home": home(), "job": tp.job}
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #98779039
-def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable:
+Method = TypeVar("Method", bound=Callable)
+
+
+def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable[[Method], Method]:
     "A decorator for a method that is only a signature and a docstring: a call goes to `work(tp, arguments by name)`."
 
-    def decorate(method: Callable) -> Callable:
+    def decorate(method: Method) -> Method:
         @functools.wraps(method)
         def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any) -> Any:
             with told_shortly():
                 return work(tp, arguments_of(method, tp, *args, **kwargs))
 
-        call.__signature__ = inspect.signature(method)  # DSPy's callbacks get the arguments by these names
-        return call
+        call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # DSPy's callbacks get the arguments by these names
+        return cast(Method, call)
 
     return decorate
 
 
-def names_checked(constructor: Callable) -> Callable:
+def names_checked(constructor: Method) -> Method:
     "A decorator for the optimizer's `__init__`: an unknown argument is refused with what was probably meant."
     @functools.wraps(constructor)
     def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any):
@@ -79,7 +82,7 @@ def names_checked(constructor: Callable) -> Callable:
             check_names("constructor", kwargs)
             constructor(tp, *args, **kwargs)
 
-    return call
+    return cast(Method, call)
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #433c6e98
 def shown(asked: dict[str, Any], blocking: bool, future: Future | None = None) -> Run:
@@ -113,7 +116,7 @@ def told(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
     def compile(self, *args: Any, **kwargs: Any) -> dspy.Module:
         return work(self, asked, run)
 
-    compile.__signature__ = inspect.signature(BootstrapFinetune.compile)
+    compile.__signature__ = inspect.signature(BootstrapFinetune.compile)  # type: ignore[attr-defined]
     return with_callbacks(compile)(tp, **{name: asked[name] for name in asked["given"]})
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #833223c7

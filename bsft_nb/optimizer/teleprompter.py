@@ -128,7 +128,7 @@ def compile_here(tp: BootstrapFinetune, asked: dict[str, Any]) -> dspy.Module:
 
 def compile_in_thread(tp: BootstrapFinetune, asked: dict[str, Any]) -> Run:
     "The run of a thread that works from now on."
-    future = Future()
+    future: Future[dspy.Module] = Future()
     tp.run = run = shown(asked, False, future)
     begin(lambda: told(tp, asked, run), run.folder, future)
     return run
@@ -137,7 +137,7 @@ def compile_in_thread(tp: BootstrapFinetune, asked: dict[str, Any]) -> Run:
 async def awaited(run: Run) -> dspy.Module:
     "The result of a run. Cancelling the wait stops the run."
     try:
-        return await asyncio.wrap_future(run._future)
+        return await asyncio.wrap_future(cast(Future, run._future))
     except asyncio.CancelledError:
         run.stop()
         raise
@@ -205,8 +205,11 @@ class BootstrapFinetune(Teleprompter):
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
         self.accepted, self.hints, self.max_cost, self.price, self.order = accepted, hints, max_cost, price, order
         self.train_kwargs, self.adapter, self.exclude_demos = train_kwargs, adapter, exclude_demos
-        check_values("constructor", vars(self)), check_values("dspy", vars(self))
-        self.teleprompter, self.run, self.job = bootstrapper(self), None, None  # `run`: the last one; `job`: the entries of the job file that this was made from
+        check_values("constructor", dict(vars(self)))
+        check_values("dspy", dict(vars(self)))
+        self.teleprompter = bootstrapper(self)
+        self.run: Run = None  # type: ignore[assignment]  # the last one, once there is one
+        self.job: dict[str, Any] | None = None  # the entries of the job file that this was made from
 
     @carried_out_by(compile_here)
     def compile(

@@ -166,8 +166,8 @@ def teacher_answers(teacher: dspy.Module, settings: dict, examples: list[dspy.Ex
     with boot.replays(teacher, ledger) as predict:
         for e in examples:
             t = first[example_key(e)]
-            about = {"latency": t.latency, "cost": t.cost}
-            said = {"error": t.reason} if t.reason == "unparsed" else {"score": 1.0} if metric is None else graded(metric, e, predict(e, t))
+            about: dict[str, Any] = {"latency": t.latency, "cost": t.cost}
+            said: dict[str, Any] = {"error": t.reason} if t.reason == "unparsed" else {"score": 1.0} if metric is None else graded(metric, e, predict(e, t))
             answers.append(Answer(t.prediction, t.calls, **said, **about))
     refused(answers)
     return answers
@@ -178,7 +178,7 @@ def evidence(compiled: dspy.Module, teacher: dspy.Module, settings: dict, exampl
     mine, heard = student_answers(compiled, examples, asked.metric, num_threads)
     needs = asked.promise.kind == "retain" or asked.metric is None
     theirs = teacher_answers(teacher, settings, examples, asked.metric, ledger or ledger_of(compiled), num_threads) if needs else None
-    scores = [float(same_outputs(a.outputs, b.outputs)) for a, b in zip(mine, theirs)] if asked.metric is None else [a.score or 0.0 for a in mine]
+    scores = [float(same_outputs(a.outputs, b.outputs)) for a, b in zip(mine, theirs or [])] if asked.metric is None else [a.score or 0.0 for a in mine]
     student = np.array([0.0 if h is None else s for h, s in zip(heard, scores)])
     taught = None if theirs is None else np.array([a.score or 0.0 for a in theirs])
     agreed = agreements(compiled, examples, mine, asked.samples, num_threads) if asked.samples else None

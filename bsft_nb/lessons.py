@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import dspy
-from dspy.lm15 import Message, Response, Usage
+from dspy.lm15 import Message, Request, Response, Usage
 
 # %% auto #0
 __all__ = ['CHAT', 'WORDS', 'SHOUTS', 'raises', 'apart', 'save_llama', 'save_t5', 'Scripted', 'teacher_lm', 'Shout', 'is_loud',
@@ -28,7 +28,7 @@ def raises(
     *words: str,  # the message has each of them
     shown: int = 400,  # characters of the message that are printed
 ) -> Iterator[None]:
-    "The code inside raises `error`, and its message has all `words`; the message is printed, with temporary folders as `…`."
+    "The code inside raises `error`, and its message has all `words`; the message is printed, with temporary folders as `…`. Raises `AssertionError` where it does not."
     try:
         yield
     except error as e:
@@ -109,7 +109,8 @@ class Scripted:
     def __init__(self, answer: Callable[[str], dict]):
         self.answer, self.calls = answer, 0
 
-    def complete(self, request) -> Response:
+    def complete(self, request: Request) -> Response:
+        "The answer, in DSPy's chat format."
         self.calls += 1
         fields = self.answer(request.messages[-1].text)
         text = "".join(f"[[ ## {k} ## ]]\n{v}\n\n" for k, v in fields.items()) + "[[ ## completed ## ]]"
@@ -138,7 +139,7 @@ WORDS = "cat dog sun sky owl fox bee ant elk hen".split()
 SHOUTS = [dspy.Example(word=w, loud=w.upper()).with_inputs("word") for w in WORDS]
 
 
-def is_loud(example: dspy.Example, prediction: dspy.Prediction, trace=None) -> bool:
+def is_loud(example: dspy.Example, prediction: dspy.Prediction, trace: list | None = None) -> bool:
     "The metric: as loud as the label."
     return example.loud == prediction.loud
 
@@ -163,5 +164,6 @@ class LetterTokenizer:
     def __call__(self, text=None, text_target=None, **kw):
         return {"input_ids": [ord(c) for c in text or text_target]}
 
-    def decode(self, ids, **kw):
+    def decode(self, ids: Iterable[int], **kw) -> str:
+        "The letters of these ids."
         return "".join(map(chr, ids))

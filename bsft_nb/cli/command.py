@@ -33,6 +33,7 @@ class Argument:
 
 
 def argument(*names: str, group: str = "", **how: Any) -> Argument:
+    "An argument of a command; `how` is what `argparse` takes."
     return Argument(names, how, group)
 
 # %% ../../nbs/cli/00_command.ipynb #fee27f31
@@ -78,7 +79,7 @@ def table_text(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(row, widths)).rstrip() for row in cells)
 
 
-def print_table(head: Iterable[str], rows: Iterable[Iterable[Any]]):
+def print_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     "Print a table as fits where it goes."
     rows = [list(r) for r in rows]
     if not sys.stdout.isatty():

@@ -108,7 +108,7 @@ def wait_for(run: Run) -> BaseException | None:
 
 
 def ended(run: Run, error: BaseException | None):
-    "Raise what tells how the compile ended, unless it came to its end."
+    "Raise what tells how the compile ended (`Failed`, `Interrupted`, or the `error` of a refusal), unless it came to its end."
     if error is None:
         return
     if not run.folder.id and isinstance(error, (ValueError, TypeError, OSError)):
@@ -144,7 +144,7 @@ def _words(run: Run) -> list[str] | None:
         return None
 
 # %% ../../nbs/cli/05_compile.ipynb #d42c2158
-def compile(args: argparse.Namespace):
+def compile(args: argparse.Namespace) -> None:
     "Compile a program: ask the teacher, keep what the metric accepts, train the student. Goes on where an earlier call ended."
     job = job_asked(args)
     if args.write:
@@ -181,6 +181,7 @@ def changed(run: Run, job: dict[str, Any]) -> list[str]:
 
 
 def json_equal(a: Any, b: Any) -> bool:
+    "Are two values the same once they are written as JSON?"
     import json
 
     return json.loads(json.dumps(a, default=str)) == json.loads(json.dumps(b, default=str))

@@ -139,7 +139,7 @@ def follow_run(
         time.sleep(every)
 
 
-def print_run(run: Run, every: float, json: bool):
+def print_run(run: Run, every: float, json: bool) -> None:
     "Follow a run: as JSON lines, as a picture on a terminal, or as lines of text."
     if json:
         return follow_run(run, every, lambda events: [print(as_json({"kind": e.kind, "t": e.t, **e.data}, None), flush=True) for e in events])

@@ -105,7 +105,7 @@ def answer_again(run: Run, args: argparse.Namespace):
     run.compare(program, examples, metric, teacher=(student or program).deepcopy() if args.lm else None, teacher_settings=settings)
 
 # %% ../../nbs/cli/03_look.ipynb #d22ed762
-def compare(args: argparse.Namespace):
+def compare(args: argparse.Namespace) -> None:
     "Teacher, tuned and untuned student of a run side by side; of several runs, their scores."
     runs = [newest_or(r) for r in args.run or [None]]
     if len(runs) > 1:

@@ -161,7 +161,7 @@ def names_data(text: str) -> bool:
 
 # %% ../../nbs/data/08_examples.ipynb #5bb195f0
 def rows_in(name: str, source: Any) -> list[dict] | None:
-    "The rows that `source` holds, if it is a table, a list of dicts or names a file; else `None`. Raises as the readers do."
+    "The rows that `source` holds, if it is a table, a list of dicts or names a file; else `None`. Raises `TypeError`, or as the readers do."
     if _is_of(source, "pandas", "DataFrame"):
         return frame_rows(name, source)
     if _is_of(source, "datasets", "Dataset"):

@@ -105,7 +105,7 @@ class MoreInputs:
 
 
 def check_more(trainset: list[dspy.Example], n: int, lm: Any):
-    "Raise where there is nothing to begin with, no number, or nobody to ask."
+    "Raise `ValueError` or `TypeError` where there is nothing to begin with, no number, or nobody to ask."
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"n={n!r}: it must be a whole number of at least 1: the inputs wanted")
     if not trainset or any(not isinstance(e, dspy.Example) or e._input_keys is None for e in trainset):
@@ -128,14 +128,16 @@ def more_inputs(
     check_more(trainset, n, lm)
     check_price("price", price), check_priced([lm], max_cost, price)
     boot, cells = TraceBootstrapper(teacher_settings={"lm": lm}), plans(program, trainset, n)
-    boot.price, fresh = price, []
+    boot.price = price
+    fresh: list[bool] = []
     traces = boot.collect([dspy.Predict(Write)], cells, home() / "traces" / "inputs.jsonl", num_threads, lambda trace, again: fresh.append(not again), max_calls=max_calls, max_cost=max_cost)
     written = [(row, t.inputs["kind"]) for t in traces if t.kept for row in t.prediction["inputs"]]
     annotations = {k: f.annotation for p in program.predictors() for k, f in p.signature.input_fields.items()}
     known = {"of the trainset": [plain(e.inputs()) for e in trainset], "of those held out": [plain(e.inputs()) for e in against]}
-    made, rows = [], []
+    made: list[MadeInput] = []
+    rows: list[dict[str, Any]] = []
     for (row, values, why), (_, kind) in zip(sifted((r for r, _ in written), {k: annotations.get(k, str) for k in trainset[0].inputs().keys()}, known), written):
         why = why or ("more than asked for" if len(made) >= n else "")
-        made += [] if why else [MadeInput(**values).with_inputs(*values)]
+        made += [] if why or values is None else [MadeInput(**values).with_inputs(*values)]
         rows.append({"inputs": row, "kind": kind, "dropped": why})
     return MoreInputs(made, rows, sum(fresh), dict(Counter(r["dropped"] or "used" for r in rows)))

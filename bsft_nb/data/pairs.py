@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import dspy
 from pydantic import TypeAdapter, ValidationError
@@ -67,7 +68,7 @@ def _typed(value, annotation):
         return read_value(value, annotation) if isinstance(value, str) else value
 
 # %% ../../nbs/data/01_pairs.ipynb #bf9440a2
-def input_value(value, annotation):
+def input_value(value: Any, annotation: Any) -> Any:
     "An input from its JSON form. Adapters write that as they write the value (but for infinity and NaN within a structure); only DSPy's own types must be made again."
     if dspy.Type.extract_custom_type_from_annotation(annotation) or annotation is dspy.History:
         try:

@@ -5,7 +5,7 @@
 # %% ../../nbs/data/07_parity.ipynb #15d2a644
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import dspy
 from dspy.lm15 import InvalidRequestError, Request, Response
@@ -32,11 +32,11 @@ class RequestRecorder:
         return self
 
     def complete(self, request: Request) -> Response:
-        "Keeps `request`; always raises."
+        "Keeps `request`; always raises `InvalidRequestError`."
         self.requests.append(request)
         raise InvalidRequestError("the request is recorded, not answered")
 
-    def stream(self, request: Request):
+    def stream(self, request: Request) -> Iterator[Response]:
         "As `complete`."
         yield self.complete(request)
 

@@ -66,7 +66,7 @@ class Triage(dspy.Module):
         return dspy.Prediction(team=team, urgency=urgency)
 
 
-def both_right(example, prediction, trace=None) -> bool:
+def both_right(example: dspy.Example, prediction: dspy.Prediction, trace: list | None = None) -> bool:
     "The metric: team and urgency as labelled."
     return example.team == prediction.team and example.urgency == prediction.urgency
 

@@ -169,6 +169,7 @@ class EncoderDecoderBatch:
         self.join(rows)
 
     def fits(self, row: Row) -> bool:
+        "As `Batch.fits`."
         return True
 
     def join(self, rows: list[Row]):
@@ -185,7 +186,7 @@ class EncoderDecoderBatch:
             self.logits = self.own.step(self.tokens)
 
 # %% ../../nbs/engine/05_decode.ipynb #5d705253
-def switch_adapter(model: PreTrainedModel, adapter: Path | None):
+def switch_adapter(model: PreTrainedModel, adapter: Path | None) -> None:
     "Let `model` compute with the LoRA adapter in the folder `adapter`, loaded once, or without any."
     if adapter is None:
         return model.disable_adapters()

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dspy
 from dspy.lm15 import InvalidRequestError, Request, Response, StreamStartEvent
@@ -59,8 +60,8 @@ def read_meta(path: Path) -> tuple[dict, dspy.Adapter | None, dspy.Adapter | Non
     return meta, load_adapter(meta["adapter"]) if "adapter" in meta else None, load_adapter(told, TEACHERS) if told else None
 
 # %% ../../nbs/engine/11_lm.ipynb #2412d67e
-def queue_request(engine: StudentEngine, request: Request, tick: Callable[[], None] | None = None, decided: bool = False) -> Pending:
-    "Queue `request`; `tick` is called whenever the answer has grown; `decided`: note the `decision` at each token that is drawn. Cancel the future and the row leaves its batch. Raises `dspy.lm15` errors."
+def queue_request(engine: StudentEngine, request: Request, tick: Callable[[], Any] | None = None, decided: bool = False) -> Pending:
+    "Queue `request`; `tick` is called whenever the answer has grown; `decided`: note the `decision` at each token that is drawn. Cancel the future and the row leaves its batch. Raises `InvalidRequestError` and other `dspy.lm15` errors."
     messages = to_messages(request)
     try:
         prompt = engine.codec.prompt(messages)
@@ -117,7 +118,7 @@ _engines: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # what wa
 _engines_lock = threading.Lock()
 
 
-def engine_at(kind: type, path: str | Path, templates: bool = True, dtype: str | None = None, moment: str | None = None) -> StudentEngine:
+def engine_at(kind: type[StudentEngine], path: str | Path, templates: bool = True, dtype: str | None = None, moment: str | None = None) -> StudentEngine:
     "The engine of the folder `path`: the same object for all who ask, made anew where the weights have changed."
     path = Path(path)
     key = (str(path.absolute()), templates, dtype, None if (path / "bsft.json").exists() else moment)  # a student's template has its date
@@ -128,7 +129,7 @@ def engine_at(kind: type, path: str | Path, templates: bool = True, dtype: str |
         return engine
 
 # %% ../../nbs/engine/11_lm.ipynb #a0fa03c6
-def from_state(kind: type, state: dict) -> StudentEngine:
+def from_state(kind: type[StudentEngine], state: dict) -> StudentEngine:
     "The engine that `state` describes. Raises `ValueError` where the weights are others by now."
     path = saved_path(state)
     engine = kind.at(path, state.get("templates", True), state.get("dtype"), state.get("moment"))
@@ -162,7 +163,8 @@ class StudentEngine:
         self.meta, self.adapter, self.teachers_format = read_meta(self.path)
         base = self.target.base
         self.worker = worker_at(base.path if base else self.path, (base or self.target).fingerprint, dtype)
-        self.known_codec, self.loading = None, threading.Lock()
+        self.known_codec: Codec | None = None
+        self.loading = threading.Lock()
 
     def __deepcopy__(self, memo) -> StudentEngine:
         return self
@@ -175,7 +177,8 @@ class StudentEngine:
         "The engine that `dump_state` described. Raises `ValueError` where the weights are others by now."
         return from_state(cls, state)
 
-    at, codec, dump_state = classmethod(engine_at), property(codec_of), to_state
+    at = classmethod(engine_at)
+    codec, dump_state = property(codec_of), to_state
     submit, complete, stream, close = queue_request, answer, answer_in_pieces, let_go
 
 # %% ../../nbs/engine/11_lm.ipynb #81591c5c
@@ -191,7 +194,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 # %% ../../nbs/engine/11_lm.ipynb #ff2e504c
-async def queue_apart(engine: StudentEngine, request: Request, tick: Callable[[], None] | None = None) -> Pending:
+async def queue_apart(engine: StudentEngine, request: Request, tick: Callable[[], Any] | None = None) -> Pending:
     "Tokenise and queue in a thread; one who is cancelled meanwhile gives the answer up."
     task = asyncio.ensure_future(asyncio.to_thread(engine.submit, request, tick))
     try:
@@ -201,7 +204,7 @@ async def queue_apart(engine: StudentEngine, request: Request, tick: Callable[[]
         raise
 
 # %% ../../nbs/engine/11_lm.ipynb #6d2d2080
-async def pieces_awaited(engine: StudentEngine, request: Request):
+async def pieces_awaited(engine: StudentEngine, request: Request) -> AsyncIterator[Any]:
     "The answer to `request` as events, as its tokens come."
     loop, ticks = asyncio.get_running_loop(), asyncio.Event()
     pending = await queue_apart(engine, request, lambda: loop.call_soon_threadsafe(ticks.set))

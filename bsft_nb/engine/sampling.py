@@ -134,7 +134,8 @@ class Row:
     generator: torch.Generator | None = None  # see `seeded`
 
     @property
-    def free(self) -> bool:  # is the most probable token all that is asked for?
+    def free(self) -> bool:
+        "Is the most probable token all that is asked for?"
         return not (self.sampling.temperature or self.choices or self.numbers or self.guide or self.logprobs is not None or self.decided is not None)
 
 # %% ../../nbs/engine/00_sampling.ipynb #37d0b517

@@ -109,6 +109,7 @@ class Inbox:
         self.took, self.closing = 0.0, False  # `took`: seconds of a round lately
 
     def put(self, pending: Pending | None):
+        "A request has arrived; `None` ends the wait."
         self.arrived.put(pending)
 
     def gather(self, here: int, running: bool) -> list[Pending]:
@@ -211,7 +212,7 @@ class Batches:
         for row in rows:
             self.pending.pop(id(row)).finish()
 
-    def retry(self, rows: list[Row], error: Exception):
+    def retry(self, rows: list[Row], error: Exception) -> None:
         "Put `rows`, which failed together, back in front; one that failed alone gets the `error`."
         some = [self.pending.pop(id(row)) for row in rows]
         if len(some) == 1:

@@ -111,7 +111,7 @@ class Streamed:
             anyio.from_thread.run(stream.close)
         return made
 
-    async def acall(self, lm, lm_kwargs: dict, signature: type[dspy.Signature], demos: list, inputs: dict) -> list[dict]:
+    async def acall(self, lm: dspy.BaseLM, lm_kwargs: dict, signature: type[dspy.Signature], demos: list, inputs: dict) -> list[dict]:
         "As an adapter's."
         with listening(self.adapter, signature) as stream:
             made = await self.called.acall(lm, lm_kwargs=lm_kwargs, signature=signature, demos=demos, inputs=inputs)

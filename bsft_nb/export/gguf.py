@@ -104,7 +104,7 @@ def _go(text: str) -> str:
 
 # %% ../../nbs/export/03_gguf.ipynb #bec40910
 def modelfile(codec: Codec, file: str, max_tokens: int) -> str:
-    "Ollama's Modelfile for the weights in `file`, which lies beside it."
+    "Ollama's Modelfile for the weights in `file`, which lies beside it. Raises `ExportError` for a chat template that it cannot say."
     with_system, alone = around(codec, ("system", "user")), around(codec, ("user",))
     if with_system is None or alone is None:
         raise ExportError("form='gguf': this chat template cannot be written for Ollama: it leaves out or repeats what a message says. Use form='hf'")

@@ -141,7 +141,7 @@ class Outside:
     def __deepcopy__(self, memo) -> Outside:
         return self
 
-    def complete(self, request) -> Response:
+    def complete(self, request: Request) -> Response:
         "Answer one request."
         text = self.ask(to_messages(request))[1]
         return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason="stop", usage=Usage(input_tokens=0, output_tokens=0))

@@ -75,7 +75,7 @@ def _target_path(run: RunFolder, name: str) -> Path | None:
 
 
 def open_student(run: RunFolder, path: Path, predictors: tuple[str, ...]) -> Student:
-    "The student in `path`. Raises `ExportError` where it is not what it was when the run was finished."
+    "The student in `path`. Raises `ExportError` or `Damaged` where it is not what it was when the run was finished."
     if wrong := faults(path, (run.info.get("students") or {}).get(path.name) or {}):
         raise ExportError(f"the student in {path} is not what it was when run {run.id} was finished ({'; '.join(wrong)}). Compile again with the same arguments, which restores it, or restore the folder from a copy")
     meta = read_json(path / "bsft.json", None, dict)

@@ -18,7 +18,7 @@ __all__ = ['READS', 'ONE', 'events_page', 'read', 'stop', 'delete', 'report_page
 
 # %% ../../nbs/lab/05_answers.ipynb #3fb9ed05
 def events_page(run: RunFolder, at: int) -> dict:
-    "The events from byte `at` on, the byte to go on from, and whether there is more."
+    "The events from byte `at` on, the byte to go on from, and whether there is more. Raises `ValueError` for a byte before the first."
     if at < 0:
         raise ValueError(f"at={at}: give a byte, from 0")
     follower = Follower(run.log.path, at)

@@ -48,7 +48,7 @@ def send(storage: Storage, job: Job) -> dict[str, Any]:
 
 # %% ../../nbs/launchers/05_cluster.ipynb #0f1e06ca
 def fetched(storage: Storage, sent: dict[str, Any], place: Path) -> Job:
-    "The job in the folder `place`, with its weights, pairs and checkpoints."
+    "The job in the folder `place`, with its weights, pairs and checkpoints. Raises `FileNotFoundError` where the storage lacks a part."
     said = sent["job"]
     job = Job(**{**said, "folder": str(place / "run"), "target": str(place / "target"), "named": said["target"], "predictors": tuple(said["predictors"]), "config": TrainConfig(**said["config"])})
     for name, folder in ((sent["target"], Path(job.target)), (sent["pairs"], Path(job.folder) / "pairs")):

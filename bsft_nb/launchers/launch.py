@@ -91,7 +91,7 @@ def collect(
     folder: RunFolder,
     score: Score | None = None,  # for checkpoints that nobody has scored
 ) -> dict[str, Path]:
-    "What `launch` returns, for a training that another process launched: waits for it, and chooses. Raises as `launch`."
+    "What `launch` returns, for a training that another process launched: waits for it, and chooses. Raises as `launch`, and `FileNotFoundError` where nothing was launched."
     if not folder.trainer:
         raise FileNotFoundError(f"run {folder.id} has no training: compile first")
     with interrupt_stops(folder.stop_signal):

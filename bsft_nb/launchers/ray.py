@@ -134,7 +134,8 @@ def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
         if left:
             fit(settings, {"storage": storage.root, "jobs": [s for _, s in left], "relay": relay})
     finally:
-        pump.over.set(), thread.join(60)
+        pump.over.set()
+        thread.join(60)
         pump.bring()
     if said := call(relay.ended):
         known = {c.__name__: c for c in TOGETHER}
@@ -197,7 +198,7 @@ class Ray:
     run: dict = field(default_factory=dict)  # further arguments of `ray.train.RunConfig`
     where = "on a cluster, by Ray Train"
 
-    __post_init__ = check_settings
+    __post_init__ = check_settings  # type: ignore[misc]
     place = property(lambda self: place_of(self.storage), doc="The storage, as every machine names it.")
 
     def check(self, config: TrainConfig):

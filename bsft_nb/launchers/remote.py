@@ -109,7 +109,7 @@ def pause(folder: RunFolder):
 
 # %% ../../nbs/launchers/02_remote.ipynb #f20d03e8
 def ended(job: Job, folder: RunFolder, state: dict, look: Look):
-    "Note the new model. Raises where there is none."
+    "Note the new model. Raises `RuntimeError` where there is none."
     if look.status != "succeeded" or not look.model:
         raise RuntimeError(f"the provider's job {state['job']} {look.status}: {look.error or 'it says no more'}. Mend that and compile again: the teacher is not asked again, and the file is not uploaded again")
     price = job.meta.get("train_kwargs", {}).get(PRICE)

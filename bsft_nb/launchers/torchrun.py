@@ -110,7 +110,7 @@ def follow_lead(folder: RunFolder, models: list[str]):
     "Train with the worker that leads; the disk and the log are its."
     try:
         for model in models:
-            train(Job.load(folder, model), Silent(), folder.stop_signal)
+            train(Job.load(folder, model), Silent(), folder.stop_signal)  # type: ignore[arg-type]  # it has what a training calls
     except TOGETHER:
         traceback.print_exc()
     except BaseException:

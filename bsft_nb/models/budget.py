@@ -33,7 +33,7 @@ class Budget:
         self.left, self.until, self.looks = size, time.thread_time() + SECONDS, 0
 
     def spend(self, size: int = 0):
-        "Raises `ChatError` where `size` is more than what is left, or the time is over."
+        "Raises `TooMuch`, a `ChatError`, where `size` is more than what is left, or the time is over."
         self.left -= size
         self.looks += 1
         if self.left < 0:

@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 
 
 def window_of(*args, local_size: int | None = None, use_vmap: bool = False, **kwargs) -> int | None:
-    "For transformers' mask interface: the window of the mask that is asked for, in place of the mask."
+    "For transformers' mask interface: the window of the mask that is asked for, in place of the mask. Raises `Unshared` for a mask of somebody's own."
     if use_vmap:  # somebody's own function is in it
         raise Unshared("a mask of its own says which token sees which, which a shared beginning does not know")
     return local_size

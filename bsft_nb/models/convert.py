@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ if hasattr(os, "register_at_fork"):
 
 # %% ../../nbs/models/02_convert.ipynb #x034dee5
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     "Within, a model is made, loaded or saved: without transformers' progress bars, and by one thread at a time."
     from transformers.utils import logging
 

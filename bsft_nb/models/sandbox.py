@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import wraps
 from types import GeneratorType
@@ -112,7 +112,7 @@ def joined(sandbox: Sandbox, values: list) -> str:
     return sandbox.made("".join(map(str, values)))
 
 
-def concat(sandbox: Sandbox, parts) -> str:
+def concat(sandbox: Sandbox, parts: Iterable[str]) -> str:
     "As `''.join`. Jinja calls it for all that a template, a macro or a block writes."
     parts = list(parts)
     sandbox.budget.spend(sum(map(len, parts)))
@@ -180,7 +180,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     made, joined, concat, afford = made, joined, concat, afford
 
 # %% ../../nbs/models/05_sandbox.ipynb #aef5ffff
-def reasoned(make: Callable):
+def reasoned(make: Callable) -> Any:
     "What `make` gives. Raises `ChatError` with the reason for whatever it raises."
     try:
         return make()

@@ -9,7 +9,7 @@ import enum
 import json
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args, get_origin
 from urllib.parse import unquote
 
@@ -104,7 +104,8 @@ def answers_schema(marks: list[str], parts: list[dict | None]) -> dict | None:
 # %% ../../nbs/models/14_student_adapter.ipynb #2d4ed5bf
 def parsed(adapter: StudentAdapter, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
     "The outputs that `completion` spells. Raises `AdapterParseError` where it spells none."
-    names, values = list(signature.output_fields), {}
+    names = list(signature.output_fields)
+    values: dict[str, Any] = {}
     for name, text in pieces(completion, names, adapter.separator):
         try:
             values.setdefault(name, read_value(restore(text, names, adapter.separator), signature.output_fields[name].annotation))
@@ -118,7 +119,8 @@ def parsed(adapter: StudentAdapter, signature: type[dspy.Signature], completion:
 # %% ../../nbs/models/14_student_adapter.ipynb #06055c39
 def settled(adapter: StudentAdapter, signature: type[dspy.Signature], completion: str, last: bool = False) -> dict[str, tuple[str, bool]]:
     "Of a `completion` that still grows, unless this is the `last` of it: the text that each output has for sure, and whether that is all."
-    names, found = list(signature.output_fields), {}
+    names = list(signature.output_fields)
+    found: dict[str, tuple[str, bool]] = {}
     parts = pieces(completion if last else certain(completion, names, adapter.separator), names, adapter.separator)
     for i, (name, piece) in enumerate(parts):
         done = last or i < len(parts) - 1
@@ -199,7 +201,7 @@ class StudentAdapter(dspy.Adapter):
 def fitting(
     survives: Callable[[str], bool],  # does this text come back from being tokenised?
     has_token: Callable[[str], bool],  # is this one token of the vocabulary?
-    texts: list[str] = (),  # completions or values that will have to survive
+    texts: Sequence[str] = (),  # completions or values that will have to survive
     full_instructions: bool = False,
 ) -> StudentAdapter:
     "The `StudentAdapter` whose completions survive the tokenizer. Raises `ValueError` where none can."

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import MagicArgumentParser
@@ -83,14 +84,14 @@ COMMANDS: dict[str, Subcommand] = {
 
 @cache
 def parser(name: str) -> MagicArgumentParser:
-    "The parser of the subcommand `name`. `UsageError` where there is none."
+    "The parser of the subcommand `name`. Raises `UsageError` where there is none."
     if name not in COMMANDS:
         raise UsageError(f"no subcommand {name!r}{nearest(name, COMMANDS) or '.'} There are {', '.join(COMMANDS)}; %bsft alone tells about them")
     return parser_of(name, COMMANDS[name])
 
 # %% ../../nbs/notebook/06_arguments.ipynb #0c2614cf
 def read_line(line: str) -> argparse.Namespace:
-    "The arguments in a magic's line. `UsageError` that says what is wrong with it, and what was probably meant."
+    "The arguments in a magic's line. Raises `UsageError` that says what is wrong with it, and what was probably meant."
     name, *words = arg_split(line)
     ask = parser(name)
     args, unknown = ask.parse_known_args(words)
@@ -101,7 +102,7 @@ def read_line(line: str) -> argparse.Namespace:
     return args
 
 # %% ../../nbs/notebook/06_arguments.ipynb #bf49c587
-def values_offered(shell, option: Option) -> list[str]:
+def values_offered(shell: Any, option: Option) -> list[str]:
     "What may follow an option."
     if option.kind.form not in ("name", "expression"):
         return list(option.kind.choices)
@@ -109,7 +110,7 @@ def values_offered(shell, option: Option) -> list[str]:
     return [*option.kind.choices, *(fit or [n for n in shell.user_ns if not n.startswith("_")])]
 
 
-def offered(shell, done: list[str]) -> list[str]:
+def offered(shell: Any, done: list[str]) -> list[str]:
     "What may follow the words `done` of a magic's line."
     if not done:
         return list(COMMANDS)

@@ -87,7 +87,7 @@ def run_status(run: Run) -> Status:
 
 # %% ../../nbs/notebook/06_commands.ipynb #d1cd209c
 def chosen_run(name: str | None) -> Run:
-    "The run with that id or path; without one, the newest. Raises `FileNotFoundError` that lists the runs."
+    "The run with that id or path; without one, the newest. Raises `FileNotFoundError` that lists the runs, `UsageError` where there is none."
     if name is None:
         runs = list_runs()
         if not runs:
@@ -120,14 +120,17 @@ def working_or_list(name: str | None, to: str) -> Run | RunList:
 
 # %% ../../nbs/notebook/06_commands.ipynb #0eaf969c
 def show_runs(shell: Any, args: argparse.Namespace) -> RunList:
+    "`%bsft runs`: the runs in this folder."
     return runs_here()
 
 
 def show_status(shell: Any, args: argparse.Namespace) -> Status:
+    "`%bsft status`: how a run stands."
     return run_status(chosen_run(args.run))
 
 
 def follow_run(shell: Any, args: argparse.Namespace) -> Run | RunList:
+    "`%bsft attach`: follow a run that another process works on; without one, the list of runs."
     run = working_or_list(args.run, "attach")
     if isinstance(run, Run):
         follow_progress(run)
@@ -135,6 +138,7 @@ def follow_run(shell: Any, args: argparse.Namespace) -> Run | RunList:
 
 
 def stop_run(shell: Any, args: argparse.Namespace) -> Status | RunList:
+    "`%bsft stop`: ask a run to stop; without one that runs, the list of runs."
     run = working_or_list(args.run, "stop")
     if isinstance(run, RunList):
         return run
@@ -153,15 +157,18 @@ class Report(type(Path())):
 
 # %% ../../nbs/notebook/06_commands.ipynb #8056189d
 def show_report(shell: Any, args: argparse.Namespace) -> Report:
+    "`%bsft report`: a run on one page, shown and written to its folder."
     run = chosen_run(args.run)
     display(HTML(snapshot_html(run.folder)))
     return Report(write_report(run.folder))
 
 
 def open_data(shell: Any, args: argparse.Namespace) -> DataPanel:
+    "`%bsft data`: the panel of a run's rows, which can compile again with those that are left."
     run = chosen_run(args.run)
     return DataPanel.of(run, lambda pairs: compile_again(run, shell.user_ns, pairs=pairs))
 
 
 def open_panel(shell: Any, args: argparse.Namespace) -> CompilePanel:
+    "`%bsft panel`: compile by clicking."
     return CompilePanel(shell.user_ns)

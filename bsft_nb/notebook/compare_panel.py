@@ -200,7 +200,7 @@ def page_html(panel: ComparePanel) -> str:
     return page(rows_html(panel.table.read(panel.selected[panel.pager.rows]), panel.table.columns, panel.diff, panel.right))
 
 # %% ../../nbs/notebook/04_compare_panel.ipynb #6e6513e3
-def send_again(panel: ComparePanel):
+def send_again(panel: ComparePanel) -> Any:
     "Hand the selected examples to `again`; what it returns is `panel.result`."
     panel.result = panel.again(panel.examples) if panel.again and len(panel.selected) else None
     return panel.result

@@ -57,6 +57,7 @@ def told(control: Any, option: Option) -> Any:
 
 
 def heading(words: str) -> Any:
+    "A small heading, as a widget."
     return text_box(page(tag("h4", words, "margin:8px 0 2px;font-size:14px")))
 
 

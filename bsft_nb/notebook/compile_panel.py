@@ -31,6 +31,7 @@ class Place:
         self.panel = panel
 
     def update(self, html: Any):
+        "Show the run's progress in the panel."
         self.panel.progress.value = page(Html(html.data))
         self.panel.widget.children = (*self.panel.widget.children[:-1], self.panel.progress)
 
@@ -78,7 +79,7 @@ def look(panel: CompilePanel):
     panel.changed()
 
 
-def changed(panel: CompilePanel, _=None):
+def changed(panel: CompilePanel, _: Any = None):
     "Show the code, and in a moment what can be said before anything is paid for."
     try:
         panel.code_shown = panel.python
@@ -104,7 +105,7 @@ def offer_targets(panel: CompilePanel):
     panel.targets.value = page(targets_html(known, free_memory(pick_device())))
 
 # %% ../../nbs/notebook/05_compile_panel.ipynb #7d510eec
-def start(panel: CompilePanel):
+def start(panel: CompilePanel) -> None:
     "Start the run, or go on with it: finished work is used again."
     panel.turn("starting")
     code, names = panel.code_shown, panel.names

@@ -40,6 +40,7 @@ class Edits:
         self.now, self.before = Edited(), []  # before: what can be gone back to, with the row that was edited then
 
     def change(self, row: int | None, **changes):
+        "An edit, which `undo` takes back; `row` is what it is about."
         self.before.append((self.now, row))
         self.now = replace(self.now, **changes)
 
@@ -74,6 +75,7 @@ class Edits:
         return self.now.typed.get(i, self.row(i).completion)
 
     def row(self, i: int) -> Pair:
+        "Row `i` as it is now."
         return self.now.corrected.get(i, self.pairs[i])
 
     def state(self, i: int) -> str:

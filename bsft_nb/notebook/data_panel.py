@@ -37,6 +37,7 @@ def use_threshold(panel: DataPanel, least: float) -> str:
 
 
 def rows_said(panel: DataPanel) -> str:
+    "How many rows are left, and what to do with them."
     n, of = len(panel.pairs), len(panel.edits.pairs)
     return f"{n:,} of {counted(of, 'row')} {'is' if n == 1 else 'are'} left, {len(panel.edits.now.corrected):,} corrected. Use them with compile(…, pairs=panel.pairs)."
 
@@ -171,6 +172,7 @@ def rows_of(panel: DataPanel, attempt: int):
 
 
 def all_rows(panel: DataPanel):
+    "Show all rows again, not those of one example alone."
     panel.example, panel.whole.disabled, panel.whole.description = None, True, "All rows"
     panel.turn()
 

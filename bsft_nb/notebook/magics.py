@@ -34,14 +34,14 @@ from ..run.frontend import BSFT
 
 # %% ../../nbs/notebook/06_magics.ipynb #7cc07bf6
 def named(namespace: dict, option: str, code: str) -> Any:
-    "The value of the expression `code` in the notebook. `UsageError` where it has none."
+    "The value of the expression `code` in the notebook. Raises `UsageError` where it has none."
     try:
         return eval(code, {**AT_HAND, **namespace})
     except Exception as e:  # whatever an expression of the user's raises
         raise UsageError(f"--{option} {code}: {type(e).__name__}: {e}") from e
 
 # %% ../../nbs/notebook/06_magics.ipynb #3e1ba311
-def run_body(shell, cell: str) -> Any:
+def run_body(shell: Any, cell: str) -> Any:
     "Run the body of a cell magic in the notebook's namespace; the value of its last expression, if it ends in one."
     source = shell.transform_cell(cell)
     name = shell.compile.cache(source)  # tracebacks and inspect find the lines
@@ -69,8 +69,8 @@ def optimizer(made: dict[str, Any]) -> BootstrapFinetune:
         raise UsageError(str(e)) from e
 
 # %% ../../nbs/notebook/06_magics.ipynb #742a83da
-def compile_cell(shell, args: argparse.Namespace, cell: str) -> dspy.Module | Run:
-    "Compile the program that the body of a cell ends in, or that `--student` names."
+def compile_cell(shell: Any, args: argparse.Namespace, cell: str) -> dspy.Module | Run:
+    "Compile the program that the body of a cell ends in, or that `--student` names. Raises `UsageError`."
     body = run_body(shell, cell)
     values = chosen_values(shell.user_ns, args)
     if "trainset" not in values:
@@ -88,7 +88,7 @@ def compile_cell(shell, args: argparse.Namespace, cell: str) -> dspy.Module | Ru
         raise
 
 # %% ../../nbs/notebook/06_magics.ipynb #1253dcd7
-def programs_to_ask(shell, args: argparse.Namespace, run: Run) -> dict[str, Any]:
+def programs_to_ask(shell: Any, args: argparse.Namespace, run: Run) -> dict[str, Any]:
     "Arguments of `ComparePanel.of`: programs that answer an input, and with a teacher what compiles from rows `again`."
     values = chosen_values(shell.user_ns, args)
     student = values["student"]
@@ -104,7 +104,7 @@ def programs_to_ask(shell, args: argparse.Namespace, run: Run) -> dict[str, Any]
     return {"programs": programs, "again": lambda rows: tp.start(**{**asked, "trainset": rows, "display": False})}
 
 # %% ../../nbs/notebook/06_magics.ipynb #92ecf750
-def open_compare(shell, args: argparse.Namespace) -> ComparePanel:
+def open_compare(shell: Any, args: argparse.Namespace) -> ComparePanel:
     "The panel of a run's table, with the programs that `--student` and `--lm` name."
     run = chosen_run(args.run)
     return ComparePanel.of(run, **(programs_to_ask(shell, args, run) if args.student else {}))
@@ -113,8 +113,8 @@ def open_compare(shell, args: argparse.Namespace) -> ComparePanel:
 LOOKS = {"runs": show_runs, "status": show_status, "attach": follow_run, "stop": stop_run, "report": show_report, "compare": open_compare, "data": open_data, "panel": open_panel}
 
 
-def look(shell, args: argparse.Namespace) -> Any:
-    "What a subcommand other than `compile` gives. `UsageError` where there is no such run, or it has not come so far."
+def look(shell: Any, args: argparse.Namespace) -> Any:
+    "What a subcommand other than `compile` gives. Raises `UsageError` where there is no such run, or it has not come so far."
     try:
         return LOOKS[args.command](shell, args)
     except FileNotFoundError as e:
@@ -158,7 +158,7 @@ class BsftMagics(Magics):
     bsft.__doc__ = HELP
 
 # %% ../../nbs/notebook/06_magics.ipynb #d4b59999
-def complete(shell, event) -> list[str]:
+def complete(shell: Any, event: Any) -> list[str]:
     "What may follow in a line with `%bsft`, up to the cursor; also after `name =`."
     text = getattr(event, "text_until_cursor", None) or event.line
     found = re.search(r"%bsft((?:\s.*)?)$", text)
@@ -172,7 +172,7 @@ HOOKS = ("%bsft", "%%bsft")
 ASSIGNED = r"[\w., \t]+=\s*%bsft\b"  # `run = %bsft attach`
 
 
-def load_ipython_extension(shell):
+def load_ipython_extension(shell: Any):
     "Bring `%bsft`, its completion, and `%config BSFT` to a shell."
     unload_ipython_extension(shell)  # once, however often it is loaded
     shell.register_magics(BsftMagics)
@@ -183,7 +183,7 @@ def load_ipython_extension(shell):
     quiet_stops(shell)
 
 
-def unload_ipython_extension(shell):
+def unload_ipython_extension(shell: Any):
     "Take away what `load_ipython_extension` brought."
     loud_stops(shell)
     for kind in ("line", "cell"):

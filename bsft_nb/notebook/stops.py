@@ -27,7 +27,7 @@ def stop_card(error: BaseException) -> Html:
     return page(tag("div", join([tag("b", first), tag("div", " ".join(more), QUIET)]), f"border:{LINE};border-radius:6px;padding:6px 14px;display:inline-block"))
 
 
-def show_stop(shell: Any, kind: type, error: BaseException, tb: Any, tb_offset: int | None = None):
+def show_stop(shell: Any, kind: type, error: BaseException, tb: Any, tb_offset: int | None = None) -> None:
     "The handler."
     if not hasattr(error, "_render_traceback_"):
         return shell.showtraceback((kind, error, tb), tb_offset=tb_offset)

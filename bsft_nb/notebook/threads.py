@@ -35,6 +35,7 @@ class Checker:
         self.idle.set()
 
     def ask(self, question: Any):
+        "Answer `question` soon, unless another comes first."
         with self.lock:
             self.asked, self.question = self.asked + 1, question
             self.tell(self.meanwhile)
@@ -43,6 +44,7 @@ class Checker:
                 in_thread(self.work)
 
     def work(self):
+        "The thread: answers the newest question, until there is no newer one."
         while not self.idle.is_set():
             n, question = self.asked, self.question
             time.sleep(self.patience)

@@ -68,7 +68,7 @@ def page(*parts: Any) -> Html:
     return tag("div", join(parts), TEXT)
 
 # %% ../../nbs/notebook/00_widgets.ipynb #243ffce6
-def button(text: str, call, tooltip: str = "", style: str = "") -> ipywidgets.Button:
+def button(text: str, call: Callable[[], Any], tooltip: str = "", style: str = "") -> ipywidgets.Button:
     "A button; `call()` takes no arguments. `style` is one of ipywidgets' `primary`, `warning`, `danger` or empty."
     import ipywidgets
 

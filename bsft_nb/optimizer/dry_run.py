@@ -46,7 +46,7 @@ from ..training.trainer import load_trainable
 # %% ../../nbs/optimizer/01_dry_run.ipynb #26aa5ab7
 @contextlib.contextmanager
 def trying(target: str, step: str, way_out: str) -> Iterator[None]:
-    "Errors inside become a `TargetError` that names target, step, reason and way out. `TargetError` and `DataError` stay, with the target's name."
+    "Errors inside are raised as a `TargetError` that names target, step, reason and way out. `TargetError` and `DataError` stay, with the target's name."
     try:
         yield
     except (TargetError, DataError) as e:

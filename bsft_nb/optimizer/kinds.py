@@ -173,7 +173,7 @@ def check_settings(name: str, value: Any):
 
 
 def check_file(name: str, value: Any):
-    "Raise `FileNotFoundError` where a file is named that is not there, alone or in a list."
+    "Raise `FileNotFoundError` where a file is named that is not there, alone or in a list; `ValueError` for an empty list."
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError(f"{name}=[]: give at least one JSON-lines file, or leave it out")
@@ -183,8 +183,8 @@ def check_file(name: str, value: Any):
         raise FileNotFoundError(f"{name}={str(value)!r}: there is no such file. Give a JSON-lines file, such as run.export writes")
 
 # %% ../../nbs/optimizer/00_kinds.ipynb #35cbf3e2
-def check_pairs(name: str, value: Any):
-    "Raise where `value` is neither a file that is there nor a list of pairs."
+def check_pairs(name: str, value: Any) -> None:
+    "Raise `ValueError` or `FileNotFoundError` where `value` is neither a file that is there nor a list of pairs."
     if not isinstance(value, list):
         return check_file(name, value)
     wrong = next((p for p in value if not isinstance(p, Pair)), None)

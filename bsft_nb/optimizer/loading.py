@@ -37,7 +37,7 @@ def check_students(folder: Path):
     "Raise `Damaged` where a student of the run in `folder` is not what it was when the run was finished."
     run = RunFolder(folder) if (folder / "run.json").exists() else None
     for path in dict.fromkeys(students(run).values()) if run else ():
-        if wrong := student_faults(run, path):
+        if run and (wrong := student_faults(run, path)):
             raise Damaged(f"the student in {path} is not what it was when the run was finished ({'; '.join(wrong)}). Compile again with the same arguments, which restores it from its checkpoint or trains it again without asking the teacher, or restore the folder from a copy")
 
 
@@ -166,7 +166,7 @@ def bring_to_end(folder: RunFolder, program: dspy.Module):
 
 
 def finish(folder: RunFolder, program: dspy.Module | None) -> dspy.Module:
-    "The compiled program of a run; one whose training outlived its kernel is brought to its end."
+    "The compiled program of a run; one whose training outlived its kernel is brought to its end. Raises `ValueError` where that takes a `program` and none is given."
     if not (folder / "program.json").exists():
         if program is None:
             raise ValueError(f"run {folder.id} was compiled for a program that this process does not have: give it, run.result(program=MyProgram())")

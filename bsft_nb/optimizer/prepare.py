@@ -84,7 +84,7 @@ def check_teaching(asked: dict[str, Any], teachers: list[dspy.Module], trainset:
 def check_call(
     asked: dict[str, Any],  # a value for each option of the constructor and of `compile`
 ) -> dict[str, Any]:
-    "The arguments with examples as lists, teachers as a list, and the training's settings as `config`; `as_given` are those that came. Raises for what can be seen without a tokenizer."
+    "The arguments with examples as lists, teachers as a list, and the training's settings as `config`; `as_given` are those that came. Raises `ValueError` and `TypeError` for what can be seen without a tokenizer."
     if asked["traces"] is not None and asked["pairs"] is not None:
         raise ValueError("give traces= or pairs=, not both: pairs are made of traces")
     asked = provider_call(taken_over(asked))

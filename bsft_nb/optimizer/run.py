@@ -99,8 +99,8 @@ def untuned(
     "The compiled `program` with the target as it was before the training, asked in the student's format. Raises `ValueError` where a predictor has no student."
     trained = {n: p for n, p in students(run.folder).items() if is_remote(p)}
     if trained:
-        base = {m: Path(Job.load(run.folder, m).target) for m in {p.name for p in trained.values()}}
-        return with_students(program, {n: base[p.name] for n, p in trained.items()}, run.folder.id, read_meta(next(iter(trained.values())))[1], cache=False)
+        bases = {m: Path(Job.load(run.folder, m).target) for m in {p.name for p in trained.values()}}
+        return with_students(program, {n: bases[p.name] for n, p in trained.items()}, run.folder.id, read_meta(next(iter(trained.values())))[1], cache=False)
     engines = {n: p.lm.engine for n, p in program.named_predictors() if isinstance(getattr(p.lm, "engine", None), StudentEngine)}
     if len(engines) < len(program.predictors()):
         raise ValueError(f"{type(program).__name__} has predictors without a student: use what compile returned, or bsft_nb.load({run.folder.id!r}, program)")
@@ -148,7 +148,7 @@ def result(
     timeout: float | None = None,  # seconds; None: as long as it takes
     program: Any = None,  # the untrained one, where another process works on the run
 ) -> Any:
-    "The compiled program, once the run has ended; raises what the run raised, or `TimeoutError` after `timeout` seconds."
+    "The compiled program, once the run has ended; raises what the run raised, `TimeoutError` after `timeout` seconds, or `RuntimeError` where the run does not work in this process."
     if run._future:
         with told_shortly():
             return run._future.result(timeout)

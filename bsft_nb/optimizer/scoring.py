@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def prompt_moment(folder: RunFolder) -> str | None:
 
 
 @contextlib.contextmanager
-def no_advice():
+def no_advice() -> Iterator[None]:
     "Within, DSPy does not advise a larger `max_tokens`."
     logger, kept = logging.getLogger("dspy.clients.lm"), lambda record: "truncated" not in record.getMessage()
     logger.addFilter(kept)

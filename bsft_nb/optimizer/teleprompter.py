@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import dspy
 from dspy.teleprompt import Teleprompter
@@ -56,22 +56,25 @@ def arguments_of(
     return {**made, **dspys, **{n: bound.arguments[n] for n in names}, "given": given, "home": home(), "job": tp.job}
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #98779039
-def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable:
+Method = TypeVar("Method", bound=Callable)
+
+
+def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> Callable[[Method], Method]:
     "A decorator for a method that is only a signature and a docstring: a call goes to `work(tp, arguments by name)`."
 
-    def decorate(method: Callable) -> Callable:
+    def decorate(method: Method) -> Method:
         @functools.wraps(method)
         def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any) -> Any:
             with told_shortly():
                 return work(tp, arguments_of(method, tp, *args, **kwargs))
 
-        call.__signature__ = inspect.signature(method)  # DSPy's callbacks get the arguments by these names
-        return call
+        call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # DSPy's callbacks get the arguments by these names
+        return cast(Method, call)
 
     return decorate
 
 
-def names_checked(constructor: Callable) -> Callable:
+def names_checked(constructor: Method) -> Method:
     "A decorator for the optimizer's `__init__`: an unknown argument is refused with what was probably meant."
     @functools.wraps(constructor)
     def call(tp: BootstrapFinetune, *args: Any, **kwargs: Any):
@@ -79,7 +82,7 @@ def names_checked(constructor: Callable) -> Callable:
             check_names("constructor", kwargs)
             constructor(tp, *args, **kwargs)
 
-    return call
+    return cast(Method, call)
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #433c6e98
 def shown(asked: dict[str, Any], blocking: bool, future: Future | None = None) -> Run:
@@ -113,7 +116,7 @@ def told(tp: BootstrapFinetune, asked: dict[str, Any], run: Run) -> dspy.Module:
     def compile(self, *args: Any, **kwargs: Any) -> dspy.Module:
         return work(self, asked, run)
 
-    compile.__signature__ = inspect.signature(BootstrapFinetune.compile)
+    compile.__signature__ = inspect.signature(BootstrapFinetune.compile)  # type: ignore[attr-defined]
     return with_callbacks(compile)(tp, **{name: asked[name] for name in asked["given"]})
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #833223c7
@@ -125,7 +128,7 @@ def compile_here(tp: BootstrapFinetune, asked: dict[str, Any]) -> dspy.Module:
 
 def compile_in_thread(tp: BootstrapFinetune, asked: dict[str, Any]) -> Run:
     "The run of a thread that works from now on."
-    future = Future()
+    future: Future[dspy.Module] = Future()
     tp.run = run = shown(asked, False, future)
     begin(lambda: told(tp, asked, run), run.folder, future)
     return run
@@ -134,7 +137,7 @@ def compile_in_thread(tp: BootstrapFinetune, asked: dict[str, Any]) -> Run:
 async def awaited(run: Run) -> dspy.Module:
     "The result of a run. Cancelling the wait stops the run."
     try:
-        return await asyncio.wrap_future(run._future)
+        return await asyncio.wrap_future(cast(Future, run._future))
     except asyncio.CancelledError:
         run.stop()
         raise
@@ -202,8 +205,11 @@ class BootstrapFinetune(Teleprompter):
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
         self.accepted, self.hints, self.max_cost, self.price, self.order = accepted, hints, max_cost, price, order
         self.train_kwargs, self.adapter, self.exclude_demos = train_kwargs, adapter, exclude_demos
-        check_values("constructor", vars(self)), check_values("dspy", vars(self))
-        self.teleprompter, self.run, self.job = bootstrapper(self), None, None  # `run`: the last one; `job`: the entries of the job file that this was made from
+        check_values("constructor", dict(vars(self)))
+        check_values("dspy", dict(vars(self)))
+        self.teleprompter = bootstrapper(self)
+        self.run: Run = None  # type: ignore[assignment]  # the last one, once there is one
+        self.job: dict[str, Any] | None = None  # the entries of the job file that this was made from
 
     @carried_out_by(compile_here)
     def compile(

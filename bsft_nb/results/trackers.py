@@ -84,12 +84,15 @@ class MLflow:
         self.id = known or self.client.create_run(mlflow_experiment(self.client), run_name=folder.id).info.run_id
 
     def settings(self, values: dict[str, str]):
+        "As `Tracker.settings`."
         mlflow_settings(self.client, self.id, values)
 
     def figures(self, rows: list[Figure]):
+        "As `Tracker.figures`."
         mlflow_figures(self.client, self.id, rows)
 
     def done(self, status: str, files: list[Path]):
+        "As `Tracker.done`."
         for file in files:
             self.client.log_artifact(self.id, str(file))
         self.client.set_terminated(self.id, {"finished": "FINISHED", "stopped": "KILLED"}.get(status, "FAILED"))
@@ -105,14 +108,17 @@ class TensorBoard:
         self.writer = SummaryWriter(self.id)
 
     def settings(self, values: dict[str, str]):
+        "As `Tracker.settings`."
         self.writer.add_text("settings", "\n".join(["| | |", "|---|---|", *(f"| {k} | {v.replace('|', '/')} |" for k, v in values.items())]))
 
     def figures(self, rows: list[Figure]):
+        "As `Tracker.figures`."
         for r in rows:
             self.writer.add_scalar(r.name, r.value, r.step, r.t)
         self.writer.flush()
 
     def done(self, status: str, files: list[Path]):
+        "As `Tracker.done`."
         self.writer.add_text("run", f"{status}: {', '.join(map(str, files))}")
         self.writer.close()
 
@@ -127,15 +133,18 @@ class Wandb:
         self.id, self.folder = self.run.id, folder
 
     def settings(self, values: dict[str, str]):
+        "As `Tracker.settings`."
         self.run.config.update(values, allow_val_change=True)
 
     def figures(self, rows: list[Figure]):
+        "As `Tracker.figures`."
         for part in dict.fromkeys(r.name.partition("/")[0] for r in rows):
             self.run.define_metric(f"{part}/*", step_metric=f"{part}/step")  # what it draws them over
         for r in rows:
             self.run.log({r.name: r.value, f"{r.name.partition('/')[0]}/step": r.step})
 
     def done(self, status: str, files: list[Path]):
+        "As `Tracker.done`."
         for file in files:
             self.run.save(str(file), base_path=str(self.folder.path), policy="now")
         self.run.finish(exit_code=0 if status == "finished" else 1)
@@ -151,13 +160,16 @@ class Trackio:
         self.run = trackio.init(project=os.environ.get("TRACKIO_PROJECT", PROJECT), name=self.id, resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False)
 
     def settings(self, values: dict[str, str]):
+        "As `Tracker.settings`."
         self.run.config.update(values)
 
     def figures(self, rows: list[Figure]):
+        "As `Tracker.figures`."
         for r in rows:
             self.run.log({r.name: r.value, f"{r.name.partition('/')[0]}/step": r.step})
 
     def done(self, status: str, files: list[Path]):
+        "As `Tracker.done`."
         self.run.finish()
 
 # %% ../../nbs/results/07_trackers.ipynb #1384d47e

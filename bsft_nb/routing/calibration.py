@@ -83,6 +83,7 @@ class Evidence:
 
     @property
     def signals(self) -> list[str]:
+        "The signals that can be had."
         return [*SIGNALS, *([AGREEMENT] if self.agreed is not None else [])]
 
     def confidence(self, scale: Scale) -> np.ndarray:
@@ -91,6 +92,7 @@ class Evidence:
         return np.array([-math.inf if heard is None else scale.of(heard, a) for heard, a in zip(self.answers, agreed)])
 
     def rows(self, scale: Scale) -> Rows:
+        "Confidence and scores of each example."
         return Rows(self.confidence(scale), self.student, self.teacher)
 
 # %% ../../nbs/routing/03_calibration.ipynb #180b4912

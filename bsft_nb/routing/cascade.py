@@ -106,7 +106,7 @@ def named(program: dspy.Module, args: tuple, kwargs: dict) -> dict:
     bound = inspect.signature(entry(program)).bind(program, *args, **kwargs).arguments
     extra = next((p.name for p in inspect.signature(entry(program)).parameters.values() if p.kind is p.VAR_KEYWORD), None)
     values = {k: v for i, (k, v) in enumerate(bound.items()) if i and k != extra}
-    return {**values, **bound.get(extra, {})}
+    return {**values, **bound.get(extra or "", {})}
 
 # %% ../../nbs/routing/06_cascade.ipynb #d21865a6
 def in_time(work: Callable[[], Any], seconds: float | None) -> Any:
@@ -165,9 +165,10 @@ def sure_enough(c: Cascade, sure: float | None) -> bool:
 # %% ../../nbs/routing/06_cascade.ipynb #9e890695
 def settle(c: Cascade, inputs: dict, mine: Attempt, sure: float | None, theirs: Attempt | None) -> Any:
     "The answer, marked, counted and kept. Raises the teacher's error where both failed."
-    failed = theirs is not None and theirs.error is not None
-    if failed and mine.error is not None:
-        raise theirs.error from mine.error
+    why_failed = None if theirs is None else theirs.error
+    failed = why_failed is not None
+    if why_failed is not None and mine.error is not None:
+        raise why_failed from mine.error
     given, other = (mine, theirs) if theirs is None or failed else (theirs, mine)
     why = f"{type(other.error).__name__}: {other.error}" if other is not None and other.error is not None else ""
     if failed:
@@ -175,14 +176,15 @@ def settle(c: Cascade, inputs: dict, mine: Attempt, sure: float | None, theirs: 
     adopt(given)
     routing = Routing("student" if given is mine else "teacher", sure, why)
     c.tally.note(inputs, routing)
-    if c.keep is not None:
-        written(c, inputs, given, routing)
+    written(c, inputs, given, routing)
     return mark(given.prediction, routing)
 
 # %% ../../nbs/routing/06_cascade.ipynb #f9e1ee3e
 def written(c: Cascade, inputs: dict, given: Attempt, routing: Routing):
-    "Keep an answer, with the teacher's calls."
-    calls = given.calls.of(given.steps, {n: p.signature for n, p in c.teacher.named_predictors()})[0] if given.calls else []
+    "Keep an answer, with the teacher's calls, where answers are kept."
+    if c.keep is None:
+        return
+    calls = given.calls.of(given.steps or [], {n: p.signature for n, p in c.teacher.named_predictors()})[0] if given.calls else []
     c.keep(plain(inputs), plain(given.prediction), calls, {**asdict(routing), "length": length(inputs)})
 
 
@@ -306,5 +308,5 @@ def for_pickle(program: dspy.Module) -> dspy.Module:
     for predictor in made.predictors():
         if isinstance(predictor, Watched):
             predictor.__class__ = type(predictor).__bases__[1]  # see `bsft_nb.teacher.calls.layered`
-            del predictor.bsft_mark
+            del predictor.bsft_mark  # type: ignore[attr-defined]
     return keep_format(made)

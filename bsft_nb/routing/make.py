@@ -61,14 +61,14 @@ class Asked:
 
 # %% ../../nbs/routing/07_make.ipynb #af7ff54e
 def promised(retain: float | None, max_error: float | None, confidence: float) -> Promise:
-    "What is promised; nothing said: `retain=0.98`."
+    "What is promised; nothing said: `retain=0.98`. Raises `ValueError` where two things are."
     if retain is not None and max_error is not None:
         raise ValueError("give retain= or max_error=, not both: a threshold keeps one promise")
     return Promise("max_error", max_error, confidence) if max_error is not None else Promise("retain", 0.98 if retain is None else retain, confidence)
 
 
 def keeping(keep: str | Path | None, redact: Callable | None, keep_bytes: int) -> Keeping | None:
-    "Where answers are kept."
+    "Where answers are kept. Raises `ValueError` for settings that cannot be."
     if redact is not None and (not callable(redact) or keep is None):
         raise ValueError(f"redact={redact!r}: a function that gets a row and gives what may be kept of it, together with keep=path")
     if isinstance(keep_bytes, bool) or not isinstance(keep_bytes, int) or keep_bytes < 1:
@@ -166,8 +166,8 @@ def teacher_answers(teacher: dspy.Module, settings: dict, examples: list[dspy.Ex
     with boot.replays(teacher, ledger) as predict:
         for e in examples:
             t = first[example_key(e)]
-            about = {"latency": t.latency, "cost": t.cost}
-            said = {"error": t.reason} if t.reason == "unparsed" else {"score": 1.0} if metric is None else graded(metric, e, predict(e, t))
+            about: dict[str, Any] = {"latency": t.latency, "cost": t.cost}
+            said: dict[str, Any] = {"error": t.reason} if t.reason == "unparsed" else {"score": 1.0} if metric is None else graded(metric, e, predict(e, t))
             answers.append(Answer(t.prediction, t.calls, **said, **about))
     refused(answers)
     return answers
@@ -178,7 +178,7 @@ def evidence(compiled: dspy.Module, teacher: dspy.Module, settings: dict, exampl
     mine, heard = student_answers(compiled, examples, asked.metric, num_threads)
     needs = asked.promise.kind == "retain" or asked.metric is None
     theirs = teacher_answers(teacher, settings, examples, asked.metric, ledger or ledger_of(compiled), num_threads) if needs else None
-    scores = [float(same_outputs(a.outputs, b.outputs)) for a, b in zip(mine, theirs)] if asked.metric is None else [a.score or 0.0 for a in mine]
+    scores = [float(same_outputs(a.outputs, b.outputs)) for a, b in zip(mine, theirs or [])] if asked.metric is None else [a.score or 0.0 for a in mine]
     student = np.array([0.0 if h is None else s for h, s in zip(heard, scores)])
     taught = None if theirs is None else np.array([a.score or 0.0 for a in theirs])
     agreed = agreements(compiled, examples, mine, asked.samples, num_threads) if asked.samples else None

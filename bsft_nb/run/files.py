@@ -43,7 +43,7 @@ def explained(
     path: Path,
     done: str = "written",  # what cannot be done: `read`, `made`, `locked`
 ) -> Iterator[None]:
-    "Within, an `OSError` of the system gets a message that names `path` and the way out."
+    "Within, an `OSError` of the system is raised with a message that names `path` and the way out."
     try:
         yield
     except OSError as e:

@@ -113,7 +113,7 @@ class RunFolder:
 
     open, leave, where = open_folder, leave, where
 
-    def __init__(self, path: Path | None = None):  # None: not known yet; until `open`, what happens is kept elsewhere
+    def __init__(self, path: str | Path | None = None):  # None: not known yet; until `open`, what happens is kept elsewhere
         self.id, self.known, self.apart = "", threading.Event(), {}  # id: the folder's name; apart: how it ended without a folder
         self.path = make_folder(Path(path or tempfile.mkdtemp(prefix="bsft-")).absolute())
         self.log, self.stop_signal = EventLog(self / "events.jsonl"), StopSignal(self / "control")
@@ -167,7 +167,7 @@ def _row(run: RunFolder) -> dict:
 
 # %% ../../nbs/run/04_folder.ipynb #19c87072
 def find_run(run: str | Path) -> RunFolder:
-    "The folder of a run, by its id or path. `FileNotFoundError` lists the runs that there are."
+    "The folder of a run, by its id or path. Raises `FileNotFoundError`, which lists the runs that there are."
     for path in (Path(run), home() / "runs" / str(run)):
         if _is_run(path):
             return RunFolder(path)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,7 +66,7 @@ class Turn:
 
 # %% ../../nbs/serve/03_chat.ipynb #b86c1246
 @contextlib.contextmanager
-def counted(turn: Turn):
+def counted(turn: Turn) -> Iterator[None]:
     "Within, how the request fails is counted."
     try:
         yield

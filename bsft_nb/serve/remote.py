@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import dspy
 import httpx
@@ -45,7 +47,7 @@ class ServedStudent:
         with dspy.context(**QUIET):
             return self.lm(replace(request, model=self.lm.model))
 
-    def stream(self, request: Request):
+    def stream(self, request: Request) -> Iterator[Any]:
         "The answer as a stream of events; it comes in one piece."
         yield from as_events(self.complete(request))
 
@@ -67,7 +69,7 @@ class AsyncServedStudent:
         with dspy.context(**QUIET):
             return await self.engine.lm.acall(replace(request, model=self.engine.lm.model))
 
-    async def stream(self, request: Request):
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
         "The answer as a stream of events; it comes in one piece."
         for event in as_events(await self.complete(request)):
             yield event

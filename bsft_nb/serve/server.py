@@ -126,7 +126,7 @@ def prepared(
     program: dspy.Module | None = None,  # the compiled program, for `POST /program`
     dtype: str | None = None,  # that the models compute in, see `StudentEngine`
 ) -> Server:
-    "A server that does not answer yet. Raises `ImportError` without the extra `serve`, what `hosted` raises, and `OSError`."
+    "A server that does not answer yet. Raises `ImportError` without the extra `serve`, `ValueError` for an empty key, what `hosted` raises, and `OSError`."
     need_extra()
     if api_key is not None and not api_key.strip():
         raise ValueError("api_key is empty: give a key, or None to ask for none")

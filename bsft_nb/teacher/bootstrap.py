@@ -142,7 +142,10 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
     "Runs teachers over examples in threads and writes every attempt to a ledger."
 
     known, replays = known, replays
-    accepted, hints, price, order = 1, None, None, "given"  # distinct accepted answers wanted of an example; `label` or `metric`; US dollars for a million tokens; under a cap
+    accepted: int = 1  # distinct accepted answers wanted of an example
+    hints: str | None = None  # `label` or `metric`
+    price: tuple[float, float] | None = None  # US dollars for a million tokens
+    order: str = "given"  # under a cap
 
     def collect(
         self,

@@ -77,6 +77,7 @@ def save_due(config: TrainConfig, step: int, seconds: float) -> bool:
 
 
 def is_multiple(step: int, every: int | None) -> bool:
+    "Is it time for what is done every so many steps? None: never."
     return every is not None and step % every == 0
 
 

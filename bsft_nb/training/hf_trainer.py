@@ -10,6 +10,7 @@ import gc
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -68,7 +69,7 @@ def pieces(rows: list[Pair], bsize: int, micro: int, workers: Workers) -> list[l
     return [b[i : i + micro] for b in batches for i in range(0, len(b), micro)]
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #949a92f1
-def within_memory(loop: Loop, work: Callable):
+def within_memory(loop: Loop, work: Callable) -> Any:
     "What `work()` returns; where memory ends in one of the workers, all do it again with half the rows at a time. Raises `MemoryError` at one row."
     while True:
         ended = None

@@ -166,7 +166,7 @@ def start_process(
 Score = Callable[[Path, int], float]  # a student's folder and its epoch → the user's metric, higher is better
 
 
-def score_checkpoint(job: Job, checkpoint: Checkpoint, score: Score, log: EventLog):
+def score_checkpoint(job: Job, checkpoint: Checkpoint, score: Score, log: EventLog) -> None:
     "Score a checkpoint and note it. A metric that fails leaves it without a score, with a warning."
     epoch = round(checkpoint.epoch)
     try:

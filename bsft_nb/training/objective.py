@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..data.pairs import Pair
 from ..models.abilities import sees_ahead, why_not_shared
@@ -38,7 +38,7 @@ class Objective(Protocol):
         "The number of items of `pairs` in the loss."
 
 # %% ../../nbs/training/02_objective.ipynb #36094eec
-def base_model(model) -> PreTrainedModel:
+def base_model(model: Any) -> PreTrainedModel:
     "The transformers model itself, without PEFT's wrapper."
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -113,7 +113,7 @@ def logits_alone(base: PreTrainedModel) -> torch.Tensor:
     return torch.cat(made)
 
 
-def logits_in_batch(model, base: PreTrainedModel, shared: bool) -> torch.Tensor:
+def logits_in_batch(model: Any, base: PreTrainedModel, shared: bool) -> torch.Tensor:
     "The same logits from one batch."
     codec = SimpleNamespace(encoder_decoder=False, pad_id=0)  # nothing is tokenised
     batch = {k: v.to(base.device) for k, v in collate(probe_pairs(base), codec, shared).items()}

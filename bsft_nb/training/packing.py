@@ -10,7 +10,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..compat import others_keep_tensors
 from ..data.pairs import Pair
@@ -154,7 +154,7 @@ def reached(
     return tuple(prefix) if prefix[0].shape[2] else None
 
 # %% ../../nbs/training/01_packing.ipynb #cdcc1940
-def attend_padded(query, key, value, mask, dropout, scaling, cap, sink) -> torch.Tensor:
+def attend_padded(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, dropout: float, scaling: float | None, cap: float | None, sink: torch.Tensor | None) -> torch.Tensor:
     "Attention with a cap or a sink in a rectangle, whose `mask` (rows, 1, tokens, tokens) is True where a key is seen; None: causal. (rows, heads, tokens, size) in, (rows, tokens, heads, size) out."
     import torch
 
@@ -166,7 +166,7 @@ def attend_padded(query, key, value, mask, dropout, scaling, cap, sink) -> torch
     return attend(query, key, value, mask, cap or None, scale, dropout)[..., :size].transpose(1, 2)
 
 # %% ../../nbs/training/01_packing.ipynb #e0d9166c
-def attend_packed(module, query, key, value, attention_mask, dropout=0.0, scaling=None, packed_sizes=None, **kwargs):
+def attend_packed(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, dropout: float = 0.0, scaling: float | None = None, packed_sizes: list | None = None, **kwargs) -> tuple[torch.Tensor, None]:
     "Attention in a packed batch, for transformers' attention interface: (1, heads, tokens, size) in, (1, tokens, heads, size) out. Raises `Unshared`."
     import torch
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward

@@ -191,7 +191,7 @@ def check_space(job: Job, model: PreTrainedModel):
 
 # %% ../../nbs/training/06_trainer.ipynb #97ee9d40
 def run_loop(loop: Loop, last: Checkpoint | None):
-    "Train to the end, or to a stop request. Raises what `Loop` raises; memory that ends outside of a step is a `MemoryError` too."
+    "Train to the end, or to a stop request, which raises `Stopped`. Raises what `Loop` raises; memory that ends outside of a step is a `MemoryError` too."
     from bsft_nb.training.hf_trainer import out_of_memory
 
     try:

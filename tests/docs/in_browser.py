@@ -1,4 +1,4 @@
-"""The built site in a headless Chromium: no page asks anything outside for anything, search finds, dark mode and copying work.
+"""The built site in a headless Chromium: no page asks anything outside for anything, search finds, dark mode, copying and the menu of versions work.
 
     python tests/docs/in_browser.py [SITE] [--pictures FOLDER]
 
@@ -60,6 +60,15 @@ def too_wide(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth + 1")
 
 
+def offered_versions(page, address: str, version: str) -> list[str]:
+    "What the menu offers where a newer version lies beside this one."
+    page.route(f"{address}versions.js", lambda route: route.fulfill(body=f'window.bsftVersions = ["99.0", "{version}"];', content_type="text/javascript"))
+    page.goto(f"{address}{version}/index.html")
+    page.wait_for_selector("#versions option", state="attached")
+    assert page.locator("#versions").input_value() == version
+    return page.locator("#versions option").all_inner_texts()
+
+
 def main(site: Path, pictures: Path | None) -> int:
     address, problems = serve(site), []
     version = next(p.parent.name for p in site.glob("*/index.html"))
@@ -82,6 +91,8 @@ def main(site: Path, pictures: Path | None) -> int:
         page.locator(".theme-toggle-header .theme-toggle").click()
         if page.evaluate("document.body.dataset.theme") == before:
             problems.append("the button for dark mode does nothing")
+        if (offered := offered_versions(page, address, version)) != ["99.0", version]:
+            problems.append(f"the menu offers the versions {offered}")
         with page.expect_download() as download:
             page.goto(f"{address}{version}/tutorials/quickstart.html")
             page.locator(".download-notebook a").evaluate("a => a.click()")

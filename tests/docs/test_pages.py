@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import re
+from collections import Counter
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -80,6 +81,11 @@ def test_what_only_an_output_shows_is_saved(path):
     for cell in cells(path):
         if "".join(cell["source"]).startswith("#| echo: false"):
             assert cell["outputs"], "execute the notebook and save it"
+
+
+def test_no_cell_has_another_ones_id():
+    twice = {p.name: found for p in NBS.rglob("*.ipynb") if (found := {i for i, n in Counter(c["id"] for c in cells(p)).items() if n > 1})}
+    assert twice == {}
 
 
 def test_the_version_is_the_same_wherever_it_is_repeated():

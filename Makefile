@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test test-newest test-oldest browser cluster bench mutate lint types coverage prose pictures sync readme lab docs docs-serve dist clean
+.PHONY: setup demo test test-newest test-oldest browser cluster bench mutate lint types coverage prose pictures sync readme lab lab-check docs docs-serve dist clean
 
 setup: $(VENV)/.ready
 
@@ -78,6 +78,9 @@ lab: setup  ## the JupyterLab extension, built anew from lab/ and checked; needs
 	$(BIN)/jupyter-builder build lab
 	cp lab/install.json bsft_nb/labextension/
 	$(BIN)/python tests/tools/lab_sources.py
+
+lab-check: setup  ## the same in a folder of its own, compared with the committed files; says so where Node or its registry is not there
+	$(BIN)/python tests/tools/lab_rebuild.py
 
 docs: setup  ## the site in _docs/, from the notebooks as they are saved; warnings and broken links are errors, and a browser opens each page
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"

@@ -29,11 +29,11 @@ def _line(name: str, text: str) -> str:
 def _step(state: State, step: Step) -> str:
     "What a step did, and how long it took, all sessions of the run together."
     took = show_seconds(step.seconds)
-    if step.how == "now" and state.scoring:
+    if step.how == "now" and (state.scoring or state.doing):
         return describe(state, state.last)
     if step.name in ("Bootstrap", "Train") and (step.name == "Train" or state.tried):
         stage = "bootstrap" if step.name == "Bootstrap" else f"train {state.model}".strip()
-        return describe(replace(state, stage=stage, scoring={}), state.last)
+        return describe(replace(state, stage=stage, scoring={}, doing={}), state.last)
     if step.name == "Data" and state.funnel:
         trained, held = (state.funnel.get(k, {}).get("all", 0) for k in ("trained", "held out"))
         return f"data  {trained:,} pairs to train on, {held:,} held out, {took}"

@@ -15,13 +15,12 @@ from typing import Any
 from ..run.folder import RunFolder
 from ..run.progress import State
 from ..run.views import describe, show_number, show_seconds
-from ..run.steps import STEPS, eta, step_of
+from ..run.steps import left_of, now_said, share_of, step_now, steps_of
 
 from .places import key_of
 
 # %% auto #0
-__all__ = ['LONGEST', 'ENDS', 'sent', 'now_in', 'share_of', 'left_of', 'steps', 'began_at', 'short_target', 'live_card',
-           'code_for', 'run_card']
+__all__ = ['LONGEST', 'ENDS', 'sent', 'steps', 'began_at', 'short_target', 'live_card', 'code_for', 'run_card']
 
 # %% ../../nbs/lab/01_cards.ipynb #5774211b
 LONGEST = 20_000  # characters of a text
@@ -39,56 +38,6 @@ def sent(value: Any, longest: int = LONGEST) -> Any:
         return None
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)[:longest]
 
-# %% ../../nbs/lab/01_cards.ipynb #7760873d
-def now_in(state: State) -> str:
-    "The step that a run is in. Between the last word on the data and the first step of the training, the trainer starts."
-    return "Start" if state.stage == "data" and state.funnel and not state.status else step_of(state.stage)
-
-# %% ../../nbs/lab/01_cards.ipynb #ae2947e6
-def share_of(state: State) -> float | None:
-    "How much of the step in progress is done, 0 to 1; `None` where that is not known."
-    if state.status:
-        return 1.0 if state.status == "finished" else None
-    done, of = (state.tried, state.examples * state.teachers) if now_in(state) == "Bootstrap" else (state.step, state.steps)
-    return min(1.0, done / of) if of and now_in(state) in ("Bootstrap", "Train") else None
-
-
-def left_of(
-    state: State,
-    now: float,  # seconds since the epoch
-) -> float | None:
-    "Seconds that the step in progress still takes, as far as can be told."
-    if now_in(state) != "Bootstrap":
-        return eta(state, now)
-    first, last = state.stages["bootstrap"]
-    share = share_of(state)
-    return None if state.tried < 3 or not share else max(0.0, (last - first) / share * (1 - share) - (now - last))
-
-# %% ../../nbs/lab/01_cards.ipynb #7d9d6f51
-def _said(state: State, step: str) -> str:
-    if step == "Bootstrap":
-        return f"{state.kept:,} of {state.tried:,} accepted" if state.tried else ""
-    if step == "Data" and state.funnel:
-        counts = [(state.funnel.get(k) or {}).get("all", 0) for k in ("trained", "held out")]
-        return f"{counts[0]:,} rows, {counts[1]:,} held out"
-    if step == "Train" and state.steps:
-        return f"step {state.step:,} of {state.steps:,}" + (f", {state.model}" if len(state.curves) > 1 else "")
-    if step == "Score" and state.scores:
-        return ", ".join(f"{k} {show_number(v.get('score'))}" for k, v in state.scores.items())
-    return ""
-
-
-def _spans(state: State) -> dict[str, tuple[float, float]]:
-    "First and last event of each step, in seconds since the epoch."
-    spans: dict[str, tuple[float, float]] = {}
-    for stage, (first, last) in state.stages.items():
-        if step := step_of(stage):
-            before = spans.get(step, (first, last))
-            spans[step] = min(first, before[0]), max(last, before[1])
-    if "Data" in spans and "Train" in spans and "Start" not in spans:
-        spans["Start"] = spans["Data"][1], max(spans["Data"][1], spans["Train"][0])
-    return spans
-
 # %% ../../nbs/lab/01_cards.ipynb #00a94bcf
 ENDS = {"stopped": "stopped", "failed": "broken", "died": "broken"}  # status of a run → how its last step stands: to be stopped is no fault
 
@@ -99,20 +48,14 @@ def steps(
     now: float,  # seconds since the epoch
 ) -> list[dict]:
     "The five steps: name, how it stands (`done`, `now`, `stopped`, `broken` or `ahead`), what it did, how long it took, how far it is."
-    spans, here, rows = _spans(state), now_in(state) if not state.status else "", []
-    last = max(spans, key=lambda s: spans[s][1], default="")
-    for name in STEPS:
-        span = spans.get(name)
-        how = "now" if name == here and status == "running" else "done" if span or status == "finished" else "ahead"
-        if name == last and status in ENDS:
-            how = ENDS[status]
-        began = span[0] if span else spans.get("Data", (now, now))[1]
-        seconds = now - began if how == "now" else span[1] - span[0] if span else None
-        row = {"name": name, "how": how, "said": _said(state, name), "took": "" if seconds is None or seconds < 0.05 else show_seconds(seconds), "share": None, "left": ""}
+    works, rows = status == "running", []
+    for step in steps_of(state, now if works else state.last):
+        how = "done" if status == "finished" else step.how if works or step.how != "now" else ENDS.get(status, "done")
+        took = "" if step.seconds is None or step.seconds < 0.05 else show_seconds(step.seconds)
+        rows.append({"name": step.name, "how": how, "said": now_said(state) if how == "now" else step.said, "took": took, "share": None, "left": ""})
         if how == "now":
             left = left_of(state, now)
-            row |= {"share": share_of(state), "left": "" if left is None else f"{show_seconds(left)} left"}
-        rows.append(row)
+            rows[-1] |= {"share": share_of(state), "left": "" if left is None else f"{show_seconds(left)} left"}
     return rows
 
 # %% ../../nbs/lab/01_cards.ipynb #b48c2230
@@ -139,7 +82,7 @@ def _spent(state: State) -> str:
 
 def live_card(state: State, now: float) -> dict:
     "What a card says of a run that is under way: step, how far it is, time left, money so far."
-    left, step = left_of(state, now), now_in(state)
+    left, step = left_of(state, now), step_now(state)
     share = share_of(state)
     said = " ".join(filter(None, [step.lower() or "starting", "" if share is None else f"{share:.0%}"]))
     return {"step": step or "Start", "share": share, "left": "" if left is None else f"{show_seconds(left)} left", "cost": _spent(state), "said": said, "line": sent(describe(state, now), 300), "warning": sent(state.warnings[-1] if state.warnings else "", 300)}

@@ -114,7 +114,7 @@ def said_html(state: State) -> Html:
     "What a screen reader is told: the stage, in tenths, and how the run ended."
     share = share_of(state)
     tenths = "" if share is None or state.status else f", {10 * int(10 * share)}% done"
-    words = state.status or (stage_said(state) if not state.scoring else stage_said(state).partition(" (")[0])
+    words = state.status or (stage_said(state) if not (state.scoring or state.doing) else stage_said(state).partition(" (")[0])
     return tag("div", f"Run {state.run}: {words}{tenths}", HIDDEN, role="status", aria_live="polite")
 
 

@@ -15,13 +15,13 @@ import numpy as np
 from .escape import attribute, counted, safe
 
 # %% auto #0
-__all__ = ['Points', 'INK', 'COLOURS', 'LABELS', 'learning_png', 'loss_range', 'small_png', 'learning_img', 'legend',
+__all__ = ['Points', 'PAPER', 'INK', 'COLOURS', 'LABELS', 'learning_png', 'loss_range', 'small_png', 'learning_img', 'legend',
            'scores_said', 'charts_html', 'learning_small', 'describe_curves']
 
 # %% ../../nbs/results/05_charts.ipynb #3685fef2
 Points = tuple[tuple[float, float], ...]  # (step, value)
-INK = "#80858c"  # text and axes: contrast of about 4 on white and 5 on black
-COLOURS = {"loss": "#4c8eda", "eval_loss": "#e08a2e", "score": "#3fa45b"}
+PAPER, INK = "#ffffff", "#595959"  # background; text and axes
+COLOURS = {"loss": "#4c8eda", "eval_loss": "#c8781f", "score": "#3fa45b"}  # they are seen on the paper, and in a legend on a dark page
 LABELS = {"loss": "training loss", "eval_loss": "held-out loss", "score": "score of checkpoints"}
 
 
@@ -34,8 +34,8 @@ def _plot(axes, curves: dict[str, Points]):
         marker = {"marker": "o", "markersize": 4} if len(points) < 20 else {}
         axes.plot(*zip(*points, strict=True) if points else ([], []), color=COLOURS[name], linewidth=1.6, label=LABELS[name], **marker)
     axes.set_xlabel("step", color=INK, fontsize=8)
-    axes.patch.set_alpha(0)
-    axes.figure.patch.set_alpha(0)
+    axes.patch.set_color(PAPER)
+    axes.figure.patch.set_color(PAPER)
     axes.grid(color=INK, alpha=0.25, linewidth=0.5)
     axes.tick_params(colors=INK, labelsize=8)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -46,7 +46,7 @@ def _plot(axes, curves: dict[str, Points]):
 
 # %% ../../nbs/results/05_charts.ipynb #0c317773
 def learning_png(curves: dict[str, Points]) -> bytes:
-    """The curves ("loss", "eval_loss", "score") as a PNG with a transparent background, two pixels a CSS pixel."""
+    """The curves ("loss", "eval_loss", "score") as a PNG with its own background, two pixels a CSS pixel."""
     from matplotlib.figure import Figure
 
     panels = [[k for k in ("loss", "eval_loss") if curves.get(k)] or ["loss"], *([["score"]] if curves.get("score") else [])]
@@ -94,7 +94,7 @@ def small_png(curves: dict[str, Points], ends: tuple[float, float] | None) -> by
 def learning_img(curves: dict[str, Points], title: str = "", width: int = 640) -> str:
     "The chart as a picture that needs nothing else, under its title; `width` in CSS pixels."
     data = base64.b64encode(learning_png(curves)).decode()
-    style = "max-width:100%;height:auto;background:transparent"
+    style = f"max-width:100%;height:auto;background:{PAPER};border-radius:4px"
     caption = f'<div style="opacity:.75">{safe(title, 60)}</div>' if title else ""
     return f'{caption}<img alt="{attribute(describe_curves(curves))}" width="{width}" style="{style}" src="data:image/png;base64,{data}">'
 
@@ -127,7 +127,7 @@ def learning_small(curves: dict[str, Points], name: str, ends: tuple[float, floa
     data = base64.b64encode(small_png(curves, ends)).decode()
     said = scores_said(curves)
     below = f'<div style="opacity:.75">{said}</div>' if said else ""
-    return f'<div>{safe(name, 60)}</div><img alt="{attribute(describe_curves(curves))}" width="200" style="max-width:100%;height:auto;background:transparent" src="data:image/png;base64,{data}">{below}'
+    return f'<div>{safe(name, 60)}</div><img alt="{attribute(describe_curves(curves))}" width="200" style="max-width:100%;height:auto;background:{PAPER};border-radius:4px" src="data:image/png;base64,{data}">{below}'
 
 
 def describe_curves(curves: dict[str, Points]) -> str:

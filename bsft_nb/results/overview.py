@@ -14,7 +14,7 @@ from ..data.funnel import OUTSIDE, STAGES
 from .escape import attribute, counted, safe
 from .table import Table
 from .table_file import FAILED
-from ..run.progress import State
+from ..run.progress import WITHIN, State
 from ..run.steps import Step, distinct_warnings, left_of, money_said, scoring_said, share_of, stage_said, step_now, steps_of
 from ..run.views import show_number, show_seconds
 
@@ -119,12 +119,12 @@ def now_html(state: State, now: float) -> str:
     step = step_now(state)
     if state.status or not (step or state.note):
         return ""
-    facts = _teaching(state) if step == "Bootstrap" else _training(state) if state.stage.startswith("train") else []
+    facts = _teaching(state) if step == "Bootstrap" else _training(state) if state.stage.startswith(("train", *WITHIN)) else []
     left, share = left_of(state, now), share_of(state)
     facts += [f"{show_seconds(left)} left"] * (left is not None)
     said = stage_said(state) if step != "Data" or not state.note else state.note
     bar = "" if share is None else progress_bar(share, f"{stage_said(state)}: {share:.0%}")
-    beside = f'<div style="{QUIET}">{safe(scoring_said(state), 120)}, beside the training</div>' if state.scoring and state.stage.startswith("train") else ""
+    beside = f'<div style="{QUIET}">{safe(scoring_said(state), 120)}, beside the training</div>' if state.scoring and state.stage.startswith(("train", *WITHIN)) else ""
     return heading(f"{safe(said[:1].upper() + said[1:], 200)}") + bar + f"<div>{' · '.join(facts)}</div>" + beside
 
 # %% ../../nbs/results/05_overview.ipynb #bcec4e44

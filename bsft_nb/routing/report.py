@@ -80,9 +80,9 @@ def curve_svg(c: Calibration) -> str:
     ticks = "".join(f'<text x="{PAD - 6}" y="{place(0, y).split(",")[1]}" text-anchor="end">{y:.2f}</text>' for y in (low, high))
     ticks += "".join(f'<text x="{place(x, low).split(",")[0]}" y="{HEIGHT - PAD + 14}" text-anchor="middle">{x:.0%}</text>' for x in (0, 0.5, 1))
     label = "score of the student's own answers" if own else "score"
-    axes = f'<path d="M{place(0, high)} L{place(0, low)} L{place(1, low)}" fill="none" stroke="#80858c"/>'
+    axes = f'<path d="M{place(0, high)} L{place(0, low)} L{place(1, low)}" fill="none" stroke="currentColor"/>'
     names = f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">sent to the teacher</text><text x="{PAD}" y="{PAD - 18}">{label}</text>'
-    return f'<svg role="img" aria-label="{label} over the share sent to the teacher" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="11" fill="#80858c" xmlns="http://www.w3.org/2000/svg">{axes}<polyline points="{line}" fill="none" stroke="#4c8eda" stroke-width="2"/>{dots}{ticks}{names}</svg>'
+    return f'<svg role="img" aria-label="{label} over the share sent to the teacher" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="11" fill="currentColor" xmlns="http://www.w3.org/2000/svg">{axes}<polyline points="{line}" fill="none" stroke="#4c8eda" stroke-width="2"/>{dots}{ticks}{names}</svg>'
 
 # %% ../../nbs/routing/05_report.ipynb #e483c097
 def _cells(row: dict) -> list[str]:

@@ -20,8 +20,8 @@ from .events import KINDS, Event, Tail
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'MOST_POINTS', 'Curve', 'FIGURES', 'FOLDS', 'add_point', 'State', 'stage_after', 'is_idle', 'passed',
-           'time_now', 'begun', 'reduce', 'reduce_all', 'state_of']
+__all__ = ['logger', 'MOST_POINTS', 'Curve', 'FIGURES', 'WITHIN', 'FOLDS', 'add_point', 'State', 'stage_after', 'is_idle',
+           'passed', 'time_now', 'begun', 'reduce', 'reduce_all', 'state_of']
 
 # %% ../../nbs/run/08_progress.ipynb #f1fcf71b
 MOST_POINTS = 300  # of a curve
@@ -49,7 +49,7 @@ class State:
     "What is known of a run."
     run: str = ""
     key: str = ""  # what the run is of; a compile of something else in the same folder begins from nothing
-    stage: str = "starting"  # `bootstrap`, `data`, `starting trainer`, `loading model`, `train …`, `scoring checkpoint`, `scoring`, then `finished`, `stopped` or `failed`
+    stage: str = "starting"  # `bootstrap`, `data`, `starting trainer`, `loading model`, `train …` with `held-out loss`, `writing checkpoint` and `scoring checkpoint` in between, `scoring`, then `finished`, `stopped` or `failed`
     status: str = ""  # how it ended: `finished`, `stopped`, `failed`; empty while it works
     stages: dict = field(default_factory=dict)  # stage → (time of its first event, time of its last) in this session, seconds since the epoch
     began: float = 0.0  # time of the first event of the first session
@@ -82,6 +82,7 @@ class State:
     curves: dict = field(default_factory=dict)  # model → {"loss", "eval_loss", "score"} → points (step, value)
     scores: dict = field(default_factory=dict)  # `untuned`, `teacher`, `tuned` → {"score", "n"}
     scoring: dict = field(default_factory=dict)  # what is being scored: which, model, step, epoch, `done` of how many (`of`), and when that `began`
+    doing: dict = field(default_factory=dict)  # one of `WITHIN`: `done` of how many (`of`), their `unit`, and when that `began`
     warnings: tuple = ()  # the last 60
     error: str = ""
     note: str = ""  # the last thing worth a line of its own
@@ -147,7 +148,15 @@ def _score(state: State, d: dict) -> State:
     return replace(state, scores={**state.scores, d.get("which", "tuned"): {"score": d["score"], "n": d.get("n")}})
 
 # %% ../../nbs/run/08_progress.ipynb #05641fda
+WITHIN = ("held-out loss", "writing checkpoint")  # stages in the middle of a training, which goes on after them
+
+
 def _stage(state: State, d: dict) -> State:
+    if d.get("stage") in WITHIN:
+        known = {k: d[k] for k in ("done", "of", "unit") if d.get(k) is not None}
+        same = state.doing if state.doing.get("stage") == d["stage"] else {"began": state.last, "stage": d["stage"]}
+        return replace(state, doing={} if d.get("over") else {**same, **known}, model=d.get("model") or state.model)
+    state = replace(state, doing={})
     if d.get("stage") == "bootstrap":
         return replace(state, calls=d.get("calls", state.calls), billed=d.get("cost") or state.billed)
     if d.get("stage") == "scoring":
@@ -160,7 +169,7 @@ def _stage(state: State, d: dict) -> State:
 
 def _beside(state: State, d: dict) -> bool:
     "Is a checkpoint scored while the training goes on?"
-    trains = state.stage.startswith("train") and state.step < state.steps
+    trains = state.stage.startswith(("train", *WITHIN)) and state.step < state.steps
     return trains and (state.model != d.get("model") or state.step > d.get("step", 0))
 
 # %% ../../nbs/run/08_progress.ipynb #5b8ae164
@@ -174,7 +183,7 @@ FOLDS: dict[str, Callable[[State, dict], State]] = {
     "stage": _stage,
     "warn": lambda state, d: replace(state, warnings=(*state.warnings, state.note)[-60:]),
     "error": lambda state, d: replace(state, error=f"{d.get('type', 'Error')}: {d.get('message', '')}"),
-    "done": lambda state, d: replace(state, status=state.stage, scoring={}),
+    "done": lambda state, d: replace(state, status=state.stage, scoring={}, doing={}),
 }
 
 
@@ -190,6 +199,8 @@ def stage_after(state: State, event: Event) -> str:
         stage = d.get("stage") or state.stage
         if stage == "scoring" and d.get("which") == "checkpoint":
             stage = state.stage if d.get("over") or _beside(state, d) else "scoring checkpoint"
+        elif stage in WITHIN and d.get("over"):
+            stage = "train"
     return f"train {d.get('model', '')}".strip() if stage == "train" else stage
 
 # %% ../../nbs/run/08_progress.ipynb #a27ec382

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .progress import State
+from .progress import WITHIN, State
 
 # %% auto #0
 __all__ = ['STEPS', 'step_of', 'step_now', 'seconds_by_step', 'share_of', 'eta', 'left_of', 'money_of', 'stage_said',
-           'scoring_said', 'money_said', 'step_said', 'Step', 'steps_of', 'distinct_warnings']
+           'scoring_said', 'money_said', 'step_said', 'now_said', 'Step', 'steps_of', 'distinct_warnings']
 
 # %% ../../nbs/run/08_steps.ipynb #ad255fb5
 STEPS = {  # step → what the names of its stages begin with
     "Bootstrap": ("bootstrap",),
     "Data": ("data",),
     "Start": ("start", "load"),
-    "Train": ("train", "scoring checkpoint"),
+    "Train": ("train", *WITHIN, "scoring checkpoint"),
     "Score": ("score", "scoring"),
 }
 
@@ -50,13 +50,18 @@ def seconds_by_step(
     return {step: found[step] for step in STEPS if step in found}
 
 # %% ../../nbs/run/08_steps.ipynb #7304800d
+def _task(state: State) -> dict:
+    "What is counted beside the steps of a training: `done`, `of` and when it `began`; empty where they are what counts."
+    return state.doing if state.stage in WITHIN else {} if state.stage.startswith("train") else state.scoring
+
+
 def _counted(state: State) -> tuple[int, int, int]:
     "Of the step in progress: how much is done, of how much, and how much of that took no time."
     step = step_now(state)
     if step == "Bootstrap":
         return state.settled, state.examples * state.teachers, state.settled_again
-    if state.scoring and not state.stage.startswith("train"):
-        return state.scoring.get("done", 0), state.scoring.get("of", 0), 0
+    if d := _task(state):
+        return d.get("done", 0), d.get("of", 0), 0
     return (state.step, state.steps, 0) if step == "Train" else (0, 0, 0)
 
 
@@ -85,7 +90,7 @@ def left_of(state: State, now: float) -> float | None:
     done, of, free = _counted(state)
     if done - free < 3 or done >= of:
         return None
-    began = state.stages["bootstrap"][0] if step_now(state) == "Bootstrap" else state.scoring["began"]
+    began = state.stages["bootstrap"][0] if step_now(state) == "Bootstrap" else _task(state)["began"]
     return max(0.0, (state.last - began) / (done - free) * (of - done) - (now - state.last))
 
 # %% ../../nbs/run/08_steps.ipynb #1639aa95
@@ -99,10 +104,12 @@ def money_of(state: State) -> tuple[float, float | None]:
 # %% ../../nbs/run/08_steps.ipynb #03d097ac
 def stage_said(state: State) -> str:
     "The stage in progress, with how much of it is done."
-    d = state.scoring
-    if not d or state.stage.startswith("train"):
+    d = _task(state)
+    if not d:
         return {"bootstrap": "asking the teacher", "data": "building pairs"}.get(state.stage, state.stage)
-    return scoring_said(state)
+    if state.stage not in WITHIN:
+        return scoring_said(state)
+    return state.stage + (f" ({d.get('done', 0):,} of {d['of']:,}{' ' + d['unit'] if d.get('unit') else ''})" if d.get("of") else "")
 
 
 def scoring_said(state: State) -> str:
@@ -132,6 +139,12 @@ def step_said(state: State, step: str) -> str:
     if step == "Score":
         return ", ".join(f"{k} {v['score']:.3g}" for k, v in state.scores.items() if isinstance(v.get("score"), (int, float)))
     return ""
+
+# %% ../../nbs/run/08_steps.ipynb #45c0b23c
+def now_said(state: State) -> str:
+    "What the step in progress does: its count, or the stage that it is in."
+    step = step_now(state)
+    return step_said(state, step) if step == "Data" or state.stage.startswith(("bootstrap", "train")) else stage_said(state)
 
 # %% ../../nbs/run/08_steps.ipynb #cd1beac1
 @dataclass(frozen=True)

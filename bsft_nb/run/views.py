@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from .events import Event
 from .frontend import BSFT, frontend
-from .progress import State, reduce, state_of
+from .progress import WITHIN, State, reduce, state_of
 from .steps import eta, left_of, money_said, scoring_said, seconds_by_step, stage_said, step_of
 
 # %% auto #0
@@ -68,7 +68,7 @@ def describe(state: State, now: float) -> str:  # now: seconds since the epoch, 
         held = f", held-out loss {state.eval_loss:.3f}" if state.eval_loss is not None else ""
         beside = f", {scoring_said(state)}" if state.scoring else ""
         return f"{state.stage}  step {state.step} of {state.steps}{loss}{held}, {_took(state, now, eta(state, now))}{beside}"
-    if state.status or not (state.scoring or state.stage in ("starting trainer", "loading model")):
+    if state.status or not (state.scoring or state.stage in ("starting trainer", "loading model", *WITHIN)):
         return f"{state.stage}  {state.note}".rstrip()
     return f"{stage_said(state)}, {_took(state, now, left_of(state, now))}"
 
@@ -91,12 +91,12 @@ class TextProgress:
         before, self.state, self.heard = self.state, reduce(self.state, event), time.monotonic()
         if event.kind == "run" and self.history:
             self.state = self.history()
-        ended = before.stage != self.state.stage and before.stage.startswith(("bootstrap", "train"))
+        ended = self.state.stage not in (before.stage, *WITHIN) and before.stage.startswith(("bootstrap", "train"))
         if ended:  # the last figures of a stage are the ones that matter
             self._say(describe(before, event.t))
         if self.state.note:
             self._say(("warning: " if event.kind == "warn" else "") + self.state.note)
-        elif event.kind == "stage" and before.stage != self.state.stage and not self.state.stage.startswith(("bootstrap", "train")):
+        elif event.kind == "stage" and before.stage != self.state.stage and not self.state.stage.startswith(("bootstrap", "train", *WITHIN)):
             self._say(stage_said(self.state))
         elif not ended and event.kind in ("trace", "train", "eval", "stage") and self.clock() - self.said > self.every:
             self._say(describe(self.state, event.t))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from splash import no_splash
 
 ROOT = Path(__file__).parents[2]
 SHOTS = Path(os.environ.get("BSFT_SHOTS", ROOT / ".browser"))
@@ -161,8 +162,10 @@ class Notebook:
         self.page.screenshot(path=SHOTS / f"{name}.png")
 
     def theme(self, name: str):
+        no_splash(self.page)
         self.command("apputils:change-theme", theme=f"JupyterLab {name}")
         self.page.wait_for_timeout(1500)
+        no_splash(self.page)
 
     def saved(self):
         "The notebook as it is on the disk, saved now."

@@ -143,6 +143,26 @@ def test_a_silent_stage_says_how_far_it_is():
     assert [describe(reduce_all([Event("stage", 117, {"stage": s})], state), 118) for s in ("starting trainer", "loading model")] == ["starting trainer, 2.0 s", "loading model, 2.0 s"]
 
 
+def test_what_is_done_within_a_training_is_told_and_the_training_goes_on():
+    log = sessions()[0][:11]
+    before = reduce_all(log)
+    asked = {"stage": "scoring", "which": "checkpoint", "model": "m", "step": before.step - 1, "epoch": 1, "of": 100}
+    log += [Event("stage", 110, {**asked, "done": 50})]  # from the kernel, beside the training
+    log += [Event("stage", 110 + i, {"stage": "held-out loss", "model": "m", "done": 4 * i, "of": 20}) for i in range(4)]
+    held = reduce_all(log)
+    assert describe(held, 114) == "held-out loss (12 of 20), 13 s, 1.0 s left" and (share_of(held), step_now(held)) == (0.6, "Train")
+    assert held.scoring["done"] == 50, "what goes on beside it stays known"
+    log += [Event("stage", 114, {"stage": "held-out loss", "model": "m", "done": 20, "of": 20, "over": True})]
+    log += [Event("stage", 115 + i, {"stage": "writing checkpoint", "model": "m", "done": 500 * i, "of": 2000, "unit": "MB"}) for i in range(4)]
+    writing = reduce_all(log)
+    assert describe(writing, 118).startswith("writing checkpoint (1,500 of 2,000 MB), ") and share_of(writing) == 0.75
+    on = reduce_all([*log, Event("stage", 119, {"stage": "writing checkpoint", "model": "m", "over": True})])
+    assert (on.stage, on.doing, on.step, on.curves) == ("train m", {}, before.step, before.curves)
+    again = reduce_all([*log, Event("run", 900, {"id": on.run})])
+    assert again.doing == {}, "who was killed while writing writes no more"
+
+
+
 def test_the_paid_stage_counts_calls_money_and_examples():
     log = [Event("run", 1, {"id": "r"}), Event("bootstrap", 2, {"examples": 10, "teachers": 1, "rounds": 3})]
     log += [Event("trace", 2, {"kept": True, "attempt": 0, "again": True, "cost": 5.0})] * 2

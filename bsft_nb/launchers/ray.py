@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -31,8 +33,8 @@ from ..training.launcher import Followed, Score, start_process
 from ..training.trainer import finished
 
 # %% auto #0
-__all__ = ['SAME', 'PATIENT', 'versions', 'unfit', 'check_cluster', 'Pump', 'fit', 'drive', 'main', 'check_settings', 'place_of',
-           'Ray']
+__all__ = ['SAME', 'PATIENT', 'versions', 'unfit', 'answer_of', 'check_cluster', 'Pump', 'fit', 'drive', 'connected', 'main',
+           'check_settings', 'installed', 'check_address', 'place_of', 'Ray']
 
 # %% ../../nbs/launchers/06_ray.ipynb #aada1a7c
 SAME = ("bsft_nb", "torch", "transformers")  # packages of which driver and workers need the same version
@@ -57,22 +59,33 @@ def unfit(asked: dict[str, Any]) -> str:
     return ""
 
 # %% ../../nbs/launchers/06_ray.ipynb #f7e04dee
-def check_cluster(storage: Storage, config: TrainConfig):
-    "Raise `ValueError` where a machine of the cluster cannot train; it names the machine and the reason."
+def answer_of(asked: Any) -> str:
+    "What a machine said about itself, by the reference `asked`; where it could not, why."
+    import ray
+
+    try:
+        return ray.get(asked)
+    except ray.exceptions.RayTaskError as e:  # it has no bsft_nb, or a damaged one
+        return f"bsft_nb cannot be used there ({type(e.cause).__name__}: {' '.join(str(e.cause).split()):.200}): install the same packages on all machines"
+
+
+def check_cluster(storage: Storage, bf16: bool):
+    "Raise `ValueError` where a machine of the cluster cannot work on this; it names the machine and the reason."
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     probe = f"probes/{uuid.uuid4().hex}"
     storage.write(probe, b"")
-    asked = {"versions": versions(), "storage": storage.root, "probe": probe, "bf16": config.bf16}
+    asked = {"versions": versions(), "storage": storage.root, "probe": probe, "bf16": bf16}
     nodes = [n for n in ray.nodes() if n["Alive"]]
     ask = ray.remote(num_cpus=0)(unfit)
     try:
-        answers = ray.get([ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(asked) for n in nodes])
+        refs = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(asked) for n in nodes]
+        answers = [answer_of(r) for r in refs]
     finally:
         storage.forget(probe)
     if wrong := [f"{n['NodeManagerAddress']}: {why}" for n, why in zip(nodes, answers) if why]:
-        raise ValueError(f"the cluster cannot train this run. {' | '.join(wrong)}")
+        raise ValueError(f"the cluster cannot take this run. {' | '.join(wrong)}")
 
 # %% ../../nbs/launchers/06_ray.ipynb #40c230da
 @dataclass(frozen=True)
@@ -124,7 +137,7 @@ def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
 
     storage = Storage(settings.place)
     for job in jobs:
-        check_cluster(storage, job.config)
+        check_cluster(storage, job.config.bf16)
     relay = ray.remote(num_cpus=0, max_restarts=-1)(Relay).remote()
     left = [(j, s) for j, s in ((j, send(storage, j)) for j in jobs) if not finished(j, s["key"], folder.log)]
     pump = Pump(folder, storage, left, relay)
@@ -146,19 +159,29 @@ def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
 PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000", "RAY_dashboard_agent_port_timeout_ms": "300000", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0"}
 
 
-def main():
-    "What the driver does: `<run folder> <token> <settings as JSON> <job> …` are its arguments."
+@contextmanager
+def connected(settings: Ray, log: bool = False) -> Iterator[None]:
+    "Within, this process is connected to the cluster; where there is none, to one on this machine that ends with it. `log`: print what the workers print."
     import ray
 
-    folder, token, settings, models = RunFolder(sys.argv[1]), sys.argv[2], Ray(**json.loads(sys.argv[3])), sys.argv[4:]
-    with claim(folder, "ray", models, token=token):
+    mine = not ray.is_initialized()
+    if mine:
+        os.environ.update({k: v for k, v in PATIENT.items() if k not in os.environ})
         address = settings.address or os.environ.get("RAY_ADDRESS")
         alone = {} if address else {"num_cpus": max(settings.workers, os.cpu_count() or 1), "object_store_memory": 200 * 2**20, "include_dashboard": False}
-        ray.init(address=address, log_to_driver=True, **alone)
-        try:
-            drive(folder, settings, [Job.load(folder, m) for m in models])
-        finally:
+        ray.init(address=address, log_to_driver=log, **alone)
+    try:
+        yield
+    finally:
+        if mine:
             ray.shutdown()
+
+
+def main():
+    "What the driver does: `<run folder> <token> <settings as JSON> <job> …` are its arguments."
+    folder, token, settings, models = RunFolder(sys.argv[1]), sys.argv[2], Ray(**json.loads(sys.argv[3])), sys.argv[4:]
+    with claim(folder, "ray", models, token=token), connected(settings, log=True):
+        drive(folder, settings, [Job.load(folder, m) for m in models])
 
 # %% ../../nbs/launchers/06_ray.ipynb #77b38efc
 def check_settings(settings: Ray):
@@ -177,6 +200,22 @@ def check_settings(settings: Ray):
             fine = False
         if not fine:
             raise ValueError(f"{name}={value!r:.80}: it must be a dict of arguments of ray.train.{what} that JSON can hold")
+
+
+def installed(argument: str):
+    "Raise `ValueError` where Ray is missing; `argument`: the one that asked for it."
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError(f"{argument}='ray': the package ray is not installed. Install it with `pip install 'bsft_nb[ray]'` here and on all machines, or work on this machine alone: launch='torchrun' trains with several workers")
+
+
+def check_address(address: str | None):
+    "Raise `ValueError` where nobody answers at the address of a cluster."
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as e:
+            raise ValueError(f"address={address!r}: nobody answers there ({e.strerror or e}). Give the address that `ray start --head` prints, or leave it out for a cluster on this machine") from e
 
 
 def place_of(storage: str | None) -> str:
@@ -201,11 +240,11 @@ class Ray:
     place = property(lambda self: place_of(self.storage), doc="The storage, as every machine names it.")
 
     def check(self, config: TrainConfig):
-        "Raise `ValueError` where Ray is missing, a batch has fewer rows than there are workers, or the storage cannot be written."
-        if importlib.util.find_spec("ray") is None:
-            raise ValueError("launch='ray': the package ray is not installed. Install it with `pip install 'ray[train]'` here and on all machines, or choose launch='torchrun' for several workers on this machine")
+        "Raise `ValueError` where Ray is missing, a batch has fewer rows than there are workers, nobody answers at the address, or the storage cannot be written."
+        installed("launch")
         if self.workers > config.bsize:
             raise ValueError(f"workers={self.workers}: a batch has bsize={config.bsize} rows, which are divided over the workers. Choose a bsize of at least {self.workers}, or fewer workers")
+        check_address(self.address or os.environ.get("RAY_ADDRESS"))
         try:
             Storage(self.place).write("probes/writable", b"")
         except OSError as e:

@@ -36,6 +36,7 @@ from ..results.tracking import tracked
 from ..run.folder import RunFolder, home
 from ..run.views import progress_for
 from ..teacher.bootstrap import TraceBootstrapper
+from ..launchers.ray import Ray
 from ..training.launcher import Launcher
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #6b087c77
@@ -229,6 +230,7 @@ class BootstrapFinetune(Teleprompter):
         traces: str | Path | list[str | Path] | None = None,  # JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked
         pairs: str | Path | list[Pair] | None = None,  # JSON-lines file of pairs, or a data panel's: nothing is bootstrapped
         launch: Literal["process", "inline", "torchrun", "ray"] | Launcher | None = None,  # where training runs, such as `TorchRun(workers=2)`; None: `process` in a notebook
+        teacher_launch: Literal["ray"] | Ray | None = None,  # where the teacher runs; None: in this process
         run_dir: str | Path | None = None,  # the run's folder; None: one under `.bsft/runs`
         display: bool = True,  # show progress
         track: Literal["mlflow", "wandb", "tensorboard", "trackio"] | Callable | None = None,  # where the run's figures go too; a function gets each event

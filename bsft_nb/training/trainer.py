@@ -110,7 +110,7 @@ def merge(
 def fitting_pairs(job: Job, codec: Codec, log: EventLog) -> tuple[list[Pair], list[Pair]]:
     "The job's pairs to train on and held-out ones, without those longer than `max_length`. Raises `DataError` where none are left."
     limit = job.config.max_length or math.inf
-    sets = job.pairs()
+    sets = job.pairs(texts=False)
     if not sets[0]:
         raise DataError(f"no rows for {', '.join(map(repr, job.predictors))} in {Path(job.folder) / 'pairs'}: nothing to train {job.model} on")
     short = [[p for p in rows if (len(p.prompt_ids) if codec.encoder_decoder else p.tokens) <= limit] for rows in sets]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bsft_nb.models.student_adapter import StudentAdapter
     from bsft_nb.optimizer.loading import attach, load
     from bsft_nb.optimizer.teleprompter import BootstrapFinetune
-    from bsft_nb.results.predict import predict
+    from bsft_nb.launchers.predict import predict
     from bsft_nb.routing.make import cascade
 
 __all__ = ["BootstrapFinetune", "Ray", "StudentAdapter", "TorchRun", "attach", "cascade", "load", "local_lm", "more_inputs", "predict"]
@@ -27,7 +27,7 @@ _HOMES = {  # imported when it is asked for: a Jupyter server that shows runs ne
     "cascade": "bsft_nb.routing.make",
     "local_lm": "bsft_nb.engine.lm",
     "more_inputs": "bsft_nb.data.inputs",
-    "predict": "bsft_nb.results.predict",
+    "predict": "bsft_nb.launchers.predict",
     "Ray": "bsft_nb.launchers.ray",
     "TorchRun": "bsft_nb.launchers.torchrun",
 }

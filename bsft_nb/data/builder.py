@@ -17,10 +17,10 @@ import dspy
 
 from ..teacher.ledger import Call, Trace
 from ..teacher.keys import example_key
-from .dedupe import CONFLICTS, deduplicate, id_bytes, merge_alike, normalised, settle
+from .dedupe import CONFLICTS, deduplicate, id_key, merge_alike, settle, text_key
 from ..run.files import explained, make_folder
 from .funnel import OUTSIDE, Funnel, count_traces, funnel_text, where_it_ends
-from .pairs import DataError, Pair, PairBuilder, fits
+from .pairs import DataError, Pair, PairBuilder, fits, shared_ids, shared_messages
 from ..run.folder import fingerprint
 
 if TYPE_CHECKING:
@@ -179,9 +179,9 @@ def split(builder: PairBuilder, read: Reading, held: set[str], conflicts: str, v
     limits = f"{limit.max_length}{f' for a prompt, {limit.max_answer} for an answer' if limit.max_answer else ''}"
     too_long = [f"predictor {p.predictor!r}: a row of {p.tokens} tokens is longer than the limit of {limits} (example {p.example})" for p in unique if not fits(builder.codec, p)]
     train = weighed([p for p in fitting if p.example not in held], per_example)
-    learned = {(p.predictor, normalised(p.prompt)) for p in train}
+    learned = {(p.predictor, text_key(p.prompt)) for p in train}
     apart = [p for p in fitting if p.example in held]
-    new = [p for p in apart if (p.predictor, normalised(p.prompt)) not in learned]
+    new = [p for p in apart if (p.predictor, text_key(p.prompt)) not in learned]
     kept_out = new if valset is None else valset
     left_out |= {"unwritable": len(read.dropped), "too long": len(too_long), "held out but trained on": len(apart) - len(new)}
     stages = {"deduplicated": unique, "fitted": fitting, "trained": train, "held out": kept_out}
@@ -232,7 +232,7 @@ def contradictions(built: Built) -> list[str]:
     several = Counter(c["predictor"] for c in built.conflicts)
     for name, n in several.items():
         values = {p.completion for p in built.train if p.predictor == name}
-        prompts = Counter(id_bytes(p.prompt_ids) for p in built.train if p.predictor == name)
+        prompts = Counter(id_key(p.prompt_ids) for p in built.train if p.predictor == name)
         if len(values) <= FEW and max(prompts.values(), default=0) > 1:
             warnings.append(f"predictor {name!r}: {n} prompts have different answers, though there are only {len(values)} answers in all: use conflicts='majority' or conflicts='best', or a stricter metric")
     return warnings
@@ -284,11 +284,20 @@ def save_pairs(built: Built, folder: Path):
             datasets.enable_progress_bars()
 
 
-def load_pairs(folder: Path) -> tuple[list[Pair], list[Pair]]:
+def load_pairs(
+    folder: Path,
+    texts: bool = True,  # False: the token ids alone, as a trainer reads them
+) -> tuple[list[Pair], list[Pair]]:
     "The training and the held-out pairs that `save_pairs` wrote."
     import datasets
 
     sets = datasets.load_from_disk(str(folder))
-    columns = {k: [c for c in Pair.__dataclass_fields__ if c in sets[k].column_names] for k in sets}  # an earlier version wrote no weights
-    train, held = ([Pair(**row) for row in sets[k].select_columns(columns[k])] if k in sets else [] for k in ("train", "held_out"))
+    empty = {} if texts else {"prompt": "", "completion": "", "messages": []}
+    columns = {k: [c for c in Pair.__dataclass_fields__ if c in sets[k].column_names and c not in empty] for k in sets}  # an earlier version wrote no weights
+    train, held = ([_pair({**empty, **row}) for row in sets[k].select_columns(columns[k])] if k in sets else [] for k in ("train", "held_out"))
     return train, held
+
+
+def _pair(row: dict) -> Pair:
+    ids = {k: shared_ids(row[k]) for k in ("prompt_ids", "completion_ids")}
+    return Pair(**{**row, **ids, "messages": shared_messages(row.get("messages") or [])})

@@ -5,6 +5,7 @@
 # %% ../../nbs/data/02_dedupe.ipynb #a56a6b16
 from __future__ import annotations
 
+import hashlib
 import math
 import unicodedata
 from array import array
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 from .pairs import Pair
 
 # %% auto #0
-__all__ = ['CONFLICTS', 'deduplicate', 'id_bytes', 'settle', 'normalised', 'merge_alike']
+__all__ = ['CONFLICTS', 'deduplicate', 'id_key', 'settle', 'normalised', 'text_key', 'merge_alike']
 
 # %% ../../nbs/data/02_dedupe.ipynb #68c5b374
 def deduplicate(
@@ -24,13 +25,13 @@ def deduplicate(
     "Rows that differ in their tokens, each with how often it came."
     groups = defaultdict(list)
     for p in pairs:
-        groups[p.predictor, id_bytes(p.prompt_ids), id_bytes(p.completion_ids)].append(p)
+        groups[p.predictor, id_key(p.prompt_ids), id_key(p.completion_ids)].append(p)
     return [(min(group, key=lambda p: (p.example in held, -_score(p))), len(group)) for group in groups.values()]
 
 
-def id_bytes(ids: list[int]) -> bytes:
-    "Token ids as a short key."
-    return array("i", ids).tobytes()
+def id_key(ids: list[int]) -> bytes:
+    "Token ids as a key of 16 bytes."
+    return hashlib.blake2b(array("i", ids).tobytes(), digest_size=16).digest()
 
 
 def _score(p: Pair) -> float:
@@ -47,7 +48,7 @@ def settle(
     "The rows that stay, in their order, and the prompts that had several completions: predictor, prompt, and how often each came."
     prompts = defaultdict(list)
     for p, n in rows:
-        prompts[p.predictor, id_bytes(p.prompt_ids)].append((p, n))
+        prompts[p.predictor, id_key(p.prompt_ids)].append((p, n))
     rank = {"majority": lambda row: (-row[1], -_score(row[0]), row[0].completion), "best": lambda row: (-_score(row[0]), -row[1], row[0].completion)}
     lost, several = set(), []
     for group in prompts.values():
@@ -64,6 +65,11 @@ def normalised(prompt: str) -> str:
     return " ".join(unicodedata.normalize("NFC", prompt).split()).casefold()
 
 
+def text_key(prompt: str) -> bytes:
+    "The `normalised` prompt as a key of 16 bytes."
+    return hashlib.blake2b(normalised(prompt).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def merge_alike(
     pairs: Iterable[Pair],
     held: set[str] = frozenset(),  # as for `deduplicate`
@@ -71,5 +77,5 @@ def merge_alike(
     "One row of those that have the same completion and, normalised, the same prompt."
     groups = defaultdict(list)
     for p in pairs:
-        groups[p.predictor, normalised(p.prompt), p.completion].append(p)
+        groups[p.predictor, text_key(p.prompt), p.completion].append(p)
     return [min(group, key=lambda p: (p.example in held, -_score(p))) for group in groups.values()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dspy
 
@@ -73,6 +74,7 @@ class Compilation:
     multitask: bool = True
     conflicts: str = "all"
     launch: str = "inline"  # or `process`; `remote`: the provider trains
+    teacher_launch: Any = None  # `"ray"`, or the settings of the cluster that the teacher runs on; None: in this process
     train_kwargs: dict = field(default_factory=dict)  # that the provider gets
     num_threads: int = 8  # teacher attempts at a time
     max_calls: int | None = None  # LM calls of the teacher at most

@@ -27,11 +27,12 @@ from ..data.builder import Built, build, build_from_pairs, held_out, save_pairs
 from ..engine.predict import keep_format
 from ..data.exchange import export_traces, marked, read_traces
 from ..data.funnel import OUTSIDE, STAGES, count_traces
+from ..launchers.shards import collect
 from ..models.devices import release_omp_threads
 from ..data.pair_reader import read_pairs
 from ..data.pairs import DataError, Pair, PairBuilder, check_parity
 from ..data.parity import asked_by
-from ..run.folder import fingerprint
+from ..run.folder import fingerprint_rows
 from ..run.telling import telling
 from ..models.tokens import load_codec
 
@@ -97,7 +98,11 @@ def bootstrap(c: Compilation) -> Traces:
         log.emit("trace", kept=t.kept, reason=t.reason, score=t.score, attempt=t.attempt, again=again, **told)
 
     with telling(log, "bootstrap", ("calls", "cost")) as called:
-        traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), c.num_threads, tell, c.folder.stop_signal, c.max_calls, lambda row: called(calls=1, cost=row.get("cost")), c.max_cost)
+        about = dict(num_threads=c.num_threads, on_trace=tell, stop=c.folder.stop_signal, on_call=lambda row: called(calls=1, cost=row.get("cost")))
+        if c.teacher_launch is None:
+            traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), max_calls=c.max_calls, max_cost=c.max_cost, **about)
+        else:
+            traces = collect(c.teacher_launch, c.boot, c.teachers, c.trainset, ledger_path(c.student), **about)
     traces.save(c.folder / "traces.jsonl")
     tell_faults(c, traces)
     if not any(t.kept for t in traces):
@@ -165,8 +170,8 @@ def save_gathered(c: Compilation, traces: Traces | list[Trace], built: Built):
         export_traces(traces, c.folder / "traces.jsonl", private=True)
     if not c.folder.trains:  # else they are there, and being read
         save_pairs(built, c.folder / "pairs")
-    about = [[p.predictor, p.prompt_ids, p.completion_ids, *([p.weight] if p.weight != 1 else [])] for p in (*built.train, *built.held)]
-    c.found = {"faults": c.faults, "rows": fingerprint([len(built.train), about])}
+    about = ([p.predictor, p.prompt_ids, p.completion_ids, *([p.weight] if p.weight != 1 else [])] for rows in (built.train, built.held) for p in rows)
+    c.found = {"faults": c.faults, "rows": fingerprint_rows([len(built.train)], about)}
     c.folder.log.emit("data", funnel=built.funnel, note=f"{len(built.train)} pair{'s' * (len(built.train) != 1)} to train on, {len(built.held)} held out, {len(built.dropped)} dropped")
 
 

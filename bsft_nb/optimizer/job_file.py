@@ -157,7 +157,7 @@ def value_of(option: Option, entry: Any, folder: Path) -> Any:
         return NAMED[option.name](option.name, entry, folder)
     if not isinstance(entry, str):
         return _with_lm(entry, folder) if option.name == "teacher_settings" else entry
-    if option.kind.form == "expression" or option.name == "launch" and entry.endswith(")"):
+    if option.kind.form == "expression" or option.name in ("launch", "teacher_launch") and entry.endswith(")"):
         return read_expression(option.name, entry)
     try:
         return ast.literal_eval(option.kind.code(entry))
@@ -320,7 +320,7 @@ DESCRIBED: dict[str, Callable[[Any], Any]] = {
     "metric": lambda v: v if v == AGREEMENT else spec_of(v),
     "adapter": adapter_entry,
     "peft": lambda v: _plain_entry(v),
-    "launch": lambda v: v if isinstance(v, str) else repr(v) if type(v).__name__ in CALLED else None,
+    **{name: lambda v: v if isinstance(v, str) else repr(v) if type(v).__name__ in CALLED else None for name in ("launch", "teacher_launch")},
     **{name: lambda v: str(Path(v).absolute()) if isinstance(v, (str, Path)) and Path(v).exists() else [] if v == [] else None for name in ("trainset", "valset", "traces", "pairs")},
     "target": lambda v: f"dspy.LM({v.model!r})" if isinstance(v, dspy.BaseLM) else str(Path(v).absolute()) if Path(v).exists() else str(v),  # of an LM, no target: a file does not have its key
 }

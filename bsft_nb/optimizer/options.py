@@ -23,12 +23,14 @@ from ..teacher.money import check_price
 from ..teacher.order import ORDERS
 from ..training.jobs import SCHEDULES
 from ..launchers.launch import LAUNCHERS, launcher_of
+from ..launchers.shards import check_teacher_launch
 
 # %% auto #0
-__all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'METRIC', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES', 'ADDED',
-           'TRAINING', 'OPTIONS', 'TABLE', 'DSPY', 'PLACES', 'TITLES', 'Option', 'declared', 'check_launch',
-           'check_by_lm', 'check_exclude_demos', 'options_of', 'check_values', 'code_of', 'two_calls', 'nested_code',
-           'nested_values', 'is_switch', 'argument_form', 'nearest', 'check_names', 'default_text', 'markdown_table']
+__all__ = ['REQUIRED', 'STAGES', 'GROUPS', 'METRIC', 'CONSTRUCTOR', 'TARGETS', 'COMPILE', 'FORMATS', 'LAUNCHES',
+           'TEACHER_LAUNCHES', 'ADDED', 'TRAINING', 'OPTIONS', 'TABLE', 'DSPY', 'PLACES', 'TITLES', 'Option',
+           'declared', 'check_launch', 'check_by_lm', 'check_exclude_demos', 'options_of', 'check_values', 'code_of',
+           'two_calls', 'nested_code', 'nested_values', 'is_switch', 'argument_form', 'nearest', 'check_names',
+           'default_text', 'markdown_table']
 
 # %% ../../nbs/optimizer/00_options.ipynb #0cf16834
 REQUIRED = inspect.Parameter.empty  # in the place of a default
@@ -115,6 +117,7 @@ def check_launch(name: str, value: Any):
 
 
 LAUNCHES = launchers({name: launcher.where for name, launcher in LAUNCHERS.items()}, check_launch)
+TEACHER_LAUNCHES = launchers({"ray": "on a cluster, by tasks of Ray's"}, check_teacher_launch)
 
 ADDED = declared(
     "compile", "added",
@@ -128,6 +131,7 @@ ADDED = declared(
     ("traces", None, data_file("path, list of paths, or None", check_file), "data", "pairs", "a JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked"),
     ("pairs", None, data_file("path, list of Pair, or None", check_pairs), "data", "pairs", "a JSON-lines file of pairs, or a data panel's: nothing is bootstrapped"),
     ("launch", None, LAUNCHES, "run", "nothing", "where training runs: in a `\"process\"` of its own, `\"inline\"`, with `\"torchrun\"` in several, one for each device, or with `\"ray\"` on a cluster; or a launcher, such as `TorchRun(workers=2)` or `Ray(workers=4, storage=\"s3://…\")`; `\"remote\"` where `target` is an LM. `None`: a process in a notebook, inline elsewhere"),
+    ("teacher_launch", None, TEACHER_LAUNCHES, "run", "nothing", "where the teacher runs: with `\"ray\"`, or `Ray(workers=4, storage=…)`, on the machines of a cluster, the examples divided over them. `None`: in this process"),
     ("run_dir", None, text("path or None", check=check_run_dir), "run", "nothing", "the run's folder. `None`: one under `.bsft/runs`"),
     ("display", True, flag(), "run", "nothing", "show progress: a panel in a notebook, lines of text elsewhere"),
     ("track", None, text("str, function or None", *TRACKERS, check=check_track), "run", "nothing", "send settings, curves, scores, the funnel and the report there, too: `\"mlflow\"`, `\"wandb\"`, `\"tensorboard\"` or `\"trackio\"`; a function is called with each event"),

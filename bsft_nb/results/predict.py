@@ -133,6 +133,7 @@ def predict(
     inputs: list[str] | None = None,  # columns that the program is called with; None: those that it takes
     num_threads: int = 16,  # rows asked at a time
     tell: Callable[[int, int], None] = lambda done, n: None,  # called with how many of the rows to ask are answered
+    elsewhere: Callable[[list[tuple[str, dspy.Example]]], Iterator[tuple[str, dict[str, Any]]]] | None = None,  # answers rows in place of this process
 ) -> Predictions:
     "Ask `program` about each row. What an earlier call with the same program has answered is not asked again. Raises `TypeError`, `ValueError`, what the readers raise, and `BlockingIOError` where another process writes the same file."
     if not isinstance(program, dspy.Module):
@@ -143,4 +144,4 @@ def predict(
     rows = [(row_key(who, e.inputs().toDict()), e) for e in examples]
     path = Path(out) if out is not None else home() / "predictions" / f"{type(program).__name__.lower()}-{fingerprint([k for k, _ in rows])}.jsonl"
     make_folder(path.absolute().parent)
-    return Predictions(path, **answer_file(path, rows, lambda todo: answers(program, todo, num_threads), tell))
+    return Predictions(path, **answer_file(path, rows, elsewhere or (lambda todo: answers(program, todo, num_threads)), tell))

@@ -19,7 +19,7 @@ from ..run.doors import folder_name
 from ..run.files import Damaged
 from ..models.weights import TargetError
 from ..models.devices import has_bf16, pick_device
-from ..run.folder import RunFolder, fingerprint
+from ..run.folder import RunFolder, fingerprint_rows
 from ..run.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -205,13 +205,16 @@ def add_lora(
 # %% ../../nbs/training/03_jobs.ipynb #5385a7d5
 def job_key(job: Job, train: list[Pair], held: list[Pair]) -> str:
     "16 hexadecimal digits that change with what training depends on."
-    rows = [[p.prompt_ids, p.completion_ids, *([p.weight] if p.weight != 1 else [])] for p in [*train, *held]]
-    return fingerprint([job.fingerprint, asdict(job.config), job.meta, len(train), rows])
+    rows = ([p.prompt_ids, p.completion_ids, *([p.weight] if p.weight != 1 else [])] for part in (train, held) for p in part)
+    return fingerprint_rows([job.fingerprint, asdict(job.config), job.meta, len(train)], rows)
 
 
-def job_pairs(job: Job) -> tuple[list[Pair], list[Pair]]:
+def job_pairs(
+    job: Job,
+    texts: bool = True,  # False: the token ids alone
+) -> tuple[list[Pair], list[Pair]]:
     "Pairs of the job's predictors to learn from, and held-out ones."
-    return tuple([p for p in rows if p.predictor in job.predictors] for rows in load_pairs(Path(job.folder) / "pairs"))
+    return tuple([p for p in rows if p.predictor in job.predictors] for rows in load_pairs(Path(job.folder) / "pairs", texts))
 
 # %% ../../nbs/training/03_jobs.ipynb #04806383
 def save_job(job: Job) -> Path:

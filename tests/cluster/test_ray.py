@@ -1,10 +1,13 @@
 """Training on a Ray cluster of two nodes on this machine: `make cluster` runs this, `make test` does not."""
 import os
 import random
+import re
 import signal
 import threading
 import time
+from collections import Counter
 
+import dspy
 import psutil
 import pytest
 
@@ -13,26 +16,49 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: make cluster inst
 from training_jobs import a_job, losses, until  # noqa: E402
 
 from bsft_nb.launchers.launch import launch  # noqa: E402
+from bsft_nb.launchers.predict import predict  # noqa: E402
 from bsft_nb.launchers.ray import PATIENT, Ray  # noqa: E402
+from bsft_nb.launchers.shards import collect  # noqa: E402
+from bsft_nb.lessons import Shout, teacher_lm  # noqa: E402
 from bsft_nb.run.events import Stopped  # noqa: E402
+from bsft_nb.run.files import read_lines  # noqa: E402
 from bsft_nb.run.folder import RunFolder  # noqa: E402
+from bsft_nb.teacher.bootstrap import TraceBootstrapper  # noqa: E402
 from bsft_nb.training.checkpoints import newest  # noqa: E402
 from bsft_nb.training.launcher import Died  # noqa: E402
 
 LONG = dict(n=24, held=4, bsize=8, epochs=60, save_steps=20)  # 180 steps
 
 
+NODE = dict(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
+
+
+def patiently(start, tries=3):
+    "What `start()` gives. Ray waits 30 s for its own processes, whatever its settings say: too short for a machine that has other work."
+    for left in reversed(range(tries)):
+        try:
+            return start()
+        except Exception as e:
+            if not left or "timed out during startup" not in str(e):
+                raise
+
+
 @pytest.fixture(scope="module")
-def cluster():
-    "The address of a cluster of two nodes, without a dashboard."
+def nodes():
+    "A cluster of two nodes, without a dashboard."
     from ray.cluster_utils import Cluster
 
     os.environ.update({k: v for k, v in PATIENT.items() if k not in os.environ})
-    node = dict(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
-    nodes = Cluster(initialize_head=True, head_node_args=node)
-    nodes.add_node(**node)
-    yield nodes.address
-    nodes.shutdown()
+    made = patiently(lambda: Cluster(initialize_head=True, head_node_args=NODE))
+    patiently(lambda: made.add_node(**NODE))
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def cluster(nodes):
+    "The address of two nodes."
+    return nodes.address
 
 
 def when(what, then):
@@ -41,9 +67,9 @@ def when(what, then):
     return thread
 
 
-def kill_worker():
-    "Kill one of the processes that train."
-    at_work = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
+def kill_worker(name="RayTrainWorker"):
+    "Kill one of the processes that train, or do other work of that name."
+    at_work = [p for p in psutil.process_iter(["cmdline"]) if name in " ".join(p.info["cmdline"] or [])]
     random.Random(0).choice(at_work).kill()
 
 
@@ -83,6 +109,62 @@ def test_what_cannot_train_is_said_before_it_begins(cluster, llama, tmp_path, mo
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text("import sys\nif '-c' in sys.argv[:1] + sys.orig_argv and 'launchers.ray' in ' '.join(sys.orig_argv):\n    import importlib.metadata as m\n    real = m.version\n    m.version = lambda n: '0.0.1' if n == 'transformers' else real(n)\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
-    with pytest.raises(ValueError, match=r"the cluster cannot train this run.*other versions: transformers 0.0.1 here, \d"):
+    with pytest.raises(ValueError, match=r"the cluster cannot take this run.*other versions: transformers 0.0.1 here, \d"):
         launch([job], run, Ray(workers=2, address=cluster, storage=str(tmp_path / "shared")))
     assert time.monotonic() - began < 200 and not newest(job.checkpoints)
+
+
+def heard(said):
+    "A teacher, and a function that tells which process asked it about which word."
+
+    def answer(text):
+        word = re.search(r"## word ## \]\]\s*(\w+)", text)[1]
+        with open(said, "a") as f:
+            f.write(f"{os.getpid()} {word}\n")
+        time.sleep(0.1)
+        return {"loud": word.upper()}
+
+    return teacher_lm(answer), lambda: [line.split() for line in said.read_text().splitlines()] if said.exists() else []
+
+
+def asked_again(asked):
+    "Words that were asked again though their answer had come back: a process that dies may lose the answer that it waits for."
+    last = dict(asked)  # each process: its last word
+    again = Counter(w for _, w in asked)
+    return [w for w, n in again.items() if n > 1 and last[next(pid for pid, other in asked if other == w)] != w]
+
+
+def words(n):
+    return [dspy.Example(word=f"word{i}").with_inputs("word") for i in range(n)]
+
+
+def test_a_bootstrap_on_two_nodes_of_which_one_is_lost(nodes, tmp_path):
+    lm, asked = heard(tmp_path / "said")
+    boot = TraceBootstrapper(metric=lambda e, p, trace=None: p.loud == e.word.upper(), teacher_settings={"lm": lm})
+    lost = [n for n in nodes.list_all_nodes() if n is not nodes.head_node][0]
+    thread = when(lambda: len({pid for pid, _ in asked()}) == 2 and len(asked()) > 30, lambda: nodes.remove_node(lost, allow_graceful=False))
+    try:
+        there, told = Ray(workers=2, address=nodes.address, storage=str(tmp_path / "shared")), []
+        traces = collect(there, boot, [Shout()], words(120), tmp_path / "ledger.jsonl", 2, lambda trace, again: told.append(again))
+        thread.join()
+    finally:
+        patiently(lambda: nodes.add_node(**NODE))
+    assert [t.inputs["word"] for t in traces] == [e.word for e in words(120)] and all(t.kept for t in traces)
+    calls = read_lines(tmp_path / "ledger.calls")
+    assert len(calls) == len({r["key"] for r in calls}) == 120 and told == [False] * 120
+    assert asked_again(asked()) == [] and len({pid for pid, _ in asked()}) > 2
+    n = len(asked())
+    assert len(collect(there, boot, [Shout()], words(120), tmp_path / "ledger.jsonl", 2)) == 120 and len(asked()) == n
+
+
+def test_answers_from_two_nodes_with_a_worker_lost(nodes, tmp_path):
+    lm, asked = heard(tmp_path / "said")
+    program = Shout()
+    program.set_lm(lm)
+    there = Ray(workers=2, address=nodes.address, storage=str(tmp_path / "shared"))
+    thread = when(lambda: len(asked()) > 20, lambda: kill_worker("MapWorker"))
+    found = predict(program, [{"word": f"word{i}"} for i in range(150)], launch=there, out=tmp_path / "out.jsonl", num_threads=2)
+    thread.join()
+    assert (len(found), found.asked, found.failed) == (150, 150, 0) and [r["outputs"]["loud"] for r in found] == [f"WORD{i}" for i in range(150)]
+    n = len(asked())
+    assert predict(program, [{"word": f"word{i}"} for i in range(150)], launch=there, out=tmp_path / "out.jsonl").asked == 0 and len(asked()) == n

@@ -16,7 +16,7 @@ import dspy
 
 from ..engine.lm import local_lm
 from ..models.student_adapter import StudentAdapter
-from ..models.int8 import gains_from_int8
+from ..models.speeds import fastest_dtype
 from ..engine.scheduler import DTYPES
 from ..optimizer.teleprompter import BootstrapFinetune
 from ..run.events import Stopped
@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--target", default="smollm2-135m")
     ask.add_argument("--rounds", type=int, default=20, help="attempts of the teacher at an example")
     ask.add_argument("--epochs", type=int, default=3)
-    ask.add_argument("--dtype", choices=DTYPES, default="int8" if gains_from_int8() else None, help="that the untuned model and the teacher answer in; int8 by default where the processor gains from it")
+    ask.add_argument("--dtype", choices=DTYPES, default="int8" if fastest_dtype() == "int8" else None, help="that the untuned model and the teacher answer in; int8 by default where the processor gains from it")
     return ask
 
 # %% ../../nbs/demo/tickets.ipynb #5143a4c5

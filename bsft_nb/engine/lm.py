@@ -161,7 +161,7 @@ class StudentEngine:
         check_dtype(dtype, self.target, str(path))
         self.meta, self.adapter, self.teachers_format = read_meta(self.path)
         base = self.target.base
-        self.worker = worker_at(base.path if base else self.path, (base or self.target).fingerprint, dtype)
+        self.worker = worker_at(base.path if base else self.path, (base or self.target).fingerprint, None if base and dtype == "auto" else dtype)
         self.known_codec, self.loading = None, threading.Lock()
 
     def __deepcopy__(self, memo) -> StudentEngine:

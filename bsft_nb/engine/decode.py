@@ -13,6 +13,7 @@ from .columns import Columns, why_not_in_columns
 from .fallback import generate
 from .prefill import Reader
 from .sampling import Row, draw, take
+from .warm import probed
 from ..models.loading import load_adapter
 from ..models.tokens import Codec
 
@@ -202,7 +203,7 @@ class Generator:
     def __init__(self, model: PreTrainedModel, codec: Codec):
         self.model, self.codec, self.reader = model, codec, Reader(model)
         self.columns = model.config.is_encoder_decoder  # are rows in columns?
-        self.why_not_shared = (why_not_in_columns if self.columns else why_not_in_parts)(model)  # then transformers' `generate` answers; None: rows share batches that they join and leave
+        self.why_not_shared = probed(model, why_not_in_columns if self.columns else why_not_in_parts)  # then transformers' `generate` answers; None: rows share batches that they join and leave
         self.shared = self.why_not_shared is None
         if self.shared and not self.columns:
             use_shared_attention(model)

@@ -24,6 +24,7 @@ from ..run.folder import home
 from ..run.files import read_json
 from .scheduler import DTYPES, Pending
 from ..models.tokens import Codec, load_codec
+from .warm import shared_codec
 from .worker import worker_at
 
 _all_ = ["StudentPredict", "keep_format"]
@@ -104,7 +105,8 @@ def codec_of(engine: StudentEngine) -> Codec:
     "Messages to tokens and back, for the model of `engine`."
     with engine.loading:
         if engine.known_codec is None:
-            engine.known_codec = load_codec(engine.path, moment=engine.moment)
+            shared = engine.target.base is None and engine.moment is None
+            engine.known_codec = shared_codec(engine.path) if shared else load_codec(engine.path, moment=engine.moment)
     return engine.known_codec
 
 

@@ -21,12 +21,12 @@ from ..compat import attention_of
 from .decode import Batch, Generator, buffer_tokens
 from .fallback import generate
 from .sampling import Row
+from .warm import shared_codec
 from ..models.abilities import kv_shape
 from ..models.devices import has_bf16, pick_device, release_omp_threads
 from ..models.loading import load_weights
 from ..models.neighbours import sharing_cores
 from ..models.speeds import fastest_dtype, why_slow
-from ..models.tokens import load_codec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -289,7 +289,7 @@ class Scheduler(threading.Thread):
     def run(self):
         try:
             with self.busy:
-                generator = Generator(load_for_inference(self.path, self.dtype), load_codec(self.path))
+                generator = Generator(load_for_inference(self.path, self.dtype), shared_codec(self.path))
                 room = room_for(generator.model)
             serve(self, generator, room)
         except Exception as e:

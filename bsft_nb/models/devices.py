@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['pick_device', 'has_bf16', 'release_omp_threads', 'release_memory']
+__all__ = ['pick_device', 'has_bf16', 'release_omp_threads', 'release_memory', 'call_c']
 
 # %% ../../nbs/models/01_devices.ipynb #ab3f1737
 def pick_device() -> torch.device:
@@ -44,15 +44,16 @@ _IMPORTED_IN = os.getpid()
 def release_omp_threads():
     "End the helper threads that torch keeps for the calling thread; its next computation starts them anew. That is GNU OpenMP on Linux: other OpenMP libraries may end the helpers of all threads, on other systems nothing happens. Nor does it in a forked process. Source: OpenMP 5.0, `omp_pause_resource_all`."
     if os.getpid() == _IMPORTED_IN:  # a fork has none of the helpers that its parent's thread had, and would wait for them for ever
-        _call_c("omp_pause_resource_all", 1)  # 1: omp_pause_soft
+        call_c("omp_pause_resource_all", 1)  # 1: omp_pause_soft
 
 
 def release_memory():
     "Let the C library return freed memory to the system: a model that was freed leaves gaps that glibc keeps."
-    _call_c("malloc_trim", 0)
+    call_c("malloc_trim", 0)
 
 
-def _call_c(name: str, value: int):
+def call_c(name: str, value: int):
+    "Call a function of the C libraries that are loaded, on Linux, where there is one of that name."
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library, or a torch without OpenMP
             ctypes.CDLL(None)[name](value)

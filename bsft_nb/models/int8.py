@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..compat import has_vnni, int_mm
+from ..compat import int_mm
 from .abilities import linear_layers, why_not_int8
-from .devices import has_bf16, pick_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['Rounded', 'Int8Linear', 'gains_from_int8', 'to_int8']
+__all__ = ['Rounded', 'Int8Linear', 'to_int8']
 
 # %% ../../nbs/models/10_int8.ipynb #51003f65
 class Rounded:
@@ -54,12 +53,6 @@ class Int8Linear(torch.nn.Module):
         return (y if self.bias is None else y + self.bias).unflatten(0, x.shape[:-1])
 
 # %% ../../nbs/models/10_int8.ipynb #7a280ae7
-def gains_from_int8() -> bool:
-    "Do models run here on a processor that has instructions for 8-bit whole numbers, and none for bfloat16?"
-    device = pick_device()
-    return device.type == "cpu" and has_vnni() and not has_bf16(device)
-
-
 def to_int8(
     model: PreTrainedModel,  # in float32, on the CPU
 ) -> PreTrainedModel:

@@ -89,6 +89,8 @@ def tell_faults(c: Compilation, traces: Traces):
 def bootstrap(c: Compilation) -> Traces:
     "Run the teachers. Every attempt is in the ledger, and those of this run in its `traces.jsonl`. Raises `DataError` where none is accepted."
     log = c.folder.log
+    if c.rank is not None:
+        c.rank(c)
     release_omp_threads()  # this thread only waits
     log.emit("bootstrap", examples=len(c.trainset), teachers=len(c.teachers), rounds=c.boot.max_rounds)
 
@@ -97,7 +99,7 @@ def bootstrap(c: Compilation) -> Traces:
         log.emit("trace", kept=t.kept, reason=t.reason, score=t.score, attempt=t.attempt, again=again, **told)
 
     with telling(log, "bootstrap", ("calls", "cost")) as called:
-        traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), c.num_threads, tell, c.folder.stop_signal, c.max_calls, lambda row: called(calls=1, cost=row.get("cost")), c.max_cost)
+        traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), c.num_threads, tell, c.folder.stop_signal, c.max_calls and c.max_calls - c.before[0], lambda row: called(calls=1, cost=row.get("cost")), c.max_cost and c.max_cost - c.before[1])
     traces.save(c.folder / "traces.jsonl")
     tell_faults(c, traces)
     if not any(t.kept for t in traces):

@@ -36,6 +36,7 @@ from ..models.tokens import Codec, check_token_ids, load_codec
 # %% ../../nbs/optimizer/11_prepare.ipynb #dfaacc31
 from .auto import auto_settings, without_autos
 from .dry_run import dry_run
+from .first_student import rank_by_student
 from .job_file import described
 from ..launchers.launch import launcher_of
 from .dspy_arguments import taken_over
@@ -105,6 +106,8 @@ def check_call(
         check_teaching(asked, teachers, trainset)
     if asked["per_example"] is not None and isinstance(asked["target"], dspy.BaseLM):
         raise ValueError(f"per_example={asked['per_example']!r} with the target {asked['target'].model!r}: a provider takes rows without weights. Leave it out, or train a target here")
+    if asked["order"] == "uncertain" and isinstance(asked["target"], dspy.BaseLM):
+        raise ValueError(f"order='uncertain' with the target {asked['target'].model!r}: nobody can tell how sure a provider's model is. Give order='spread', or train a target here")
     return {**asked, "teacher": teachers, "trainset": trainset, "valset": valset, "config": config, "as_given": asked}
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #6f25c5eb
@@ -244,6 +247,7 @@ def compilation(asked: dict[str, Any], boot: TraceBootstrapper, target: Target, 
     c.num_threads, c.max_calls = asked["num_threads"] or dspy.settings.num_threads, asked["max_teacher_calls"]
     c.max_cost, c.per_example = asked["max_cost"], asked["per_example"]
     c.teachers_format = teachers_format(student, asked["teacher_settings"].get("adapter") or dspy.settings.adapter)
+    c.rank = rank_by_student if asked["order"] == "uncertain" else None
     c.launch = asked["launch"] or ("process" if frontend() == "notebook" else "inline")
     c.train_kwargs = asked["train_kwargs"] if is_remote(target.path) else {}
     c.asked, c.notes, c.job = identified(c, asked), [*asked["notes"]], asked.get("job") or described(asked["as_given"])

@@ -192,7 +192,7 @@ class BootstrapFinetune(Teleprompter):
         max_teacher_calls: int | None = None,  # attempts that may ask the teacher; None: no cap
         max_cost: float | None = None,  # US dollars that a compile may spend on the teacher; None: no cap
         price: tuple[float, float] | None = None,  # US dollars for a million tokens of prompts and of answers; None: DSPy's list
-        order: Literal["given", "spread"] = "given",  # under a cap: which examples are asked first
+        order: Literal["given", "spread", "uncertain"] = "given",  # under a cap: which examples are asked first
         num_threads: int | None = None,  # teacher attempts at a time; dspy's setting by default
         max_errors: int | None = None,  # failed attempts until the run ends; dspy's setting by default
         train_kwargs: dict | None = None, adapter: dspy.Adapter | dict | None = None, exclude_demos: bool | None = None,  # DSPy 3.4's: see `dspy_arguments`

@@ -143,6 +143,7 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
 
     known, replays = known, replays
     accepted, hints, price, order = 1, None, None, "given"  # distinct accepted answers wanted of an example; `label` or `metric`; US dollars for a million tokens; under a cap
+    ranked: list[str] = []  # keys of examples in the order in which they are asked, with the order `uncertain`
 
     def collect(
         self,

@@ -46,9 +46,9 @@ def make_room(c: Compilation):
     if c.folder.info and c.folder.info.get("key") != c.asked["key"]:  # only with run_dir=
         if c.folder.trains:
             raise Busy(f"run_dir={str(c.path)!r}: another compile still trains there. Wait for it, stop it with bsft_nb.attach({str(c.path)!r}).stop(), or give another folder")
-        for name in ("checkpoints", "jobs", "pairs", *(p.name for p in c.path.glob("model*"))):
+        for name in ("checkpoints", "jobs", "pairs", "first", *(p.name for p in c.path.glob("model*"))):
             shutil.rmtree(c.path / name, ignore_errors=True)
-        for name in ("program.json", "compare.jsonl", "report.html", "traces.jsonl", JOB):
+        for name in ("program.json", "compare.jsonl", "report.html", "traces.jsonl", "order.json", JOB):
             (c.path / name).unlink(missing_ok=True)
         c.folder.update(models={}, seconds={}, scores={})
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..models.targets import HUB_FILES, check_folder
 from ..models.weights import weight_files
 from .students import student_faults, students
+from ..routing.report import NOTE
 from ..run.archive import PACKED, about_archive, open_archive, write_archive
 from ..run.digests import LEFTOVER, digest
 from ..run.doors import folder_name
@@ -23,7 +24,7 @@ from ..run.folder import RunFolder, find_run, home
 __all__ = ['STAYS', 'run_files', 'base_files', 'pack', 'unpack']
 
 # %% ../../nbs/optimizer/05_portable.ipynb #f7ff6fd7
-STAYS = {"checkpoints", "jobs", "job.json", "control", "compile.lock", "train.lock", PACKED}  # of use on this machine only
+STAYS = {"checkpoints", "jobs", "job.json", "control", "compile.lock", "train.lock", PACKED, NOTE}  # of use on this machine only
 
 
 def run_files(folder: RunFolder) -> dict[str, Path | bytes]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +20,15 @@ from .auto import without_autos
 from .gathering import held_keys
 from .options import TABLE, options_of
 from .run import Run
-from ..results.verdict import paired_interval
+from ..results.seeds import ahead_words
+from ..results.verdict import Verdict, paired_interval
+from ..run.folder import RunFolder
 from ..teacher.ledger import load_traces
 from ..training.jobs import TrainConfig
 
 # %% auto #0
-__all__ = ['LISTS', 'settings_of', 'Tried', 'tried', 'in_cells', 'as_text', 'as_html', 'Sweep', 'same_traces', 'sweep']
+__all__ = ['LISTS', 'settings_of', 'Tried', 'tried', 'in_cells', 'as_text', 'as_html', 'Sweep', 'sweep_verdict', 'same_traces',
+           'sweep']
 
 # %% ../../nbs/optimizer/11_sweep.ipynb #fa96618f
 LISTS = {"targets": "target", "lr": "lr", "epochs": "epochs", "bsize": "bsize", "peft": "peft", "seeds": "seed"}
@@ -102,6 +105,19 @@ class Sweep:
 
     __str__ = __repr__ = as_text
     _repr_html_ = as_html
+
+    def verdict(self) -> Verdict:
+        "The verdict on the best setting, all its seeds together, and whether it is ahead of the next."
+        return sweep_verdict(self)
+
+# %% ../../nbs/optimizer/11_sweep.ipynb #04034eb9
+def sweep_verdict(sweep: Sweep) -> Verdict:
+    "The verdict of the best setting over its seeds."
+    ranked = sorted((r for r in sweep.rows if r.scores), key=lambda r: -r.score)
+    runs = [[Run(RunFolder(sweep.run.path.parent / i)) for i in r.runs] for r in ranked[:2]]
+    found = sweep.run.verdict(*(r for r in (runs or [[]])[0] if r.id != sweep.run.id))
+    words = ahead_words(*([r.table for r in some] for some in runs)) if len(runs) == 2 else []
+    return replace(found, words=(*words, *found.words))
 
 # %% ../../nbs/optimizer/11_sweep.ipynb #c40c225f
 def same_traces(run: Run, student: dspy.Module, arguments: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from .escape import counted
 from .power import examples_to_show, loss_at_worst
+from .seeds import Seeds, gain_over_seeds, gain_words
 from .table import Table
 from .table_file import FAILED, UNSCORED
 from ..run.progress import state_of
@@ -138,6 +139,7 @@ class Verdict:
     improvement: float | None = None  # tuned minus untuned
     improvement_interval: Interval | None = None
     examples_to_improve: int | None = None  # as `examples_to_decide`, for the improvement
+    seeds: Seeds | None = None  # the improvement over several seeds of the same setting, where these were given
     latency_ratio: float | None = None  # a tuned answer's time by a teacher's
     cost_ratio: float | None = None
     calls_to_repay_time: float | None = None  # answers until the time spent on training is saved; infinite: never
@@ -157,7 +159,7 @@ def _decision(found: dict) -> str:
     if improvement and improvement[1] < 0 and found["n_untuned"] >= FEW:
         return "worse than the untuned student"
     if difference is None and improvement and found["n_untuned"] >= FEW:
-        return "better than untuned; teacher not compared" if improvement[0] > 0 else "no gain shown; teacher not compared"
+        return "better than untuned; teacher not compared" if improvement[0] > 0 and (found.get("seeds") is None or found["seeds"].interval[0] > 0) else "no gain shown; teacher not compared"
     if difference is None:
         return "too little evidence" if improvement else "nothing to judge"
     if found["n"] < FEW:
@@ -264,15 +266,16 @@ def verdict(
     seconds: float | None = None,  # spent on bootstrapping and training
     cost: float | None = None,  # US dollars spent on the teacher
     seed: int = 0,  # of the resampling
+    others: Sequence[Table] = (),  # of trainings that differ in their seed alone, on the same examples
 ) -> Verdict:
-    "What `table` says about the tuned student."
+    "What `table` says about the tuned student. Raises `ValueError` where `others` have other examples."
     pairs, untuned = _paired(table, "teacher", "tuned"), _paired(table, "untuned", "tuned")
     scores = {c: table.figures(c) for c in table.columns}
     means = {c: float(np.nanmean(s)) for c, s in scores.items() if np.isfinite(s).any()}
-    found = {"n": len(pairs), "n_untuned": len(untuned), "scores": means}
+    found = {"n": len(pairs), "n_untuned": len(untuned), "scores": means, "seeds": gain_over_seeds([table, *others])}
     found |= _against_teacher(pairs, seed) | _against_untuned(untuned, seed) | _prices(table, seconds, cost)
     v = Verdict(_decision(found), **found)
-    return replace(v, words=(*_score_words(v, pairs), *_evidence_words(v, table, pairs), *_price_words(v, table, seconds, cost)))
+    return replace(v, words=(*_score_words(v, pairs), *gain_words(v.seeds), *_evidence_words(v, table, pairs), *_price_words(v, table, seconds, cost)))
 
 # %% ../../nbs/results/04_verdict.ipynb #ae02e093
 def spent(folder: RunFolder) -> tuple[float | None, float | None]:

@@ -27,7 +27,7 @@ def kept_row(
     routing: dict,  # who answered, how sure the student was, …
 ) -> dict:
     "An answer as a row."
-    by_teacher = routing.get("by") == "teacher"
+    by_teacher = routing.get("by") in ("teacher", "both")
     trace = Trace(fingerprint(inputs), 0, 0, inputs, prediction, calls, kept=by_teacher and bool(calls), reason="" if by_teacher else "rejected", score=1.0 if by_teacher else None)
     return {"routing": {**routing, "t": round(time.time(), 3)}, **trace.row()}
 
@@ -97,9 +97,13 @@ class Keeping:
             leave_out(self, why)
 
 # %% ../../nbs/routing/04_kept.ipynb #5cc8bc69
-def kept_figures(path: Path) -> dict[str, float]:
+def kept_figures(
+    path: Path,
+    since: float = 0.0,  # seconds since the epoch: earlier answers do not count
+) -> dict[str, float]:
     "`n` answers kept, share `sent`, means of `confidence` and `length` as far as they are known; empty without a file."
     rows = [row["routing"] for _, row in scan_lines(path) if isinstance(row.get("routing"), dict)] if Path(path).exists() else []
+    rows = [r for r in rows if not isinstance(r.get("t"), (int, float)) or r["t"] >= since]
     found = {"n": len(rows), "sent": sum(r.get("by") != "student" for r in rows) / len(rows)} if rows else {}
     for name in ("confidence", "length"):
         known = [r[name] for r in rows if isinstance(r.get(name), (int, float))]

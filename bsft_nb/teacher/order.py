@@ -15,7 +15,7 @@ import numpy as np
 from .keys import plain
 
 # %% auto #0
-__all__ = ['PLACES', 'ORDERS', 'CHOSEN', 'features', 'spread']
+__all__ = ['PLACES', 'ORDERS', 'CHOSEN', 'LOOKED_AT', 'features', 'spread', 'unsure']
 
 # %% ../../nbs/teacher/11_order.ipynb #128a8d89
 PLACES = 512
@@ -32,7 +32,7 @@ def features(examples: list[dspy.Example]) -> np.ndarray:
     return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9)
 
 # %% ../../nbs/teacher/11_order.ipynb #b71d47af
-ORDERS = {"given": "as they stand in the trainset", "spread": "far from each other first"}
+ORDERS = {"given": "as they stand in the trainset", "spread": "far from each other first", "uncertain": "what a first student is least sure of"}
 CHOSEN = 2000  # after so many, the rest follows as given
 
 
@@ -50,3 +50,20 @@ def spread(examples: list[Any], vectors: np.ndarray) -> list[Any]:
         nearest[order] = np.inf
     chosen = set(order)
     return [examples[i] for i in (*order, *(i for i in range(len(examples)) if i not in chosen))]
+
+# %% ../../nbs/teacher/11_order.ipynb #4b39d05d
+LOOKED_AT = 3  # times as many as can be asked
+
+
+def unsure(
+    examples: list[Any],
+    confidence: list[float],  # of each; lower is less sure
+    vectors: np.ndarray,  # (examples, any)
+    n: int,  # that can be asked, about
+) -> list[Any]:
+    "`examples`, first those of the least sure that lie far apart, then the others, the least sure first."
+    order = np.argsort(confidence, kind="stable").tolist()
+    looked_at = order[: max(n, LOOKED_AT * n)]
+    first = spread(looked_at, vectors[looked_at])[:n]
+    taken = set(first)
+    return [examples[i] for i in (*first, *(i for i in order if i not in taken))]

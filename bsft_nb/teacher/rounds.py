@@ -55,6 +55,9 @@ class Collection:
         self.examples = list(distinct(trainset))
         if boot.order == "spread" and not (max_calls is None and max_cost is None):
             self.examples = spread(self.examples, features([e for _, e in self.examples]))
+        elif boot.order == "uncertain" and boot.ranked:
+            rank = {key: i for i, key in enumerate(boot.ranked)}
+            self.examples.sort(key=lambda pair: rank.get(pair[0], len(rank)))
         self.renewed: list[bool] = []  # an entry an attempt of an earlier version: was the record enough?
         self.budget, self.purse = Budget(max_calls), None if max_cost is None and boot.price is None else Purse(max_cost, boot.price)
         self.repeated, self.mute = [0, 0], [0]  # further attempts: how many repeat an accepted answer, of how many; rejected ones of which the metric said nothing

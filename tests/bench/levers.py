@@ -1,12 +1,13 @@
 """What each lever of the teacher and the training brings, switched on alone against none; the last line is one JSON object.
 
-    python tests/bench/levers.py --data ../shared/data/banking77 [--levers accepted hints equal spread auto] [--rows 400] [--seeds 0 1 2] [--quick]
+    python tests/bench/levers.py --data ../shared/data/banking77 [--levers accepted hints equal spread uncertain auto] [--rows 400] [--calls 400] [--seeds 0 1 2] [--quick]
 
 `--data` as for `quality.py`. The teacher is made of the labels: it is right on most texts, wrong on the same hard ones each
 time it is asked without a hint, and has several ways to reason, so that every lever has something to do. A figure here says
 what a lever does with such a teacher at the same cap on calls, not what it does with yours. For each lever and the
 `baseline`: the mean score of the tuned student on test rows over the seeds, its 95% interval over rows, the lowest and the
-highest seed, and the teacher's calls. A difference that is smaller than the seeds lie apart is noise.
+highest seed, and the teacher's calls. `spread` and `uncertain` choose among the rows, so they need `--calls` below `--rows`;
+the baseline takes them as they come, which is by turns of the labels and harder to beat than random. A difference that is smaller than the seeds lie apart is noise.
 """
 import argparse
 import json
@@ -33,6 +34,7 @@ LEVERS = {  # arguments of the constructor, arguments of compile
     "hints": ({"hints": "label"}, {}),
     "equal": ({"max_rounds": 4, "accepted": 2}, {"per_example": "equal"}),
     "spread": ({"order": "spread"}, {}),
+    "uncertain": ({"order": "uncertain"}, {}),
     "auto": ({}, {"lr": "auto", "epochs": "auto", "bsize": "auto"}),
 }
 

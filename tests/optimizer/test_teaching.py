@@ -8,6 +8,7 @@ from bsft_nb import BootstrapFinetune
 from bsft_nb.data.builder import held_out, load_pairs
 from bsft_nb.lessons import SHOUTS, Shout, is_loud, shouting_teacher, teacher_lm
 from bsft_nb.results.table import open_table
+from bsft_nb.run.events import Stopped, StopSignal
 from bsft_nb.teacher.keys import example_key
 
 FAST = dict(display=False, launch="inline")
@@ -81,3 +82,28 @@ def test_settings_that_fit_are_those_of_the_run(home, llama):
     assert plan.train_rows == 10
     tp.compile(Shout(), trainset=SHOUTS, target=llama, lr="auto", bsize="auto", **FAST)
     assert tp.run.info["config"]["lr"] == 3e-4 and tp.run.info["config"]["bsize"] == 4 and tp.run.info["config"]["epochs"] == 1
+
+
+def test_least_sure_first_survives_a_stop_in_either_half_and_asks_nobody_twice(home, llama):
+    trainset = [dspy.Example(word=f"{a}{b}", loud=f"{a}{b}".upper()).with_inputs("word") for a in "abcdefgh" for b in "xyz"]
+    asked, stop_at = [], {3, 10}
+
+    def answer(text):
+        asked.append(text.rpartition("word ## ]]\n")[2].split()[0])
+        if len(asked) in stop_at:
+            StopSignal(home / "run" / "control").request()
+        return {"loud": asked[-1].upper()}
+
+    tp = BootstrapFinetune(is_loud, dict(lm=teacher_lm(answer)), max_teacher_calls=10, order="uncertain", num_threads=1)
+    call = dict(trainset=trainset, valset=[], target=llama, run_dir=home / "run", launch="inline", display=False)
+    for _ in stop_at:
+        with pytest.raises(Stopped):
+            tp.compile(Shout(), **call)
+    ranked = json.loads((home / "run" / "order.json").read_text())
+    tp.compile(Shout(), **call)
+    assert len(asked) == len(set(asked)) and json.loads((home / "run" / "order.json").read_text()) == ranked
+    assert [t.inputs["word"] for t in tp.run.traces][: len(asked)] == asked, "in that order, whatever came between"
+    tp.compile(Shout(), **call)
+    assert sorted(asked) == sorted(e.word for e in trainset), "the next compile goes on with the rest"
+    with pytest.raises(ValueError, match="nobody can tell how sure a provider's model is"):
+        tp.compile(Shout(), trainset=trainset, target=teacher_lm(answer), display=False)

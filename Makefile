@@ -31,7 +31,6 @@ test: setup  ## notebooks are executed and their saved outputs compared, then th
 lint: setup  ## names, syntax, and notebooks, package and README in step
 	$(BIN)/python tests/tools/sync.py
 	$(BIN)/ruff check --select F,E7,E9,B --ignore B006,B023,B905 bsft_nb tests
-	$(BIN)/mypy
 
 types: setup  ## the types of the public modules, and of a program that uses them (setup.cfg says which)
 	$(BIN)/mypy

@@ -18,8 +18,8 @@ from dspy.teleprompt import Teleprompter
 from dspy.utils.callback import with_callbacks
 
 # %% auto #0
-__all__ = ['arguments_of', 'carried_out_by', 'names_checked', 'shown', 'work', 'told', 'compile_here', 'compile_in_thread',
-           'awaited', 'bootstrapper', 'start', 'acompile', 'preflight', 'BootstrapFinetune']
+__all__ = ['Method', 'arguments_of', 'carried_out_by', 'names_checked', 'shown', 'work', 'told', 'compile_here',
+           'compile_in_thread', 'awaited', 'bootstrapper', 'start', 'acompile', 'preflight', 'BootstrapFinetune']
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #e0ef5cd7
 from ..data.pairs import Pair

@@ -152,7 +152,7 @@ def test_a_bootstrap_on_two_nodes_of_which_one_is_lost(nodes, tmp_path):
     assert [t.inputs["word"] for t in traces] == [e.word for e in words(120)] and all(t.kept for t in traces)
     calls = read_lines(tmp_path / "ledger.calls")
     assert len(calls) == len({r["key"] for r in calls}) == 120 and told == [False] * 120
-    assert asked_again(asked()) == [] and len({pid for pid, _ in asked()}) > 2
+    assert asked_again(asked()) == [] and lost not in nodes.list_all_nodes()  # the shard went on where there was room
     n = len(asked())
     assert len(collect(there, boot, [Shout()], words(120), tmp_path / "ledger.jsonl", 2)) == 120 and len(asked()) == n
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .command import printable
 from ..optimizer.run import Run
+from ..routing.report import kept_words
 from ..run.progress import State, reduce_all, time_now
 from ..run.steps import Step, seconds_by_step, steps_of
 from ..run.views import describe, show_seconds
@@ -23,7 +24,7 @@ WIDTH = 200  # characters of a line
 
 def _line(name: str, text: str) -> str:
     text = printable(" ".join(text.split()))
-    return f"{name:>9}  {text if len(text) <= WIDTH or name in ('lies in', 'next') else text[: WIDTH - 1] + '…'}"
+    return f"{name:>9}  {text if len(text) <= WIDTH or name in ('lies in', 'next', 'cascade') else text[: WIDTH - 1] + '…'}"
 
 
 def _step(state: State, step: Step) -> str:
@@ -65,6 +66,7 @@ def status_lines(run: Run, now: float | None = None) -> list[str]:
     scores = [f"{which} {v['score']:.3f}" + (f" (n = {v['n']})" if v.get("n") else "") for which, v in state.scores.items()]
     if scores:
         lines.append(_line("scores", ", ".join(scores)))
+    lines += [_line("cascade", w) for w in kept_words(run.path)]
     lines += [_line("warning", w) for w in state.warnings[-WARNINGS:]]
     if len(state.warnings) > WARNINGS:
         lines.append(_line("", f"and earlier warnings: bsft follow {run.id}"))
@@ -82,4 +84,4 @@ def status_data(run: Run) -> dict[str, Any]:
     stages = {name: {"seconds": state.spent.get(name, 0.0), "last": last} for name, (_, last) in state.stages.items()}
     training = {"model": state.model, "step": state.step, "steps": state.steps, "loss": state.loss, "eval_loss": state.eval_loss}
     teacher = {"examples": state.examples, "tried": state.tried, "accepted": state.kept, "from_ledger": state.again, "cost": state.cost, "reasons": state.reasons}
-    return {**about, "stage": state.stage, "stages": stages, "seconds": seconds_by_step(state), "teacher": teacher, "training": training, "scores": state.scores, "warnings": list(state.warnings), "error": error, "next": _next(run)}
+    return {**about, "stage": state.stage, "stages": stages, "seconds": seconds_by_step(state), "teacher": teacher, "training": training, "scores": state.scores, "cascade": kept_words(run.path), "warnings": list(state.warnings), "error": error, "next": _next(run)}

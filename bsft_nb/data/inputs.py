@@ -42,7 +42,7 @@ class Write(dspy.Signature):
     how_many: int = dspy.InputField()
     inputs: list[dict[str, Any]] = dspy.OutputField(desc="a JSON list of objects with the fields of the samples")
 
-
+# %% ../../nbs/data/09_inputs.ipynb #b2cd7cd0
 def plans(program: dspy.Module, trainset: list[dspy.Example], n: int) -> list[dspy.Example]:
     "What each call is asked: enough calls for `n` inputs and a third more, which will be dropped."
     labels = [f"whose {k} would be {v!r}" for k, values in label_values(trainset).items() for v in values] or ["of any outcome"]
@@ -75,7 +75,7 @@ def fitted(row: Any, kinds: dict[str, Any]) -> tuple[dict | None, str]:
     except ValueError:
         return None, "a value of another type"
 
-
+# %% ../../nbs/data/09_inputs.ipynb #d0c926bb
 def sifted(rows: Iterable[Any], kinds: dict[str, Any], known: dict[str, list[dict]]) -> Iterator[tuple[Any, dict | None, str]]:
     "Each row with its values, or why it was dropped. `known`: inputs by what they are called."
     from rapidfuzz import fuzz, process
@@ -113,7 +113,7 @@ def check_more(trainset: list[dspy.Example], n: int, lm: Any):
     if not isinstance(lm, dspy.BaseLM):
         raise TypeError(f"lm={lm!r:.80}: it must be a dspy.LM that writes the inputs, such as dspy.LM('openai/gpt-5')")
 
-
+# %% ../../nbs/data/09_inputs.ipynb #d330410d
 def more_inputs(
     program: dspy.Module,
     trainset: list[dspy.Example],

@@ -16,14 +16,14 @@ import dspy
 
 from ..engine.lm import local_lm
 from ..models.student_adapter import StudentAdapter
-from ..models.int8 import gains_from_int8
+from ..models.speeds import fastest_dtype
 from ..engine.scheduler import DTYPES
 from ..optimizer.teleprompter import BootstrapFinetune
 from ..run.events import Stopped
 
 # %% auto #0
 __all__ = ['SHOWN', 'Route', 'Prioritise', 'Triage', 'both_right', 'tickets', 'few_shot', 'right_share', 'side_by_side', 'parser',
-           'rows_used', 'Stages', 'tuned_by', 'main']
+           'rows_used', 'Stages', 'tuned_by', 'make_ready', 'main']
 
 # %% ../../nbs/demo/tickets.ipynb #b23bb353
 class Route(dspy.Signature):
@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--target", default="smollm2-135m")
     ask.add_argument("--rounds", type=int, default=20, help="attempts of the teacher at an example")
     ask.add_argument("--epochs", type=int, default=3)
-    ask.add_argument("--dtype", choices=DTYPES, default="int8" if gains_from_int8() else None, help="that the untuned model and the teacher answer in; int8 by default where the processor gains from it")
+    ask.add_argument("--dtype", choices=DTYPES, default="int8" if fastest_dtype() == "int8" else None, help="that the untuned model and the teacher answer in; int8 by default where the processor gains from it")
     return ask
 
 # %% ../../nbs/demo/tickets.ipynb #5143a4c5
@@ -155,13 +155,18 @@ def tuned_by(taught: dspy.Module, args: argparse.Namespace) -> tuple[dspy.Module
     compiled = tp.compile(Triage(), teacher=taught, **data, target=args.target, bsize=8, lr=3e-4, epochs=args.epochs, training=dict(frozen=0.4))
     return compiled, tp
 
+# %% ../../nbs/demo/tickets.ipynb #2c51208b
+def make_ready():
+    "Quiet libraries, and no answers of earlier runs: the seconds are those of a first run."
+    for name in ("dspy", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+
 # %% ../../nbs/demo/tickets.ipynb #c12a765f
 def main(argv: list[str] | None = None) -> dict:
     "Run the demo; prints each stage, a table, and as the last line the figures as JSON. Ctrl-C ends it with what is kept, as `SystemExit`."
     args = parser().parse_args(argv)
-    for name in ("dspy", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)  # the seconds are those of a first run
+    make_ready()
     stages, testset, lm = Stages(), tickets("test"), local_lm(args.target, dtype=args.dtype)
     lm("Hello", max_tokens=1)
     stages.end("load")

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['current', 'SHARED', 'OWN', 'span_mask', 'attend_span', 'fitting', 'Prefill', 'hidden_keys', 'Decode',
-           'use_shared_attention', 'run_step', 'kv_buffer', 'why_not_in_parts']
+__all__ = ['current', 'SHARED', 'OWN', 'span_mask', 'attend_span', 'fitting', 'attend_prompts', 'Prefill', 'hidden_keys',
+           'attend_rows', 'Decode', 'use_shared_attention', 'run_step', 'kv_buffer', 'why_not_in_parts']
 
 # %% ../../nbs/engine/02_attention.ipynb #ecfecf43
 def span_mask(n: int, known: int, like: torch.Tensor, window: int | None = None, sink: bool = False) -> torch.Tensor | None:
@@ -64,6 +64,23 @@ def fitting(buffer: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     "The part of `buffer` (…, heads, tokens, size) that holds keys or values of the shape of `like`, (rows, heads, tokens, size): a view."
     return buffer[..., : like.shape[1], :, : like.shape[3]]
 
+# %% ../../nbs/engine/02_attention.ipynb #91851686
+def attend_prompts(prefill: Prefill, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule, scale: float) -> torch.Tensor:
+    "q (1, heads, tokens, size), k and v (1, kv heads, tokens, size) → as q, of the size of v."
+    import torch
+
+    parts = []
+    for made, new in zip(prefill.made[layer], (k, v)):
+        fitting(made, new)[:] = new[0]
+    for i, ((begin, end, _), known) in enumerate(zip(prefill.spans, prefill.known)):
+        before = sum(x.shape[-2] for x in known)
+        first, place = unseen(before, rule.window), (i, rule.window, rule.sink is not None)
+        if place not in prefill.masks:
+            prefill.masks[place] = span_mask(end - begin, before - first, prefill.made, *place[1:])
+        keys, values = (torch.cat([*(fitting(x[layer, j], new) for x in known), new[0, :, begin:end]], 1)[None, :, first:] if known else new[:, :, begin:end] for j, new in enumerate((k, v)))
+        parts.append(attend_span(q[:, :, begin:end], keys, values, prefill.masks[place], rule, scale))
+    return torch.cat(parts, 2)
+
 # %% ../../nbs/engine/02_attention.ipynb #6e67f666
 @dataclass
 class Prefill:
@@ -72,25 +89,11 @@ class Prefill:
     spans: list[tuple[int, int, torch.Tensor | None]]  # begin, end, and remembered keys and values before it
     made: torch.Tensor  # (layers, 2, heads, tokens of all spans, size)
 
+    attend = attend_prompts
+
     def __post_init__(self):
         self.known = [[x for x in (self.prefix, before) if x is not None] for _, _, before in self.spans]
         self.masks = {}  # (span, window, is there a sink?) → mask: the same in all layers
-
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule, scale: float) -> torch.Tensor:
-        "q (1, heads, tokens, size), k and v (1, kv heads, tokens, size) → as q, of the size of v."
-        import torch
-
-        parts = []
-        for made, new in zip(self.made[layer], (k, v)):
-            fitting(made, new)[:] = new[0]
-        for i, ((begin, end, _), known) in enumerate(zip(self.spans, self.known)):
-            before = sum(x.shape[-2] for x in known)
-            first, place = unseen(before, rule.window), (i, rule.window, rule.sink is not None)
-            if place not in self.masks:
-                self.masks[place] = span_mask(end - begin, before - first, self.made, *place[1:])
-            keys, values = (torch.cat([*(fitting(x[layer, j], new) for x in known), new[0, :, begin:end]], 1)[None, :, first:] if known else new[:, :, begin:end] for j, new in enumerate((k, v)))
-            parts.append(attend_span(q[:, :, begin:end], keys, values, self.masks[place], rule, scale))
-        return torch.cat(parts, 2)
 
 # %% ../../nbs/engine/02_attention.ipynb #37b74407
 def hidden_keys(at: torch.Tensor, n: int, window: int | None) -> tuple[int, torch.Tensor | None]:
@@ -105,6 +108,22 @@ def hidden_keys(at: torch.Tensor, n: int, window: int | None) -> tuple[int, torc
     hidden = places > at[:, None]
     return first, hidden if window is None else hidden | (places <= at[:, None] - window)
 
+# %% ../../nbs/engine/02_attention.ipynb #59cdefb1
+def attend_rows(decoding: Decode, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule, scale: float) -> torch.Tensor:
+    "q (rows, heads, 1, size), k and v (rows, kv heads, 1, size) → as q, of the size of v."
+    if rule.window not in decoding.seen:
+        decoding.seen[rule.window] = hidden_keys(decoding.lengths, decoding.width, rule.window), hidden_keys(decoding.lengths + decoding.before, decoding.before, rule.window)
+    (first, hidden), begin = decoding.seen[rule.window]
+    keys, values = (fitting(held, new) for held, new in zip(decoding.buffer[layer], (k, v)))
+    keys[decoding.rows, :, decoding.lengths], values[decoding.rows, :, decoding.lengths] = k[:, :, 0], v[:, :, 0]
+    n, q = len(decoding.rows), (q * scale).unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # (rows, kv heads, groups, size)
+    parts = [attention_part(q, keys[:n, :, first : decoding.width], values[:n, :, first : decoding.width], None if hidden is None else hidden[:, None, None], rule.cap)]
+    if begin[0] < decoding.before:
+        parts.append(_of_all_rows(q, *(fitting(held, new) for held, new in zip(decoding.prefix[layer], (k, v))), *begin, rule.cap))
+    if rule.sink is not None:
+        parts.append(sink_part(rule.sink.float().view(1, *q.shape[1:3], 1)))
+    return merged(*parts).to(v.dtype).flatten(1, 2)[:, :, None]
+
 # %% ../../nbs/engine/02_attention.ipynb #f003ffe2
 @dataclass
 class Decode:
@@ -113,27 +132,14 @@ class Decode:
     buffer: torch.Tensor  # keys and values of the rows, (layers, 2, rows, heads, tokens, size)
     lengths: torch.Tensor  # tokens of each row in the buffer, before this one
 
+    attend = attend_rows
+
     def __post_init__(self):
         import torch
 
         self.width, self.before = int(self.lengths.max()) + 1, 0 if self.prefix is None else self.prefix.shape[-2]
         self.rows = torch.arange(len(self.lengths), device=self.buffer.device)
         self.seen = {}  # window → what `hidden_keys` says of the own keys, and of the beginning: the same in all layers
-
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule, scale: float) -> torch.Tensor:
-        "q (rows, heads, 1, size), k and v (rows, kv heads, 1, size) → as q, of the size of v."
-        if rule.window not in self.seen:
-            self.seen[rule.window] = hidden_keys(self.lengths, self.width, rule.window), hidden_keys(self.lengths + self.before, self.before, rule.window)
-        (first, hidden), begin = self.seen[rule.window]
-        keys, values = (fitting(held, new) for held, new in zip(self.buffer[layer], (k, v)))
-        keys[self.rows, :, self.lengths], values[self.rows, :, self.lengths] = k[:, :, 0], v[:, :, 0]
-        n, q = len(self.rows), (q * scale).unflatten(1, (k.shape[1], -1))[:, :, :, 0]  # (rows, kv heads, groups, size)
-        parts = [attention_part(q, keys[:n, :, first : self.width], values[:n, :, first : self.width], None if hidden is None else hidden[:, None, None], rule.cap)]
-        if begin[0] < self.before:
-            parts.append(_of_all_rows(q, *(fitting(held, new) for held, new in zip(self.prefix[layer], (k, v))), *begin, rule.cap))
-        if rule.sink is not None:
-            parts.append(sink_part(rule.sink.float().view(1, *q.shape[1:3], 1)))
-        return merged(*parts).to(v.dtype).flatten(1, 2)[:, :, None]
 
 # %% ../../nbs/engine/02_attention.ipynb #5dca9a3a
 def _of_all_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, first: int, hidden: torch.Tensor | None, cap: float | None) -> AttentionPart:

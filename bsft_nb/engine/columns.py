@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['by_length', 'side_by_side', 'encoded', 'first_pass', 'grown', 'in_one_column', 'Columns', 'join', 'further',
-           'why_not_in_columns']
+__all__ = ['by_length', 'side_by_side', 'encoded', 'first_pass', 'grown', 'in_one_column', 'add_rows', 'drop_row', 'Columns',
+           'join', 'further', 'why_not_in_columns']
 
 # %% ../../nbs/engine/05_columns.ipynb #54741a46
 def by_length(
@@ -88,9 +88,33 @@ def in_one_column(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     width = max(old.shape[2], new.shape[2])
     return torch.cat([torch.nn.functional.pad(x, (0, 0, width - x.shape[2], 0)) for x in (old, new)])
 
+# %% ../../nbs/engine/05_columns.ipynb #7ca290bd
+def add_rows(columns: Columns, prompts: list[list[int]], begun: list[list[int]]) -> torch.Tensor:
+    "Rows join, whose answers have begun; logits of what comes next, (rows, vocabulary)."
+    import torch
+
+    with torch.inference_mode():
+        logits, cache = first_pass(columns.model, encoded(columns.model, prompts, columns.pad), [[columns.start, *b] for b in begun])
+        join(columns, cache, [len(p) for p in prompts], [len(b) + 1 for b in begun])
+    return logits
+
+
+def drop_row(columns: Columns, i: int):
+    "The row at place `i` leaves; the last one takes its place."
+    import torch
+
+    with torch.inference_mode():
+        for x in (x for layer in [*columns.cross, *columns.own] for x in layer):
+            x[i] = x[len(columns.prompts) - 1]
+    for column in (columns.prompts, columns.answers):
+        column[i] = column[-1]
+        column.pop()
+
 # %% ../../nbs/engine/05_columns.ipynb #1852e670
 class Columns:
     "Keys and values of each row: of its prompt, for cross-attention, and of its answer so far."
+
+    add, drop = add_rows, drop_row
 
     def __init__(self, model: PreTrainedModel, pad: int = 0):
         self.model, self.pad, self.start = model, pad, decoder_start(model.config, model.generation_config)
@@ -105,26 +129,6 @@ class Columns:
     def lengths(self) -> list[int]:
         "Tokens of each row."
         return [p + a for p, a in zip(self.prompts, self.answers)]
-
-    def add(self, prompts: list[list[int]], begun: list[list[int]]) -> torch.Tensor:
-        "Rows join, whose answers have begun; logits of what comes next, (rows, vocabulary)."
-        import torch
-
-        with torch.inference_mode():
-            logits, cache = first_pass(self.model, encoded(self.model, prompts, self.pad), [[self.start, *b] for b in begun])
-            join(self, cache, [len(p) for p in prompts], [len(b) + 1 for b in begun])
-        return logits
-
-    def drop(self, i: int):
-        "The row at place `i` leaves; the last one takes its place."
-        import torch
-
-        with torch.inference_mode():
-            for x in (x for layer in [*self.cross, *self.own] for x in layer):
-                x[i] = x[len(self.prompts) - 1]
-        for column in (self.prompts, self.answers):
-            column[i] = column[-1]
-            column.pop()
 
     def step(self, tokens: list[int]) -> torch.Tensor:
         "Logits (rows, vocabulary) behind the drawn `tokens`, one of each row."
@@ -151,7 +155,7 @@ def join(columns: Columns, cache: object, prompts: list[int], answers: list[int]
     columns.prompts += prompts
     columns.answers += answers
 
-
+# %% ../../nbs/engine/05_columns.ipynb #426e8924
 def further(columns: Columns, ids: torch.Tensor) -> torch.Tensor:
     "As `Columns.step`: the library's own decoder over a cache that is made of the columns."
     import torch
@@ -186,7 +190,7 @@ def why_not_in_columns(model: PreTrainedModel) -> str | None:
         return f"it is an encoder-decoder model, and {kind} does not take rows that join ({type(e).__name__}: {e!s:.150})"
     return "it is an encoder-decoder model whose decoder counts places" if differs(model, found, expected) else None
 
-
+# %% ../../nbs/engine/05_columns.ipynb #4c15fade
 def _probe(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 

@@ -13,6 +13,7 @@ from .columns import Columns, why_not_in_columns
 from .fallback import generate
 from .prefill import Reader
 from .sampling import Row, draw, take
+from .warm import probed
 from ..models.loading import load_adapter
 from ..models.tokens import Codec
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # %% auto #0
-__all__ = ['with_room', 'fill_gap', 'RowCache', 'draw_tokens', 'decode', 'Batch', 'buffer_tokens', 'leave', 'EncoderDecoderBatch',
-           'switch_adapter', 'Generator']
+__all__ = ['with_room', 'fill_gap', 'RowCache', 'draw_tokens', 'decode', 'join_batch', 'Batch', 'buffer_tokens', 'leave',
+           'EncoderDecoderBatch', 'switch_adapter', 'use_adapter', 'Generator']
 
 # %% ../../nbs/engine/05_decode.ipynb #54d4dfe4
 def with_room(buffer: torch.Tensor | None, model: PreTrainedModel, rows: int, tokens: int) -> torch.Tensor:
@@ -103,9 +104,19 @@ def decode(model: PreTrainedModel, prefix: torch.Tensor | None, n: int, own: Row
     own.lengths = [length + 1 for length in own.lengths]
     return logits
 
+# %% ../../nbs/engine/05_decode.ipynb #c75b0b86
+def join_batch(batch: Batch, rows: list[Row]):
+    "Read the prompts of `rows`; they draw with the others from now on. Only before `draw`, or after `advance`."
+    read = batch.generator.reader.read([r.prompt + r.answer for r in rows], len(batch.prefix), batch.kv, [bool(r.sampling.temperature) for r in rows])
+    batch.logits = _stacked(batch.logits if batch.rows else None, [x for _, x in read])
+    batch.own.add([kv for kv, _ in read])
+    batch.rows += rows
+
 # %% ../../nbs/engine/05_decode.ipynb #c0fc6db7
 class Batch:
     "Rows that begin alike and are decoded together, a token at a time."
+
+    join = join_batch
 
     def __init__(self, generator: Generator, rows: list[Row], group: object = None):
         self.generator, self.group, self.rows = generator, group, []
@@ -117,13 +128,6 @@ class Batch:
         "Does the row begin as this batch does?"
         n = len(self.prefix)
         return len(row.prompt) > n and row.prompt[:n] == self.prefix
-
-    def join(self, rows: list[Row]):
-        "Read the prompts of `rows`; they draw with the others from now on. Only before `draw`, or after `advance`."
-        read = self.generator.reader.read([r.prompt + r.answer for r in rows], len(self.prefix), self.kv, [bool(r.sampling.temperature) for r in rows])
-        self.logits = _stacked(self.logits if self.rows else None, [x for _, x in read])
-        self.own.add([kv for kv, _ in read])
-        self.rows += rows
 
     def draw(self) -> list[Row]:
         "Draw a token for each row; returns the rows that are finished, failed or given up, which have left."
@@ -196,14 +200,23 @@ def switch_adapter(model: PreTrainedModel, adapter: Path | None) -> None:
     model.set_adapter(name)
     model.enable_adapters()
 
+# %% ../../nbs/engine/05_decode.ipynb #b8b3fc5a
+def use_adapter(generator: Generator, adapter: Path | None):
+    "Answer with the LoRA adapter in the folder `adapter`, or with the base alone."
+    if adapter != generator.reader.adapter:
+        switch_adapter(generator.model, adapter)
+        generator.reader.adapter = adapter
+
 # %% ../../nbs/engine/05_decode.ipynb #a682944b
 class Generator:
     "One model and what it remembers of prompts; not thread-safe, one worker owns it."
 
+    use = use_adapter
+
     def __init__(self, model: PreTrainedModel, codec: Codec):
         self.model, self.codec, self.reader = model, codec, Reader(model)
         self.columns = model.config.is_encoder_decoder  # are rows in columns?
-        self.why_not_shared = (why_not_in_columns if self.columns else why_not_in_parts)(model)  # then transformers' `generate` answers; None: rows share batches that they join and leave
+        self.why_not_shared = probed(model, why_not_in_columns if self.columns else why_not_in_parts)  # then transformers' `generate` answers; None: rows share batches that they join and leave
         self.shared = self.why_not_shared is None
         if self.shared and not self.columns:
             use_shared_attention(model)
@@ -220,9 +233,3 @@ class Generator:
     def batch(self, rows: list[Row], group: object = None) -> Batch | EncoderDecoderBatch:
         "A batch that the `rows` begin."
         return (EncoderDecoderBatch if self.columns else Batch)(self, rows, group)
-
-    def use(self, adapter: Path | None):
-        "Answer with the LoRA adapter in the folder `adapter`, or with the base alone."
-        if adapter != self.reader.adapter:
-            switch_adapter(self.model, adapter)
-            self.reader.adapter = adapter

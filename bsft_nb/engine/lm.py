@@ -25,6 +25,7 @@ from ..run.folder import home
 from ..run.files import read_json
 from .scheduler import DTYPES, Pending
 from ..models.tokens import Codec, load_codec
+from .warm import shared_codec
 from .worker import worker_at
 
 _all_ = ["StudentPredict", "keep_format"]
@@ -105,7 +106,8 @@ def codec_of(engine: StudentEngine) -> Codec:
     "Messages to tokens and back, for the model of `engine`."
     with engine.loading:
         if engine.known_codec is None:
-            engine.known_codec = load_codec(engine.path, moment=engine.moment)
+            shared = engine.target.base is None and engine.moment is None
+            engine.known_codec = shared_codec(engine.path) if shared else load_codec(engine.path, moment=engine.moment)
     return engine.known_codec
 
 
@@ -162,7 +164,7 @@ class StudentEngine:
         check_dtype(dtype, self.target, str(path))
         self.meta, self.adapter, self.teachers_format = read_meta(self.path)
         base = self.target.base
-        self.worker = worker_at(base.path if base else self.path, (base or self.target).fingerprint, dtype)
+        self.worker = worker_at(base.path if base else self.path, (base or self.target).fingerprint, None if base and dtype == "auto" else dtype)
         self.known_codec: Codec | None = None
         self.loading = threading.Lock()
 

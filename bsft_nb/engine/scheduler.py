@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -20,16 +21,20 @@ from ..compat import attention_of
 from .decode import Batch, Generator, buffer_tokens
 from .fallback import generate
 from .sampling import Row
+from .warm import shared_codec
 from ..models.abilities import kv_shape
 from ..models.devices import has_bf16, pick_device, release_omp_threads
 from ..models.loading import load_weights
-from ..models.tokens import load_codec
+from ..models.neighbours import sharing_cores
+from ..models.speeds import fastest_dtype, why_slow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+logger = logging.getLogger(__name__)
+
 # %% auto #0
-__all__ = ['DTYPES', 'Pending', 'load_for_inference', 'room_for', 'patience', 'first_of', 'Inbox', 'turns', 'Waiting',
+__all__ = ['logger', 'DTYPES', 'Pending', 'load_for_inference', 'room_for', 'patience', 'first_of', 'Inbox', 'turns', 'Waiting',
            'tokens_needed', 'admitted', 'begin', 'Batches', 'admit', 'step', 'serve', 'Scheduler']
 
 # %% ../../nbs/engine/06_scheduler.ipynb #9f1fb6bc
@@ -59,17 +64,21 @@ class Pending:
                 self.future.cancel()
 
 # %% ../../nbs/engine/06_scheduler.ipynb #b026275a
-DTYPES = ("float32", "bfloat16", "float16", "int8")
+DTYPES = ("float32", "bfloat16", "float16", "int8", "auto")
 
 
 def load_for_inference(path: Path, dtype: str | None = None) -> PreTrainedModel:
-    "The model in `path` on the best device; `dtype` by default bfloat16 where the device computes in it, else float32."
-    device = pick_device()
-    if dtype == "int8":
-        from bsft_nb.models.int8 import to_int8
+    "The model in `path` on the best device; `dtype` by default bfloat16 where the device computes in it, else float32; `auto`: what is fastest here, by measurement (see `bsft_nb.models.speeds`)."
+    device, fastest = pick_device(), fastest_dtype() if dtype == "auto" else None
+    if dtype and not fastest and (why := why_slow(dtype)):
+        logger.warning("%s: %s", path.name, why)
+    dtype = fastest or dtype
+    if dtype != "int8":
+        return load_weights(path, dtype or ("bfloat16" if has_bf16(device) else "float32")).to(device)
+    from bsft_nb.models.int8 import to_int8, why_not_int8
 
-        return to_int8(load_weights(path).to(device))
-    return load_weights(path, dtype or ("bfloat16" if has_bf16(device) else "float32")).to(device)
+    model = load_weights(path).to(device)
+    return model if fastest and why_not_int8(model) else to_int8(model)
 
 # %% ../../nbs/engine/06_scheduler.ipynb #fb2b7ef7
 def room_for(model: PreTrainedModel) -> int:
@@ -252,14 +261,14 @@ def step(batches: Batches, generator: Generator, batch: Batch):
 # %% ../../nbs/engine/06_scheduler.ipynb #029b3742
 def serve(scheduler: Scheduler, generator: Generator, room: int):
     "Answer what comes, until told to end and nothing is left."
-    held, inbox, batches = 0, scheduler.inbox, scheduler.batches  # `held`: rounds that arrivals have waited
+    held, inbox, batches, sharing = 0, scheduler.inbox, scheduler.batches, sharing_cores()  # `held`: rounds that arrivals have waited
     while not scheduler.abandon:
         fresh = inbox.gather(len(batches), bool(batches.running))
         batches.waiting.add(fresh)
         if inbox.closing and not batches.running and not batches.waiting:
             return
         began, held = time.monotonic(), held + 1
-        with scheduler.busy:
+        with scheduler.busy, sharing:
             if not batches.running or not fresh or held >= 3:
                 admit(batches, generator, room)
                 held = 0
@@ -281,7 +290,7 @@ class Scheduler(threading.Thread):
     def run(self):
         try:
             with self.busy:
-                generator = Generator(load_for_inference(self.path, self.dtype), load_codec(self.path))
+                generator = Generator(load_for_inference(self.path, self.dtype), shared_codec(self.path))
                 room = room_for(generator.model)
             serve(self, generator, room)
         except Exception as e:

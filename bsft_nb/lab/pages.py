@@ -30,8 +30,9 @@ from ..run.folder import RunFolder
 from ..teacher.ledger import is_attempt
 
 # %% auto #0
-__all__ = ['said_of_rows', 'page_of', 'Asked', 'stamp', 'Kept', 'outlined', 'lines_at', 'Attempts', 'found_in', 'select_attempts',
-           'attempts_page', 'one_attempt', 'threshold_left', 'compare_page', 'one_row', 'slices', 'run_verdict']
+__all__ = ['said_of_rows', 'page_of', 'Asked', 'stamp', 'Kept', 'outlined', 'lines_at', 'note_lines', 'Attempts', 'found_in',
+           'select_attempts', 'attempts_page', 'one_attempt', 'threshold_left', 'compare_page', 'one_row', 'slices',
+           'run_verdict']
 
 # %% ../../nbs/lab/03_pages.ipynb #c2f9a1f0
 def _whole(asked: dict, name: str, default: int, least: int, most: int) -> int:
@@ -122,31 +123,34 @@ def lines_at(path: Path, places: list[int]) -> list[bytes]:
     with open(path, "rb") as f:
         return [(f.seek(at), f.readline())[1] for at in places]
 
+# %% ../../nbs/lab/03_pages.ipynb #3c82a74c
+def note_lines(attempts: Attempts, seconds: float = math.inf) -> Attempts:
+    "Note what was added since, or so much of it as can be noted in `seconds`."
+    until = time.monotonic() + seconds
+    with attempts.lock, open(attempts.path, "rb") as f:
+        about = os.fstat(f.fileno())
+        if attempts.file != about.st_ino or about.st_size < attempts.at:
+            attempts.at, attempts.file, attempts.rows = 0, about.st_ino, {}
+        f.seek(attempts.at)
+        attempts.share = None
+        for line in takewhile(lambda line: line.endswith(b"\n"), f):
+            attempts.rows |= outlined(line, attempts.at)
+            attempts.at += len(line)
+            if time.monotonic() > until:
+                attempts.share = attempts.at / about.st_size
+                break
+    return attempts
+
 # %% ../../nbs/lab/03_pages.ipynb #d08851d6
 class Attempts:
     "The attempts in the file `path`, as far as it is written."
+
+    read = note_lines
 
     def __init__(self, path: Path):
         self.path, self.at, self.file, self.lock = Path(path), 0, None, threading.RLock()
         self.rows: dict[str, tuple] = {}  # as `outlined`
         self.share: float | None = None  # how much of the file is noted, 0 to 1; None: all
-
-    def read(self, seconds: float = math.inf) -> Attempts:
-        "Note what was added since, or so much of it as can be noted in `seconds`."
-        until = time.monotonic() + seconds
-        with self.lock, open(self.path, "rb") as f:
-            about = os.fstat(f.fileno())
-            if self.file != about.st_ino or about.st_size < self.at:
-                self.at, self.file, self.rows = 0, about.st_ino, {}
-            f.seek(self.at)
-            self.share = None
-            for line in takewhile(lambda line: line.endswith(b"\n"), f):
-                self.rows |= outlined(line, self.at)
-                self.at += len(line)
-                if time.monotonic() > until:
-                    self.share = self.at / about.st_size
-                    break
-        return self
 
     def lines(self, numbers: list[int]) -> list[bytes]:
         "The lines of these attempts, by their numbers from 0."
@@ -250,7 +254,7 @@ def _chosen(key: tuple, table: Table, asked: Asked) -> np.ndarray:
     where = (asked.field, asked.value) if asked.field else None
     return _SELECTED.get((key, asked.rows), lambda: table.select(asked.filter, asked.search, asked.sort, asked.descending, where))
 
-
+# %% ../../nbs/lab/03_pages.ipynb #51a96bf4
 def compare_page(run: RunFolder, asked: Asked) -> dict:
     "Rows in short with each column's answer, counts on the filters, names to sort by. Raises `FileNotFoundError` where nothing was compared, `ValueError` for another filter."
     key, table = _table(run)
@@ -299,7 +303,7 @@ def slices(run: RunFolder, field: str) -> list[dict]:
     key, table = _table(run)
     return _SELECTED.get((key, "slices", field), lambda: [sent(asdict(s), 200) for s in table.slices(field)])
 
-
+# %% ../../nbs/lab/03_pages.ipynb #9048000f
 def _judged(table: Table, column: str) -> dict:
     scores = table.figures(column)
     known = scores[np.isfinite(scores)]

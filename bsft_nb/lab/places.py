@@ -19,7 +19,7 @@ from ..run.folder import RunFolder, fingerprint
 
 # %% auto #0
 __all__ = ['DEPTH', 'MOST', 'NEVER', 'FILES', 'EVERY', 'real_within', 'is_run', 'homes', 'runs_in', 'checked', 'key_of', 'Homes',
-           'run_at', 'still_there', 'Places']
+           'run_at', 'still_there', 'watch_folders', 'open_run', 'Places']
 
 # %% ../../nbs/lab/00_places.ipynb #7fee937e
 def real_within(
@@ -132,20 +132,30 @@ def still_there(path: Path | None) -> Path:
         raise FileNotFoundError("this run is not there any more: it was moved or deleted")
     return path
 
+# %% ../../nbs/lab/00_places.ipynb #a480ba76
+def watch_folders(places: Places, folders: Iterable[str]):
+    "Look into these folders, too, as far as they lie in what the server shows; relative ones are below the root."
+    inside = (real_within(places.root / f, places.roots) for f in folders)
+    places._homes.also(tuple(dict.fromkeys([places.root, *places.more, *filter(None, inside)])))
+
+
+def open_run(places: Places, path: str) -> str:
+    "The key of the run at `path`, relative to the root. Raises `FileNotFoundError`, see `run_at`."
+    found = run_at(path, places.root, places.roots)
+    places._known[key_of(found)] = found
+    return key_of(found)
+
 # %% ../../nbs/lab/00_places.ipynb #dd0c8c39
 class Places:
     "The runs below `root`, in `home`, and below the folders that whoever runs the server names (`more`), by key."
+
+    watch, open = watch_folders, open_run
 
     def __init__(self, root: Path, home: Path, more: Iterable[Path] = ()):
         self.root, self.home, self.more = Path(root).resolve(), Path(home).resolve(), tuple(Path(p).resolve() for p in more)
         self.roots = self.root, self.home, *self.more
         self._homes = Homes(self.home, (self.root, *self.more))
         self._known: dict[str, Path] = {}  # also those that were opened by their path
-
-    def watch(self, folders: Iterable[str]):
-        "Look into these folders, too, as far as they lie in what the server shows; relative ones are below the root."
-        inside = (real_within(self.root / f, self.roots) for f in folders)
-        self._homes.also(tuple(dict.fromkeys([self.root, *self.more, *filter(None, inside)])))
 
     def list(self) -> dict[str, Path]:
         "Run folders by key."
@@ -157,9 +167,3 @@ class Places:
         "The run of that key. Raises `FileNotFoundError`, or `PermissionError` where a part of it leads elsewhere."
         path = self._known.get(key)
         return checked(still_there(path if path and path.resolve() == path else self.list().get(key)))
-
-    def open(self, path: str) -> str:
-        "The key of the run at `path`, relative to the root. Raises `FileNotFoundError`, see `run_at`."
-        found = run_at(path, self.root, self.roots)
-        self._known[key_of(found)] = found
-        return key_of(found)

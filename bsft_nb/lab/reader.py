@@ -31,7 +31,7 @@ from .states import Desk, Listener
 
 # %% auto #0
 __all__ = ['MOST_EARS', 'KINDS', 'as_json', 'known', 'of_run', 'news', 'warm', 'tasks', 'plain_error', 'serve', 'main', 'begun',
-           'Gone', 'hear', 'end', 'ReaderProcess']
+           'Gone', 'hear', 'end', 'put_question', 'tell_reader', 'ReaderProcess']
 
 # %% ../../nbs/lab/06_reader.ipynb #f80c718a
 def as_json(value: Any) -> bytes:
@@ -108,7 +108,7 @@ def plain_error(error: Exception) -> Exception:
     kind = next((k for k in KINDS if isinstance(error, k)), None)
     return kind(str(error)) if kind else RuntimeError(f"{type(error).__name__}: {error}")
 
-
+# %% ../../nbs/lab/06_reader.ipynb #89b7a5c5
 def serve(
     questions: BinaryIO,  # pickled tuples: number, task, arguments
     answers: BinaryIO,  # pickled tuples: number, whether it worked, answer or error
@@ -180,36 +180,40 @@ def end(process: subprocess.Popen):
     except OSError:  # gone already
         pass
 
+# %% ../../nbs/lab/06_reader.ipynb #fb552ebe
+def put_question(reader: ReaderProcess, task: str, *args: Any) -> Future:
+    "The answer to come. Raises `Gone`."
+    with reader._lock:
+        if -1 in reader._waiting:
+            reader.process, reader._waiting = begun(reader.about), {}
+            threading.Thread(target=hear, args=(reader.process, reader._waiting, reader._lock), daemon=True, name="bsft-reader").start()
+            weakref.finalize(reader, end, reader.process)
+        n, future = next(reader._numbers), Future()
+        reader._waiting[n] = future
+        try:
+            pickle.dump((n, task, args), reader.process.stdin)
+            reader.process.stdin.flush()
+        except (OSError, ValueError) as e:  # ValueError: closed
+            reader._waiting[-1] = None
+            raise Gone("the process that reads the runs has ended") from e
+    return future
 
+
+def tell_reader(reader: ReaderProcess, task: str, *args: Any):
+    "Ask, without waiting for an answer, a process that is there."
+    if -1 not in reader._waiting:
+        with suppress(Gone):
+            reader.put(task, *args)
+
+# %% ../../nbs/lab/06_reader.ipynb #c030ec54
 class ReaderProcess:
     "Asks a process that is kept warm: begun with the first question, and again where it has ended."
+
+    put, tell = put_question, tell_reader
 
     def __init__(self, about: dict):  # `root`, `home` and `more`, as texts
         self.about, self.process = about, None
         self._waiting, self._lock, self._numbers = {-1: None}, threading.Lock(), itertools.count()
-
-    def put(self, task: str, *args: Any) -> Future:
-        "The answer to come. Raises `Gone`."
-        with self._lock:
-            if -1 in self._waiting:
-                self.process, self._waiting = begun(self.about), {}
-                threading.Thread(target=hear, args=(self.process, self._waiting, self._lock), daemon=True, name="bsft-reader").start()
-                weakref.finalize(self, end, self.process)
-            n, future = next(self._numbers), Future()
-            self._waiting[n] = future
-            try:
-                pickle.dump((n, task, args), self.process.stdin)
-                self.process.stdin.flush()
-            except (OSError, ValueError) as e:  # ValueError: closed
-                self._waiting[-1] = None
-                raise Gone("the process that reads the runs has ended") from e
-        return future
-
-    def tell(self, task: str, *args: Any):
-        "Ask, without waiting for an answer, a process that is there."
-        if -1 not in self._waiting:
-            with suppress(Gone):
-                self.put(task, *args)
 
     def close(self):
         "Let the process go."

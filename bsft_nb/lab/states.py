@@ -20,8 +20,8 @@ from ..run.folder import RunFolder
 from ..run.progress import MOST_POINTS, State, reduce_all
 
 # %% auto #0
-__all__ = ['PIECE', 'KEPT', 'LOOK', 'BRIEF', 'SELDOM', 'MISSING', 'Follower', 'thinned', 'States', 'made_card', 'Desk',
-           'run_view', 'view_of', 'Listener']
+__all__ = ['PIECE', 'KEPT', 'LOOK', 'BRIEF', 'SELDOM', 'MISSING', 'Follower', 'thinned', 'state_of', 'States', 'made_card',
+           'sorted_cards', 'Desk', 'run_view', 'view_of', 'Listener']
 
 # %% ../../nbs/lab/02_states.ipynb #111b1abd
 PIECE = 1 << 18  # bytes read at a time: many rows alive at once make Python look through all objects, which holds up everybody
@@ -80,31 +80,34 @@ def thinned(events: list[Event]) -> list[Event]:
 KEPT = 64  # states
 LOOK = 0.25  # seconds that reading a log may take before what is known so far is shown
 
+# %% ../../nbs/lab/02_states.ipynb #556e4597
+def state_of(states: States, log: Path, seconds: float = math.inf) -> State:
+    "The state after all events in `log`, or after those that could be read in so many seconds, a piece at least."
+    with states._lock:
+        follower, state, lock = known = states._known.pop(log, None) or (Follower(log), [State(), False], threading.Lock())
+        states._known[log] = known
+        while len(states._known) > KEPT:
+            states._known.popitem(last=False)
+    with lock:
+        restarts, until = follower.restarts, time.monotonic() + seconds
+        for events in follower.pieces():
+            if follower.restarts > restarts:
+                restarts, state[0] = follower.restarts, State()
+            state[:] = reduce_all(thinned(events), state[0]), False
+            if time.monotonic() >= until:
+                return state[0]
+        state[1] = True
+        return state[0]
+
 # %% ../../nbs/lab/02_states.ipynb #18ce033d
 class States:
     "The state of a run by its log; what was read before is not read again. Safe in several threads."
 
+    of = state_of
+
     def __init__(self):
         self._known: OrderedDict[Path, tuple[Follower, list, threading.Lock]] = OrderedDict()  # state, and whether that is all
         self._lock = threading.Lock()
-
-    def of(self, log: Path, seconds: float = math.inf) -> State:
-        "The state after all events in `log`, or after those that could be read in so many seconds, a piece at least."
-        with self._lock:
-            follower, state, lock = known = self._known.pop(log, None) or (Follower(log), [State(), False], threading.Lock())
-            self._known[log] = known
-            while len(self._known) > KEPT:
-                self._known.popitem(last=False)
-        with lock:
-            restarts, until = follower.restarts, time.monotonic() + seconds
-            for events in follower.pieces():
-                if follower.restarts > restarts:
-                    restarts, state[0] = follower.restarts, State()
-                state[:] = reduce_all(thinned(events), state[0]), False
-                if time.monotonic() >= until:
-                    return state[0]
-            state[1] = True
-            return state[0]
 
     def share(self, log: Path) -> float | None:
         "How much of `log` the state is made of, 0 to 1; `None` where it is all."
@@ -140,12 +143,29 @@ def made_card(
     except (OSError, ValueError, TypeError, AttributeError) as e:
         return run_card(RunFolder(path), {"error": str(e)}, "unreadable", shown)
 
-# %% ../../nbs/lab/02_states.ipynb #d65cd642
+# %% ../../nbs/lab/02_states.ipynb #933414f0
 BRIEF, SELDOM = 0.02, 40  # seconds: a look at all runs that takes less is no matter; one that takes longer comes after so many times that
 
 
+def sorted_cards(desk: Desk) -> list[dict]:
+    "The cards of all runs: those under way first, then the newest."
+    with desk._lock:
+        began = time.monotonic()
+        if began >= desk._next:
+            desk._shown = list(desk.places.list().values())
+            found = [desk.card(p) for p in desk._shown]
+            took = time.monotonic() - began
+            desk._next = began + (SELDOM * took if took > BRIEF else 0)
+        else:
+            known = ((p, desk._cards.get(p)) for p in desk._shown)
+            found = [desk.card(p) if c is None or c[1]["status"] == "running" else c[1] for p, c in known]
+        return sorted(found, key=lambda c: (c["status"] != "running", -(c["began"] or 0), c["id"]))
+
+# %% ../../nbs/lab/02_states.ipynb #d65cd642
 class Desk:
     "What is known: where runs are, and the cards and states that were made of them. Safe in several threads."
+
+    cards = sorted_cards
 
     def __init__(self, places: Places):
         self.places, self.states, self._lock = places, States(), threading.Lock()
@@ -165,20 +185,6 @@ class Desk:
         "The run is gone; look at all runs the next time."
         self._next = 0.0
         self._cards.pop(path, None)
-
-    def cards(self) -> list[dict]:
-        "The cards of all runs: those under way first, then the newest."
-        with self._lock:
-            began = time.monotonic()
-            if began >= self._next:
-                self._shown = list(self.places.list().values())
-                found = [self.card(p) for p in self._shown]
-                took = time.monotonic() - began
-                self._next = began + (SELDOM * took if took > BRIEF else 0)
-            else:
-                known = ((p, self._cards.get(p)) for p in self._shown)
-                found = [self.card(p) if c is None or c[1]["status"] == "running" else c[1] for p, c in known]
-            return sorted(found, key=lambda c: (c["status"] != "running", -(c["began"] or 0), c["id"]))
 
 # %% ../../nbs/lab/02_states.ipynb #ba3e4dcd
 MISSING = {  # file of a run → what is said where it is not there

@@ -59,7 +59,7 @@ def fetched(storage: Storage, sent: dict[str, Any], place: Path) -> Job:
     note(job.checkpoints, key=sent["key"])
     return job
 
-
+# %% ../../nbs/launchers/05_cluster.ipynb #ff846088
 @dataclass(frozen=True)
 class Sender:
     "An `EventLog` whose events travel through the actor `relay`."
@@ -78,7 +78,7 @@ class Sender:
                     self.storage.remove(f"{self.shelf}/{step}")
         call(self.relay.put, kind, data)
 
-
+# %% ../../nbs/launchers/05_cluster.ipynb #59cd8bb6
 @dataclass(frozen=True)
 class Asker:
     "A `StopSignal` that asks the actor."

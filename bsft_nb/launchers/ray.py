@@ -8,16 +8,23 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+# %% auto #0
+__all__ = ['SAME', 'PATIENT', 'versions', 'unfit', 'answer_of', 'check_cluster', 'bring_news', 'Pump', 'fit', 'drive',
+           'connected', 'main', 'check_settings', 'installed', 'check_address', 'place_of', 'check_ray', 'Ray']
+
+# %% ../../nbs/launchers/06_ray.ipynb #7e5c3012
 from .cluster import Relay, call, send, work
 from .storage import Storage
 from .torchrun import TOGETHER
@@ -29,10 +36,6 @@ from ..training.checkpoints import checkpoints, note
 from ..training.jobs import Job, TrainConfig
 from ..training.launcher import Followed, Score, start_process
 from ..training.trainer import finished
-
-# %% auto #0
-__all__ = ['SAME', 'PATIENT', 'versions', 'unfit', 'check_cluster', 'Pump', 'fit', 'drive', 'main', 'check_settings', 'place_of',
-           'Ray']
 
 # %% ../../nbs/launchers/06_ray.ipynb #aada1a7c
 SAME = ("bsft_nb", "torch", "transformers")  # packages of which driver and workers need the same version
@@ -57,22 +60,44 @@ def unfit(asked: dict[str, Any]) -> str:
     return ""
 
 # %% ../../nbs/launchers/06_ray.ipynb #f7e04dee
-def check_cluster(storage: Storage, config: TrainConfig):
-    "Raise `ValueError` where a machine of the cluster cannot train; it names the machine and the reason."
+def answer_of(asked: Any) -> str:
+    "What a machine said about itself, by the reference `asked`; where it could not, why."
+    import ray
+
+    try:
+        return ray.get(asked)
+    except ray.exceptions.RayTaskError as e:  # it has no bsft_nb, or a damaged one
+        return f"bsft_nb cannot be used there ({type(e.cause).__name__}: {' '.join(str(e.cause).split()):.200}): install the same packages on all machines"
+
+
+def check_cluster(storage: Storage, bf16: bool):
+    "Raise `ValueError` where a machine of the cluster cannot work on this; it names the machine and the reason."
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     probe = f"probes/{uuid.uuid4().hex}"
     storage.write(probe, b"")
-    asked = {"versions": versions(), "storage": storage.root, "probe": probe, "bf16": config.bf16}
+    asked = {"versions": versions(), "storage": storage.root, "probe": probe, "bf16": bf16}
     nodes = [n for n in ray.nodes() if n["Alive"]]
     ask = ray.remote(num_cpus=0)(unfit)
     try:
-        answers = ray.get([ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(asked) for n in nodes])
+        refs = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)).remote(asked) for n in nodes]
+        answers = [answer_of(r) for r in refs]
     finally:
         storage.forget(probe)
     if wrong := [f"{n['NodeManagerAddress']}: {why}" for n, why in zip(nodes, answers) if why]:
-        raise ValueError(f"the cluster cannot train this run. {' | '.join(wrong)}")
+        raise ValueError(f"the cluster cannot take this run. {' | '.join(wrong)}")
+
+# %% ../../nbs/launchers/06_ray.ipynb #04f5027e
+def bring_news(pump: Pump):
+    "Fetch what is new: checkpoints, then the events that tell of them."
+    events = call(pump.relay.take)
+    if not events or any(e["kind"] == "checkpoint" for e in events):
+        for job, sent in pump.jobs:
+            for step in pump.storage.names(sent["shelf"]):
+                pump.storage.pull(f"{sent['shelf']}/{step}", job.checkpoints / step)
+    for e in events:
+        pump.folder.log.write(Event(**e))
 
 # %% ../../nbs/launchers/06_ray.ipynb #40c230da
 @dataclass(frozen=True)
@@ -84,15 +109,7 @@ class Pump:
     relay: Any
     over: threading.Event = field(default_factory=threading.Event)
 
-    def bring(self):
-        "Fetch what is new: checkpoints, then the events that tell of them."
-        events = call(self.relay.take)
-        if not events or any(e["kind"] == "checkpoint" for e in events):
-            for job, sent in self.jobs:
-                for step in self.storage.names(sent["shelf"]):
-                    self.storage.pull(f"{sent['shelf']}/{step}", job.checkpoints / step)
-        for e in events:
-            self.folder.log.write(Event(**e))
+    bring = bring_news
 
     def run(self):
         "Bring and ask, until it is over."
@@ -117,14 +134,14 @@ def fit(settings: Ray, config: dict[str, Any]):
         run_config=RunConfig(failure_config=FailureConfig(max_failures=settings.failures), **run),
     ).fit()
 
-
+# %% ../../nbs/launchers/06_ray.ipynb #d1c1414b
 def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
     "Train `jobs` on the cluster. Raises what ended the training."
     import ray
 
     storage = Storage(settings.place)
     for job in jobs:
-        check_cluster(storage, job.config)
+        check_cluster(storage, job.config.bf16)
     relay = ray.remote(num_cpus=0, max_restarts=-1)(Relay).remote()
     left = [(j, s) for j, s in ((j, send(storage, j)) for j in jobs) if not finished(j, s["key"], folder.log)]
     pump = Pump(folder, storage, left, relay)
@@ -147,19 +164,29 @@ def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
 PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000", "RAY_dashboard_agent_port_timeout_ms": "300000", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0"}
 
 
-def main():
-    "What the driver does: `<run folder> <token> <settings as JSON> <job> …` are its arguments."
+@contextmanager
+def connected(settings: Ray, log: bool = False) -> Iterator[None]:
+    "Within, this process is connected to the cluster; where there is none, to one on this machine that ends with it. `log`: print what the workers print."
     import ray
 
-    folder, token, settings, models = RunFolder(sys.argv[1]), sys.argv[2], Ray(**json.loads(sys.argv[3])), sys.argv[4:]
-    with claim(folder, "ray", models, token=token):
+    mine = not ray.is_initialized()
+    if mine:
+        os.environ.update({k: v for k, v in PATIENT.items() if k not in os.environ})
         address = settings.address or os.environ.get("RAY_ADDRESS")
         alone = {} if address else {"num_cpus": max(settings.workers, os.cpu_count() or 1), "object_store_memory": 200 * 2**20, "include_dashboard": False}
-        ray.init(address=address, log_to_driver=True, **alone)
-        try:
-            drive(folder, settings, [Job.load(folder, m) for m in models])
-        finally:
+        ray.init(address=address, log_to_driver=log, **alone)
+    try:
+        yield
+    finally:
+        if mine:
             ray.shutdown()
+
+
+def main():
+    "What the driver does: `<run folder> <token> <settings as JSON> <job> …` are its arguments."
+    folder, token, settings, models = RunFolder(sys.argv[1]), sys.argv[2], Ray(**json.loads(sys.argv[3])), sys.argv[4:]
+    with claim(folder, "ray", models, token=token), connected(settings, log=True):
+        drive(folder, settings, [Job.load(folder, m) for m in models])
 
 # %% ../../nbs/launchers/06_ray.ipynb #77b38efc
 def check_settings(settings: Ray):
@@ -180,12 +207,40 @@ def check_settings(settings: Ray):
             raise ValueError(f"{name}={value!r:.80}: it must be a dict of arguments of ray.train.{what} that JSON can hold")
 
 
+def installed(argument: str):
+    "Raise `ValueError` where Ray is missing; `argument`: the one that asked for it."
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError(f"{argument}='ray': the package ray is not installed. Install it with `pip install 'bsft_nb[ray]'` here and on all machines, or work on this machine alone: launch='torchrun' trains with several workers")
+
+
+def check_address(address: str | None):
+    "Raise `ValueError` where nobody answers at the address of a cluster."
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as e:
+            raise ValueError(f"address={address!r}: nobody answers there ({e.strerror or e}). Give the address that `ray start --head` prints, or leave it out for a cluster on this machine") from e
+
+# %% ../../nbs/launchers/06_ray.ipynb #b1ac09a0
 def place_of(storage: str | None) -> str:
     "An absolute path, or a URI."
     storage = storage or str(home() / "ray")
     return storage if "://" in storage else str(Path(storage).absolute())
 
+# %% ../../nbs/launchers/06_ray.ipynb #0a6fe355
+def check_ray(settings: Ray, config: TrainConfig):
+    "Raise `ValueError` where Ray is missing, a batch has fewer rows than there are workers, nobody answers at the address, or the storage cannot be written."
+    installed("launch")
+    if settings.workers > config.bsize:
+        raise ValueError(f"workers={settings.workers}: a batch has bsize={config.bsize} rows, which are divided over the workers. Choose a bsize of at least {settings.workers}, or fewer workers")
+    check_address(settings.address or os.environ.get("RAY_ADDRESS"))
+    try:
+        Storage(settings.place).write("probes/writable", b"")
+    except OSError as e:
+        raise ValueError(f"storage={settings.storage!r} cannot be written ({e}): permit writing there, or give another") from e
 
+# %% ../../nbs/launchers/06_ray.ipynb #70d0d7f7
 @dataclass(frozen=True)
 class Ray:
     "`Launcher`: workers on a cluster, by Ray Train. Raises `ValueError` for settings that cannot be."
@@ -201,16 +256,7 @@ class Ray:
     __post_init__ = check_settings  # type: ignore[misc]
     place = property(lambda self: place_of(self.storage), doc="The storage, as every machine names it.")
 
-    def check(self, config: TrainConfig):
-        "Raise `ValueError` where Ray is missing, a batch has fewer rows than there are workers, or the storage cannot be written."
-        if importlib.util.find_spec("ray") is None:
-            raise ValueError("launch='ray': the package ray is not installed. Install it with `pip install 'ray[train]'` here and on all machines, or choose launch='torchrun' for several workers on this machine")
-        if self.workers > config.bsize:
-            raise ValueError(f"workers={self.workers}: a batch has bsize={config.bsize} rows, which are divided over the workers. Choose a bsize of at least {self.workers}, or fewer workers")
-        try:
-            Storage(self.place).write("probes/writable", b"")
-        except OSError as e:
-            raise ValueError(f"storage={self.storage!r} cannot be written ({e}): permit writing there, or give another") from e
+    check = check_ray
 
     def start(self, folder: RunFolder, jobs: list[Job], score: Score | None) -> Followed:
         "Begin to train, driven by a new process."

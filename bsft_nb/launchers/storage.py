@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 # %% auto #0
-__all__ = ['MARK', 'reached', 'push', 'pull', 'names', 'remove', 'Storage', 'content_name']
+__all__ = ['MARK', 'reached', 'push', 'pull', 'names', 'remove', 'read_bytes', 'write_bytes', 'Storage', 'content_name']
 
 # %% ../../nbs/launchers/04_storage.ipynb #f894ea16
 def reached(root: str) -> tuple[FileSystem, str]:
@@ -50,7 +50,7 @@ def push(storage: Storage, folder: Path, name: str):
     copy_files(str(folder), f"{root}/{name}", source_filesystem=LocalFileSystem(), destination_filesystem=fs)
     storage.write(f"{name}{MARK}", json.dumps(files).encode())
 
-
+# %% ../../nbs/launchers/04_storage.ipynb #8e1e749c
 def pull(storage: Storage, name: str, folder: Path) -> bool:
     "Copy `name` to `folder`, whole or not at all; is it there now? It may have been removed meanwhile."
     from pyarrow.fs import LocalFileSystem, copy_files
@@ -88,6 +88,21 @@ def remove(storage: Storage, name: str):
         fs.delete_file(f"{root}/{name}{MARK}")
     fs.delete_dir(f"{root}/{name}")
 
+# %% ../../nbs/launchers/04_storage.ipynb #4cecf539
+def read_bytes(storage: Storage, name: str) -> bytes:
+    "The content of a file. Raises `FileNotFoundError`."
+    fs, root = reached(storage.root)
+    with fs.open_input_stream(f"{root}/{name}") as f:
+        return f.read()
+
+
+def write_bytes(storage: Storage, name: str, content: bytes):
+    "Write a file."
+    fs, root = reached(storage.root)
+    fs.create_dir(f"{root}/{name}".rpartition("/")[0], recursive=True)
+    with fs.open_output_stream(f"{root}/{name}") as f:
+        f.write(content)
+
 # %% ../../nbs/launchers/04_storage.ipynb #82b36930
 @dataclass(frozen=True)
 class Storage:
@@ -95,19 +110,7 @@ class Storage:
     root: str  # path or URI
 
     push, pull, names, remove = push, pull, names, remove
-
-    def read(self, name: str) -> bytes:
-        "The content of a file. Raises `FileNotFoundError`."
-        fs, root = reached(self.root)
-        with fs.open_input_stream(f"{root}/{name}") as f:
-            return f.read()
-
-    def write(self, name: str, content: bytes):
-        "Write a file."
-        fs, root = reached(self.root)
-        fs.create_dir(f"{root}/{name}".rpartition("/")[0], recursive=True)
-        with fs.open_output_stream(f"{root}/{name}") as f:
-            f.write(content)
+    read, write = read_bytes, write_bytes
 
     def forget(self, name: str):
         "Remove a file."
@@ -119,7 +122,7 @@ class Storage:
         fs, root = reached(self.root)
         return fs.get_file_info(f"{root}/{name}{MARK}").is_file
 
-
+# %% ../../nbs/launchers/04_storage.ipynb #9a6effde
 def content_name(folder: Path) -> str:
     "A name that follows from the content of `folder`."
     return fingerprint(digests(folder))

@@ -93,7 +93,7 @@ def is_lost(error: BaseException) -> bool:
     said = str(error)
     return isinstance(error, torch.distributed.DistError) or isinstance(error, RuntimeError) and any(word in said for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset"))
 
-
+# %% ../../nbs/launchers/03_torchrun.ipynb #9556d19b
 def lead(folder: RunFolder, token: str, models: list[str]):
     "Train, write and tell. Raises `Lost` where another worker is gone, and what `train` raises."
     with claim(folder, "torchrun", models, token=token):
@@ -154,7 +154,7 @@ class TorchRun:
         n = min(workers_for(self.workers, j.config.bsize) for j in jobs)
         return Followed(folder, lambda token: start_workers(folder, token, n, self.timeout, [j.model for j in jobs]))
 
-
+# %% ../../nbs/launchers/03_torchrun.ipynb #758dbe6e
 def start_workers(folder: RunFolder, token: str, n: int, timeout: float, models: list[str]) -> subprocess.Popen:
     "The process that starts `n` workers."
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, devices()[0] // n) if devices()[1] != "GPU" else max(1, (os.cpu_count() or 1) // n))

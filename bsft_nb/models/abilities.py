@@ -127,7 +127,7 @@ class Path(NamedTuple):
             "shared": "shared: about {} times the training steps of transformers alone, and {} times the answers a second".format(*FACTORS),
         }[self.name]
 
-
+# %% ../../nbs/models/09_abilities.ipynb #74a70bf5
 FACTORS = (3, 2.5)  # of `shared`: training steps, and answers a second of a full batch
 
 
@@ -145,7 +145,7 @@ def expected_path(model: PreTrainedModel) -> Path:
                 why = str(e)
     return Path("plain", why) if why else Path("shared")
 
-
+# %% ../../nbs/models/09_abilities.ipynb #30e5990d
 def path_of(target: Target) -> Path | None:
     "The `expected_path` of what is in the target's folder, of which only the configuration is read; `None` where that makes no model."
     import torch

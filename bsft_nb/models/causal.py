@@ -99,7 +99,7 @@ def capped(scores: torch.Tensor, cap: float | None) -> torch.Tensor:
     "The `scores`, none of which is larger than `cap`."
     return scores if cap is None else (scores / cap).tanh() * cap
 
-
+# %% ../../nbs/models/08_causal.ipynb #dd6d20a1
 def attend(
     q: torch.Tensor,  # (rows, heads, queries, size)
     k: torch.Tensor,  # (rows, kv heads, keys, size)

@@ -23,7 +23,7 @@ from .values import is_union, read_value, write_value
 # %% auto #0
 __all__ = ['ADAPTERS', 'TEACHERS', 'joint', 'mark_pattern', 'protect', 'restore', 'certain', 'pieces', 'closed_schema',
            'answers_schema', 'parsed', 'settled', 'instructions_text', 'prompt_text', 'completion_text', 'schema_of',
-           'StudentAdapter', 'fitting', 'roundtrip', 'adapter_state', 'load_adapter']
+           'restriction', 'StudentAdapter', 'fitting', 'roundtrip', 'adapter_state', 'load_adapter']
 
 # %% ../../nbs/models/14_student_adapter.ipynb #4e21a5d3
 def joint(separator: str) -> str:
@@ -168,6 +168,13 @@ def schema_of(adapter: StudentAdapter, signature: type[dspy.Signature]) -> dict 
     "JSON schema of all completions that there can be, see `answers_schema`."
     return answers_schema(_marks(adapter, signature), [closed_schema(f.annotation, _protecting(adapter, signature)) for f in signature.output_fields.values()])
 
+# %% ../../nbs/models/14_student_adapter.ipynb #352ac216
+def restriction(adapter: StudentAdapter, lm: dspy.BaseLM, signature: type[dspy.Signature]) -> dict:
+    "Arguments for `lm` that restrict the answer to values of the signature's types; none where there is nothing to restrict, or the engine does not do it."
+    schema = adapter.schema(signature)
+    takes = getattr(getattr(lm, "engine", None), "takes_choices", False)
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "choices", "schema": schema}}} if schema and takes else {}
+
 # %% ../../nbs/models/14_student_adapter.ipynb #79b4f766
 class StudentAdapter(dspy.Adapter):
     "Compact prompts and bare completions for a fine-tuned student."
@@ -189,9 +196,7 @@ class StudentAdapter(dspy.Adapter):
 
     def _call_preprocess(self, lm, lm_kwargs, signature, inputs):
         signature = super()._call_preprocess(lm, lm_kwargs, signature, inputs)
-        schema = self.schema(signature) if self.restrict else None
-        if schema and getattr(getattr(lm, "engine", None), "takes_choices", False):
-            lm_kwargs["response_format"] = {"type": "json_schema", "json_schema": {"name": "choices", "schema": schema}}
+        lm_kwargs |= restriction(self, lm, signature) if self.restrict else {}
         return signature
 
     schema, parse, settled = schema_of, parsed, settled

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['SENTINEL', 'fix_date', 'chat_template', 'encode', 'new_ids', 'sentinel_id', 'prompt_ids', 'completion_ids',
-           'inner_ids', 'answer_text', 'ends_of', 'remembered_ids', 'Codec', 'longest', 'longest_answer', 'load_codec',
-           'check_token_ids']
+           'inner_ids', 'answer_text', 'ends_of', 'remembered_ids', 'survives', 'Codec', 'longest', 'longest_answer',
+           'use_template', 'load_codec', 'check_token_ids']
 
 # %% ../../nbs/models/08_tokens.ipynb #103b0625
 def fix_date(tokenizer: PreTrainedTokenizerBase, moment: str | None) -> str | None:
@@ -168,6 +168,13 @@ def remembered_ids(codec: Codec) -> Callable[[str, bool], list[int]]:
     known = lru_cache(1024)(partial(new_ids, codec))
     return lambda text, control: known(text, control) if len(text) < 1000 else new_ids(codec, text, control)
 
+# %% ../../nbs/models/08_tokens.ipynb #31fb929c
+def survives(codec: Codec, text: str) -> bool:
+    "Does `text` come back unchanged from being tokenised as an answer?"
+    with contextlib.suppress(TextError):
+        return codec.text(codec.completion(text)) == text
+    return False
+
 # %% ../../nbs/models/08_tokens.ipynb #16046f3c
 class Codec:
     "Messages to token ids and back, for one tokenizer. Raises `ChatError` where the chat template cannot be compiled."
@@ -191,13 +198,8 @@ class Codec:
         self.lock = threading.Lock()  # a fast tokenizer's settings are not safe to change from two threads
         self.ids, self.around = remembered_ids(self), lru_cache(2)(partial(_around, tokenizer))
 
-    def survives(self, text: str) -> bool:
-        "Does `text` come back unchanged from being tokenised as an answer?"
-        with contextlib.suppress(TextError):
-            return self.text(self.completion(text)) == text
-        return False
-
     prompt, completion, text = prompt_ids, completion_ids, answer_text
+    survives = survives
 
 # %% ../../nbs/models/08_tokens.ipynb #b04a0a64
 def _load_tokenizer(path: Path, name: str) -> PreTrainedTokenizerBase:
@@ -240,6 +242,16 @@ def _ends(path: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[
     flat = [i for ids in named for i in (ids if isinstance(ids, list) else [ids])]
     return tuple(i for i in flat if isinstance(i, int) and i >= 0)
 
+# %% ../../nbs/models/08_tokens.ipynb #27ea2bc7
+def use_template(tokenizer: PreTrainedTokenizerBase, own: Path, base: Path):
+    "Give `tokenizer`, that of the folder `base`, the chat template that the folder `own` was trained with."
+    file = own / "chat_template.jinja"
+    if own != base and file.exists():
+        tokenizer.chat_template = file.read_text(encoding="utf-8")  # on the date of training
+    told = read_json(own / "bsft.json", {}, dict)
+    if "trained_template" in told and isinstance(told["trained_template"], str | dict | None):
+        tokenizer.chat_template = told["trained_template"]
+
 # %% ../../nbs/models/08_tokens.ipynb #224ee8c5
 def load_codec(
     path: Path,  # a model folder, or a LoRA adapter's
@@ -249,15 +261,11 @@ def load_codec(
     "The `Codec` of the model folder `path`. Raises `TargetError` where it cannot be used."
     from transformers import AutoConfig
 
-    path, own, name = Path(path), Path(path) / "chat_template.jinja", name or str(path)
+    path, own, name = Path(path), Path(path), name or str(path)
     if (path / "adapter_config.json").exists():  # tokens are the base's
         path = check_folder(path, name).base.path
     tokenizer = _load_tokenizer(path, name)
-    if own.parent != path and own.exists():
-        tokenizer.chat_template = own.read_text(encoding="utf-8")  # on the date of training
-    told = read_json(own.parent / "bsft.json", {}, dict)
-    if "trained_template" in told and isinstance(told["trained_template"], str | dict | None):
-        tokenizer.chat_template = told["trained_template"]  # the folder is an export, whose template is for others
+    use_template(tokenizer, own, path)
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     try:
         codec = Codec(tokenizer, bool(config.is_encoder_decoder), longest(config, tokenizer), _ends(path, config, tokenizer), longest_answer(config), moment)

@@ -35,7 +35,7 @@ def same_as(run: Run, namespace: dict) -> dict[str, Any]:
     same = [namespace[n] for n in names["lm"] if namespace[n].model == model]
     return found | ({"lm": same[0]} if same else {})
 
-
+# %% ../../nbs/notebook/06_again.ipynb #b29b3f2b
 def compile_again(run: Run, namespace: dict, **changes: Any) -> Run:
     "A run with the settings of `run`, what the notebook has of its objects, and `changes`. Raises `ValueError` that says what the notebook no longer has."
     job, found = run.config(), same_as(run, namespace)

@@ -22,6 +22,7 @@ from .widgets import Html, join, page, table, tag
 from ..optimizer.loading import attach
 from ..optimizer.run import Run
 from ..results.report import snapshot_html, write_report
+from ..routing.report import kept_words
 from ..run.folder import RunFolder, fingerprint, home, list_runs
 from ..run.progress import state_of
 from ..run.views import describe, show_number, show_seconds
@@ -81,8 +82,9 @@ def run_status(run: Run) -> Status:
     "How a run stands."
     state = state_of(run.folder.log.path)
     last = max((t for _, t in state.stages.values()), default=0.0)
-    made = Status(f"{run.id}: {run.status}; {describe(state, last)}")
-    made.html = panel_html(state, last)
+    words = kept_words(run.path)
+    made = Status("\n".join([f"{run.id}: {run.status}; {describe(state, last)}", *words]))
+    made.html = panel_html(state, last) + (page(*(tag("div", w) for w in words)) if words else "")
     return made
 
 # %% ../../nbs/notebook/06_commands.ipynb #d1cd209c
@@ -95,7 +97,7 @@ def chosen_run(name: str | None) -> Run:
         name = runs[0]["id"]
     return attach(name)
 
-
+# %% ../../nbs/notebook/06_commands.ipynb #9485ae5c
 def runs_here(only: str = "", note: str = "") -> RunList:
     "All runs, newest first, or those with the status `only`: what they compiled, how well, how long it took."
     rows = RunList()

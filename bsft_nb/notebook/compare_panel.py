@@ -139,7 +139,7 @@ def ask_all(panel: ComparePanel, inputs: dict, tell: Callable[[dict[str, dict]],
     for name in panel.programs:
         in_thread(lambda name=name: one(name))
 
-
+# %% ../../nbs/notebook/04_compare_panel.ipynb #e70583bc
 def answers_html(panel: ComparePanel, made: dict[str, dict]) -> tuple[str, bool]:
     "The answers side by side, and whether some have still to come."
     names = [n for n in COLUMNS if n in panel.programs]

@@ -18,7 +18,8 @@ from ..models.student_adapter import StudentAdapter
 from ..models.targets import ALIASES, is_downloaded, is_here, packaged
 from ..models.weights import is_whole
 from .widgets import BAD, CODE, QUIET, Html, join, table, tag
-from ..optimizer.job_file import described, read_job, without_secrets, write_job
+from ..optimizer.job_file import read_job, write_job
+from ..optimizer.run_job import described, without_secrets
 from ..optimizer.options import OPTIONS, TABLE, TARGETS, code_of, nested_code, two_calls
 from ..optimizer.preflight import count_parameters, in_millions
 from ..optimizer.prepare import check_call
@@ -68,7 +69,7 @@ def arguments(
     "Arguments of `BootstrapFinetune` and of `start`, as Python expressions over the notebook's names. Raises `ValueError` where a text stands for no value."
     return two_calls(chosen(choice), nested_code)
 
-
+# %% ../../nbs/notebook/05_compile_choices.ipynb #ea958496
 NAMES = ("tp", "run", "compiled")  # of the optimizer, the run and the result
 
 

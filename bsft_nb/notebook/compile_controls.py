@@ -19,7 +19,7 @@ NO_CONTROL = {"training": "its fields have controls of their own", "display": "t
 NONE = {"student": "(no program yet)", "trainset": "(no examples yet)", "teacher": "a copy of the student", "valset": "a tenth of the trainset", "metric": "none: accept all", "lm": "dspy.settings.lm"}
 FOUND = {"student": "student", "teacher": "teacher", "trainset": "trainset", "valset": "trainset", "metric": "metric", "lm": "lm"}  # by option: what to look for
 
-
+# %% ../../nbs/notebook/05_compile_controls.ipynb #15585db5
 def meaning_of(option: Option) -> str:
     "Its meaning, without the table's marks for code."
     return option.meaning.replace("`", "")
@@ -60,7 +60,7 @@ def heading(words: str) -> Any:
     "A small heading, as a widget."
     return text_box(page(tag("h4", words, "margin:8px 0 2px;font-size:14px")))
 
-
+# %% ../../nbs/notebook/05_compile_controls.ipynb #e25f71c9
 def step_boxes(controls: dict[str, Any], lines: dict[str, Any], more: dict[str, Any]) -> list[Any]:
     "The steps with their controls and `lines`, what can be said beforehand; below a step what there is `more` of it."
     import ipywidgets as w
@@ -71,7 +71,7 @@ def step_boxes(controls: dict[str, Any], lines: dict[str, Any], more: dict[str, 
     folded = [part for g, title in GROUPS.items() if (mine := [rows[n] for n in controls if TABLE[n].group == g and n not in inside]) for part in (heading(title), *mine)]
     return [*steps, w.Accordion([w.VBox(folded)], titles=["More options"], selected_index=None)]
 
-
+# %% ../../nbs/notebook/05_compile_controls.ipynb #7d23ec03
 def offer(control: Any, name: str, found: list[str]):
     "Offer the names that were found; what was chosen stays, if it is still there."
     before, none, names = control.value, (NONE[name], ""), [(n, n) for n in found]

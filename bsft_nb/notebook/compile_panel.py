@@ -9,7 +9,7 @@ from typing import Any
 
 from ..models.devices import pick_device
 from .compile_choices import candidates, evaluated, foresight, free_names, job_saved, python_for, sizes, targets_here, targets_html, wrong
-from .compile_controls import FOUND, NO_CONTROL, control_of, offer, step_boxes
+from .compile_controls import FOUND, NO_CONTROL, control_of, heading, offer, step_boxes
 from .progress_panel import ProgressPanel
 from .threads import Checker, in_thread
 from .widgets import CODE, QUIET, Html, button, page, row, show, tag, text_box
@@ -90,7 +90,7 @@ def changed(panel: CompilePanel, _: Any = None):
         panel.turn(what_now(panel))
     panel.checker.ask(panel.choice)
 
-
+# %% ../../nbs/notebook/05_compile_panel.ipynb #e8327511
 def said(panel: CompilePanel, words: dict[str, Html]):
     "Show by step what can be said beforehand."
     for step, line in panel.lines.items():
@@ -122,7 +122,7 @@ def start(panel: CompilePanel) -> None:
     follow_in(panel, run)
     run._future.add_done_callback(lambda future: settle(panel, run, names[2]))
 
-
+# %% ../../nbs/notebook/05_compile_panel.ipynb #46b95f94
 def settle(panel: CompilePanel, run: Run, name: str):
     "The run has ended: its result gets its name, and the button its next use."
     error = run._future.exception()
@@ -136,7 +136,7 @@ def settle(panel: CompilePanel, run: Run, name: str):
     panel.does = "start"
     panel.turn(what_now(panel))
 
-
+# %% ../../nbs/notebook/05_compile_panel.ipynb #8ab2b515
 def stop(panel: CompilePanel):
     "Ask the run to stop."
     if panel.run is not None and panel.run.status == "running":
@@ -172,8 +172,7 @@ class CompilePanel:
         others = [button("Write job file", lambda: setattr(self.message, "value", page(job_saved(self.choice, namespace))), "save what is chosen as a file that bsft compile takes"), button("Look again", self.look, "look for programs and data in the notebook again")]
         for control in self.controls.values():
             control.observe(self.changed, "value")
-        title = text_box(page(tag("h4", "The same in Python", "margin:8px 0 2px;font-size:14px")))
-        self.widget = w.VBox([*step_boxes(self.controls, self.lines, {"student": self.targets}), self.lines["all"], title, self.code, row(self.main, *others), self.message, self.progress])
+        self.widget = w.VBox([*step_boxes(self.controls, self.lines, {"student": self.targets}), self.lines["all"], heading("The same in Python"), self.code, row(self.main, *others), self.message, self.progress])
         self.look()
         in_thread(lambda: offer_targets(self))
 

@@ -31,7 +31,7 @@ class Edited:
     typed: dict[int, str] = field(default_factory=dict)  # texts that the vocabulary cannot write
     least: float | None = None  # rows with a lower score are left out
 
-
+# %% ../../nbs/notebook/03_data_edits.ipynb #1f5c60d4
 class Edits:
     "Edits of `pairs`; `codec()` gives the target's tokenizer."
 

@@ -24,7 +24,8 @@ from .widgets import BAD, Html, Pager, button, join, page, row, show, tag, text_
 
 # %% auto #0
 __all__ = ['STATES', 'use_threshold', 'rows_said', 'found_rows', 'line_of', 'turn', 'list_page', 'go', 'step', 'edited', 'undo',
-           'rows_of', 'all_rows', 'train_on', 'run_codec', 'panel_of', 'loaded_codec', 'DataPanel']
+           'rows_of', 'all_rows', 'train_on', 'run_codec', 'panel_of', 'loaded_codec', 'drop_row', 'correct_row',
+           'DataPanel']
 
 # %% ../../nbs/notebook/03_data_panel.ipynb #ecae18bc
 def use_threshold(panel: DataPanel, least: float) -> str:
@@ -41,7 +42,7 @@ def rows_said(panel: DataPanel) -> str:
     n, of = len(panel.pairs), len(panel.edits.pairs)
     return f"{n:,} of {counted(of, 'row')} {'is' if n == 1 else 'are'} left, {len(panel.edits.now.corrected):,} corrected. Use them with compile(…, pairs=panel.pairs)."
 
-
+# %% ../../nbs/notebook/03_data_panel.ipynb #a53e3f82
 def _threshold_tab(panel: DataPanel):
     import ipywidgets as w
 
@@ -126,7 +127,7 @@ def turn(panel: DataPanel, message: str = ""):
     panel.shown.value = page("No rows." if panel.at is None else join([tag("b", state), pair_html(panel.edits.row(panel.at), panel.codec if panel.tokens.value else None)]))
     panel.message.value = page(tag("div", message, f"color:{BAD}") if message else "", f" {rows_said(panel)}")
 
-
+# %% ../../nbs/notebook/03_data_panel.ipynb #811e2603
 def list_page(panel: DataPanel):
     "Fill the list with the page's rows."
     rows = panel.found[panel.pager.rows]
@@ -160,7 +161,7 @@ def undo(panel: DataPanel):
     row = panel.edits.undo()
     panel.go(panel.at if row is None else row)
 
-
+# %% ../../nbs/notebook/03_data_panel.ipynb #46d794ce
 def rows_of(panel: DataPanel, attempt: int):
     "Show the rows that an attempt gave, in the tab of rows."
     example = panel.traces[attempt].get("example") if panel.traces else None
@@ -176,7 +177,7 @@ def all_rows(panel: DataPanel):
     panel.example, panel.whole.disabled, panel.whole.description = None, True, "All rows"
     panel.turn()
 
-
+# %% ../../nbs/notebook/03_data_panel.ipynb #b7de73f3
 def train_on(panel: DataPanel):
     "Start a run with the rows that are left, in a thread; the panel says what became of it."
     if panel.train is None:
@@ -245,11 +246,22 @@ def loaded_codec(panel: DataPanel) -> Codec:
         raise ValueError("this panel was made without a tokenizer: give DataPanel(…, codec=…)")
     return panel._codec
 
+# %% ../../nbs/notebook/03_data_panel.ipynb #22baf1d4
+def drop_row(panel: DataPanel, i: int):
+    "Leave out row `i`, or take it back."
+    panel.edits.drop(i)
+
+
+def correct_row(panel: DataPanel, i: int, completion: str):
+    "Replace the completion of row `i`. Raises `ValueError` where the target's vocabulary cannot write it."
+    panel.edits.correct(i, completion)
+
 # %% ../../nbs/notebook/03_data_panel.ipynb #48ba02ab
 class DataPanel:
     "Look through a run's data, drop and correct rows: `panel.pairs` is what is left."
 
     of, turn, go, step, edited, undo, rows_of, all_rows, train_on = classmethod(panel_of), turn, go, step, edited, undo, rows_of, all_rows, train_on
+    drop, correct = drop_row, correct_row
     pairs = property(lambda self: self.edits.left(), doc="The rows without those dropped, corrections taken over: for `compile(pairs=…)`.")
     codec = property(loaded_codec, doc="The target's tokenizer, loaded when it is needed first.")
 
@@ -263,14 +275,6 @@ class DataPanel:
         self.pager = Pager(lambda: list_page(self), 50)
         self.widget = _data_widget(self)
         self.turn()
-
-    def drop(self, i: int):
-        "Leave out row `i`, or take it back."
-        self.edits.drop(i)
-
-    def correct(self, i: int, completion: str):
-        "Replace the completion of row `i`. Raises `ValueError` where the target's vocabulary cannot write it."
-        self.edits.correct(i, completion)
 
     def _ipython_display_(self):
         show(self.widget, page(Html(funnel_html(self.funnel)), traces_html(self.traces[:20])))

@@ -96,7 +96,7 @@ def data_part(state: State, info: dict | None = None) -> Html:
     body = attempts_html(state) if state.stage == "bootstrap" else data_html(state, info or {})
     return Html(f'<div style="{TEXT}">{body}</div>') if body else Html()
 
-
+# %% ../../nbs/notebook/01_progress_html.ipynb #c3311ebe
 def panel_html(
     state: State,
     now: float,  # seconds since the epoch, by the clock of whoever works on the run
@@ -117,7 +117,7 @@ def said_html(state: State) -> Html:
     words = state.status or (stage_said(state) if not (state.scoring or state.doing) else stage_said(state).partition(" (")[0])
     return tag("div", f"Run {state.run}: {words}{tenths}", HIDDEN, role="status", aria_live="polite")
 
-
+# %% ../../nbs/notebook/01_progress_html.ipynb #3660c22b
 def attach_html(run_id: str) -> Html:
     "How to see the run again."
     which = f" {run_id}" if run_id else ""

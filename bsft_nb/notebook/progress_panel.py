@@ -123,7 +123,7 @@ def paint(panel: ProgressPanel):
         if panel.under and time.monotonic() - panel.kept > EVERY:
             keep(panel, now, info)
 
-
+# %% ../../nbs/notebook/02_progress_panel.ipynb #e2296c45
 def kept_now(panel: ProgressPanel, now: float, info: dict) -> Html:
     "The HTML that lies under the widget."
     return Html(f'<div class="bsft-{panel.widget.model_id}">{kept_html(panel.state, now, time.strftime("%Y-%m-%d %H:%M:%S"), info)}</div>')
@@ -209,7 +209,7 @@ def show_progress(run: Run, blocking: bool = False) -> ProgressPanel:
     run.folder.log.subscribe(panel)
     return _display(panel)
 
-
+# %% ../../nbs/notebook/02_progress_panel.ipynb #bf28c6a1
 def _display(panel: ProgressPanel) -> ProgressPanel:
     "Show the panel in the cell that runs now, over the HTML that the notebook keeps, and keep both up to date."
     import ipywidgets

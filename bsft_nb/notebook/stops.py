@@ -34,7 +34,7 @@ def show_stop(shell: Any, kind: type, error: BaseException, tb: Any, tb_offset: 
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, tb  # for %tb
     display({"text/html": stop_card(error), "text/plain": "\n".join(short_lines(error))}, raw=True)
 
-
+# %% ../../nbs/notebook/02_stops.ipynb #c7c1878b
 def quiet_stops(shell: Any):
     "Show stops as cards in `shell`, unless it has a handler of its own for something."
     if not shell.custom_exceptions:

@@ -12,16 +12,30 @@ from collections.abc import Callable
 from typing import Any
 
 # %% auto #0
-__all__ = ['in_thread', 'Checker']
+__all__ = ['in_thread', 'answer_newest', 'Checker']
 
 # %% ../../nbs/notebook/02_threads.ipynb #7087378c
 def in_thread(work: Callable[[], Any]):
     "Begin `work()` in a thread that sees the caller's settings."
     threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
 
+# %% ../../nbs/notebook/02_threads.ipynb #1f20c213
+def answer_newest(checker: Checker):
+    "The thread: answers the newest question, until there is no newer one."
+    while not checker.idle.is_set():
+        n, question = checker.asked, checker.question
+        time.sleep(checker.patience)
+        said = checker.answer(question) if n == checker.asked else None
+        with checker.lock:
+            if n == checker.asked:
+                checker.tell(said)
+                checker.idle.set()
 
+# %% ../../nbs/notebook/02_threads.ipynb #63827580
 class Checker:
     "Answers the newest question in a thread."
+
+    work = answer_newest
 
     def __init__(
         self,
@@ -42,14 +56,3 @@ class Checker:
             if self.idle.is_set():
                 self.idle.clear()
                 in_thread(self.work)
-
-    def work(self):
-        "The thread: answers the newest question, until there is no newer one."
-        while not self.idle.is_set():
-            n, question = self.asked, self.question
-            time.sleep(self.patience)
-            said = self.answer(question) if n == self.asked else None
-            with self.lock:
-                if n == self.asked:
-                    self.tell(said)
-                    self.idle.set()

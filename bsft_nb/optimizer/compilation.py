@@ -5,6 +5,7 @@
 # %% ../../nbs/optimizer/07_compilation.ipynb #db6b68a1
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ class Compilation:
     plan: dict = field(default_factory=dict)  # what the preflight said
     notes: list[str] = field(default_factory=list)  # what there is to say of the arguments, and of finished runs of the same
     job: dict = field(default_factory=dict)  # what was asked, as a job file says it
+    rank: Callable[[Compilation], None] | None = None  # called before the teacher is asked: chooses which examples come first
+    before: tuple[int, float] = (0, 0.0)  # LM calls and US dollars of the caps that were spent to choose
     folder: RunFolder = field(init=False, repr=False, compare=False)  # once it is opened
 
     __post_init__, open = own_examples, open_run

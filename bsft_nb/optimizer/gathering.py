@@ -90,6 +90,8 @@ def tell_faults(c: Compilation, traces: Traces):
 def bootstrap(c: Compilation) -> Traces:
     "Run the teachers. Every attempt is in the ledger, and those of this run in its `traces.jsonl`. Raises `DataError` where none is accepted."
     log = c.folder.log
+    if c.rank is not None:
+        c.rank(c)
     release_omp_threads()  # this thread only waits
     log.emit("bootstrap", examples=len(c.trainset), teachers=len(c.teachers), rounds=c.boot.max_rounds)
 
@@ -100,7 +102,7 @@ def bootstrap(c: Compilation) -> Traces:
     with telling(log, "bootstrap", ("calls", "cost")) as called:
         about = dict(num_threads=c.num_threads, on_trace=tell, stop=c.folder.stop_signal, on_call=lambda row: called(calls=1, cost=row.get("cost")))
         if c.teacher_launch is None:
-            traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), max_calls=c.max_calls, max_cost=c.max_cost, **about)
+            traces = c.boot.collect(c.teachers, c.trainset, ledger_path(c.student), max_calls=c.max_calls and c.max_calls - c.before[0], max_cost=c.max_cost and c.max_cost - c.before[1], **about)
         else:
             traces = collect(c.teacher_launch, c.boot, c.teachers, c.trainset, ledger_path(c.student), **about)
     traces.save(c.folder / "traces.jsonl")

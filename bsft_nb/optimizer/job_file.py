@@ -22,16 +22,15 @@ import yaml
 from ..data.examples import READERS, names_data, read_data
 from ..launchers.ray import Ray
 from ..launchers.torchrun import TorchRun
-from ..models.student_adapter import StudentAdapter, adapter_state
+from ..models.student_adapter import StudentAdapter
 from .options import OPTIONS, REQUIRED, TABLE, Option, nearest, nested_values, two_calls
 from ..run.files import make_folder, replacing
 from ..teacher.metric import AGREEMENT
 
 # %% auto #0
-__all__ = ['SPEC', 'CALLED', 'NAMED', 'ENTRIES', 'FORMS', 'WRITTEN', 'SECRET', 'DESCRIBED', 'APART', 'JOB', 'JobError',
-           'module_named', 'imported', 'program_named', 'lm_named', 'read_expression', 'located', 'data_named',
-           'value_of', 'check_entries', 'read_job', 'as_toml', 'write_job', 'missing', 'calls_of', 'without_secrets',
-           'spec_of', 'program_spec', 'lm_entry', 'adapter_entry', 'described', 'keep_job']
+__all__ = ['SPEC', 'CALLED', 'NAMED', 'ENTRIES', 'FORMS', 'WRITTEN', 'JobError', 'module_named', 'imported', 'program_named',
+           'lm_named', 'read_expression', 'located', 'data_named', 'value_of', 'check_entries', 'read_job', 'as_toml',
+           'write_job', 'missing', 'calls_of']
 
 # %% ../../nbs/optimizer/03_job_file.ipynb #3bc819b4
 SPEC = re.compile(r"(?P<module>[A-Za-z_][\w.]*|[^:\n]*\.py):(?P<name>[A-Za-z_][\w.]*)")
@@ -224,7 +223,7 @@ WRITTEN: dict[str, Callable[[dict], str]] = {
     ".toml": as_toml,
 }
 
-
+# %% ../../nbs/optimizer/03_job_file.ipynb #66589c6c
 def write_job(path: str | Path, job: dict[str, Any]):
     "Write a job in the form that `path` ends in, whole or not at all. Raises `JobError` for another ending."
     path = Path(path)
@@ -249,104 +248,3 @@ def calls_of(job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     folder = Path(job.get("folder") or ".").absolute()
     given = {o.name: value_of(o, job[o.name], folder) for o in OPTIONS if job.get(o.name) is not None}
     return two_calls(given, nested_values)
-
-# %% ../../nbs/optimizer/03_job_file.ipynb #4f354e0d
-SECRET = re.compile(r"key|secret|password|authorization|credential|header|token(?!s)", re.I)  # names of settings; not `max_tokens`
-
-
-def without_secrets(entry: Any) -> Any:
-    "An entry without the settings that must not be written down."
-    return {k: without_secrets(v) for k, v in entry.items() if not SECRET.search(str(k))} if isinstance(entry, dict) else entry
-
-
-def spec_of(value: Any) -> str | None:
-    "`module:name` of a function, a class or an object of an imported module; `None` where no other process could import it."
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not isinstance(value, type) and name is None:
-        module = type(value).__module__
-        name = next((n for n, v in vars(sys.modules.get(module) or sys).items() if v is value), None)
-    if not name or not module or module == "__main__" or "<" in name or not SPEC.fullmatch(f"{module}:{name}"):
-        return None
-    try:
-        found = sys.modules[module]
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (KeyError, AttributeError):
-        return None
-    return f"{module}:{name}" if found is value else None
-
-# %% ../../nbs/optimizer/03_job_file.ipynb #b625037a
-def program_spec(program: Any) -> str | None:
-    "`module:name` of a program, by its object, or by its class where that makes an equal one."
-    from bsft_nb.teacher.keys import program_key
-
-    try:
-        return spec_of(program) or (spec if (spec := spec_of(type(program))) and type(program).__module__.partition(".")[0] != "dspy" and program_key(type(program)()) == program_key(program) else None)
-    except Exception:  # a class that needs arguments
-        return None
-
-# %% ../../nbs/optimizer/03_job_file.ipynb #38ecec52
-def lm_entry(lm: Any) -> Any:
-    "A `dspy.LM` as an entry: its model, with its settings where it has some, and without secrets; `None` for an engine of one's own."
-    if type(lm) is not dspy.LM or not isinstance(getattr(lm, "engine", "auto"), str | type(None)):
-        return spec_of(lm)
-    settings = {k: v for k, v in lm.kwargs.items() if v is not None}
-    plain = without_secrets(json.loads(json.dumps(settings, default=lambda _: None)))
-    return {"model": lm.model, **plain} if plain else lm.model
-
-
-def _plain_entry(value: Any) -> Any:
-    "A value as an entry, or `None` where it has no form in a file."
-    if isinstance(value, Path):
-        value = str(value)
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError):
-        return None
-
-# %% ../../nbs/optimizer/03_job_file.ipynb #72524503
-def adapter_entry(adapter: Any) -> str | None:
-    "The student's format as an expression; `None` where it has none."
-    name = next((n for n, made in CALLED.items() if type(adapter) is made), None)
-    if name != "StudentAdapter":
-        return f"{name}()" if name else None
-    default, mine = adapter_state(StudentAdapter()), adapter_state(adapter)
-    return f"StudentAdapter({', '.join(f'{k}={v!r}' for k, v in mine.items() if default.get(k) != v and k != 'class')})"
-
-
-DESCRIBED: dict[str, Callable[[Any], Any]] = {
-    "student": program_spec,
-    "teacher": lambda v: [program_spec(t) for t in v] if isinstance(v, list) else program_spec(v),
-    "metric": lambda v: v if v == AGREEMENT else spec_of(v),
-    "adapter": adapter_entry,
-    "peft": lambda v: _plain_entry(v),
-    **{name: lambda v: v if isinstance(v, str) else repr(v) if type(v).__name__ in CALLED else None for name in ("launch", "teacher_launch")},
-    **{name: lambda v: str(Path(v).absolute()) if isinstance(v, (str, Path)) and Path(v).exists() else [] if v == [] else None for name in ("trainset", "valset", "traces", "pairs")},
-    "target": lambda v: f"dspy.LM({v.model!r})" if isinstance(v, dspy.BaseLM) else str(Path(v).absolute()) if Path(v).exists() else str(v),  # of an LM, no target: a file does not have its key
-}
-APART = ("teacher_settings", "training", "display", "run_dir")
-
-# %% ../../nbs/optimizer/03_job_file.ipynb #a0578389
-def described(asked: dict[str, Any]) -> dict[str, Any]:
-    "The job for a compile with these values of the options, as far as another process can name them."
-    settings, training = dict(asked.get("teacher_settings") or {}), asked.get("training") or {}
-    lm = lm_entry(settings.pop("lm")) if settings.get("lm") is not None else None
-    more = {k: adapter_entry(v) if k == "adapter" else _plain_entry(v) for k, v in without_secrets(settings).items()}
-    given = {o.name: asked[o.name] for o in OPTIONS if o.name in asked and o.name not in APART}
-    given = {n: v for n, v in given.items() if n in DESCRIBED and v is not None or _plain_entry(v) != TABLE[n].default}
-    job = {n: DESCRIBED[n](v) if n in DESCRIBED else _plain_entry(v) for n, v in given.items()}
-    job |= {"lm": lm, "teacher_settings": {k: v for k, v in more.items() if v is not None} or None, **training}
-    return {n: v for n, v in job.items() if v is not None} | {"folder": str(Path.cwd())}
-
-# %% ../../nbs/optimizer/03_job_file.ipynb #148a6e3a
-JOB = "config.yaml"  # in the run's folder
-
-
-def keep_job(path: Path, job: dict[str, Any]):
-    "Write the job of a run, unless the one that is there says more. What is secret in it is not."
-    try:
-        if missing(job) and path.exists() and not missing(read_job(path)):
-            return
-    except ValueError:  # a damaged one
-        pass
-    write_job(path, without_secrets(job))

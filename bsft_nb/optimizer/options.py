@@ -65,6 +65,7 @@ def declared(of: str, source: str, *entries: tuple) -> tuple[Option, ...]:
 # %% ../../nbs/optimizer/00_options.ipynb #16be81bb
 METRIC = Kind("name", f"function, {AGREEMENT!r} or None", lambda t: repr(AGREEMENT) if unquoted(t) == AGREEMENT else unquoted(t), lambda name, value: check_filter(value))
 
+# %% ../../nbs/optimizer/00_options.ipynb #a1862d86
 CONSTRUCTOR = (
     *declared(
         "constructor", "reference",
@@ -81,7 +82,7 @@ CONSTRUCTOR = (
         ("max_teacher_calls", None, whole(1, True), "teacher", "traces", "attempts that may ask the teacher. Those in the ledger do not count, so that the next compile goes on from there. `None`: no cap"),
         ("max_cost", None, number(True, "it must be a finite number of US dollars above 0, or None for no cap", above=0), "teacher", "traces", "US dollars that one compile may spend on the teacher's calls. What a call may cost is set aside before it is made. What the ledger has is paid already, and a metric's own calls are not counted. `None`: no cap"),
         ("price", None, expression("(float, float) or None", check=check_price), "teacher", "nothing", "US dollars for a million tokens of the teacher's prompts and of its answers, where DSPy knows no price. `None`: DSPy's list"),
-        ("order", "given", choice(ORDERS), "teacher", "traces", "under `max_teacher_calls` or `max_cost`: which examples are asked first. `\"given\"`: as they stand. `\"spread\"`: far from each other first, by the words of their inputs"),
+        ("order", "given", choice(ORDERS), "teacher", "traces", "under `max_teacher_calls` or `max_cost`: which examples are asked first. `\"given\"`: as they stand. `\"spread\"`: far from each other first, by the words of their inputs. `\"uncertain\"`: half of the budget so, then those that a student of that half is least sure of, far from each other"),
         ("num_threads", None, whole(1, True), "teacher", "nothing", "teacher attempts at a time. `None`: DSPy's setting"),
         ("max_errors", None, whole(1, True), "teacher", "nothing", "failed attempts until the run ends. `None`: DSPy's setting"),
     ),

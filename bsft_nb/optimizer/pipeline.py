@@ -20,7 +20,7 @@ __all__ = ['make_room', 'restored', 'gained', 'reusable', 'make_students', 'tell
 from .background import ending
 from .compilation import Compilation, gave_up, how_ended, ledger_path
 from .gathering import gather
-from .job_file import JOB, keep_job
+from .run_job import JOB, keep_job
 from .selection import make_jobs, train_and_choose
 from ..teacher.calls import own_copy
 from ..run.claims import Busy, alone

@@ -210,7 +210,7 @@ def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainse
     warnings = [*([f"max_cost={max_cost} may end the bootstrapping before all examples were tried: about ${cost:,.2f} would be needed"] if dear else []), *warnings_of(len(trainset), calls - done, max_calls)]
     return {"calls": calls, "calls_known": done, "cost": max_cost if dear else cost, "warnings": warnings}
 
-
+# %% ../../nbs/optimizer/02_preflight.ipynb #1387bced
 def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen: float) -> dict:
     "Memory and time of a training on so many `tokens`. Raises `ValueError` where the layers cannot be frozen."
     if is_remote(target.path):

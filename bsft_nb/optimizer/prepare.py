@@ -17,9 +17,9 @@ from typing import Any
 import dspy
 
 # %% auto #0
-__all__ = ['FIELDS', 'MANY', 'LATER', 'ENTRIES', 'KEYS', 'training_config', 'check_teaching', 'check_call', 'Watched', 'is_far',
-           'target_and_codec', 'check_data', 'content_key', 'identified', 'otherwise', 'made_otherwise', 'prepare',
-           'compilation', 'to_ask', 'planned']
+__all__ = ['FIELDS', 'MANY', 'LATER', 'ENTRIES', 'KEYS', 'training_config', 'check_teaching', 'check_shards', 'check_call',
+           'Watched', 'is_far', 'target_and_codec', 'check_data', 'content_key', 'identified', 'otherwise',
+           'made_otherwise', 'prepare', 'compilation', 'to_ask', 'planned']
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #b9af8263
 from ..data.examples import as_examples
@@ -36,8 +36,10 @@ from ..models.tokens import Codec, check_token_ids, load_codec
 # %% ../../nbs/optimizer/11_prepare.ipynb #dfaacc31
 from .auto import auto_settings, without_autos
 from .dry_run import dry_run
-from .job_file import described
+from .first_student import rank_by_student
+from .run_job import described
 from ..launchers.launch import launcher_of
+from ..launchers.shards import asked_settings, check_sent
 from .dspy_arguments import taken_over
 from .provider_arguments import provider_call
 from .options import TABLE, check_values, options_of
@@ -81,6 +83,16 @@ def check_teaching(asked: dict[str, Any], teachers: list[dspy.Module], trainset:
     check_priced(lms.values(), asked["max_cost"], asked["price"])
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #eeed6607
+def check_shards(asked: dict[str, Any], teachers: list[dspy.Module]):
+    "Raise `ValueError` where the teacher cannot run on a cluster: a cap that would be counted on each machine, or something that cannot be sent."
+    if asked["teacher_launch"] is None:
+        return
+    for name in ("max_teacher_calls", "max_cost"):
+        if asked[name] is not None:
+            raise ValueError(f"{name}={asked[name]} with teacher_launch=: a cap is counted in one process, and the machines of a cluster would each spend it. Leave teacher_launch out to keep to the cap, or give as many examples as you can pay for")
+    check_sent(metric=asked["metric"], **{f"teacher[{i}]" if len(teachers) > 1 else "teacher": t for i, t in enumerate(teachers)}, teacher_settings=asked["teacher_settings"], **{"dspy.settings": asked_settings()})
+
+
 def check_call(
     asked: dict[str, Any],  # a value for each option of the constructor and of `compile`
 ) -> dict[str, Any]:
@@ -103,8 +115,11 @@ def check_call(
     if asked["traces"] is None and asked["pairs"] is None:
         check_teacher_lms(teachers, asked["teacher_settings"])
         check_teaching(asked, teachers, trainset)
+        check_shards(asked, teachers)
     if asked["per_example"] is not None and isinstance(asked["target"], dspy.BaseLM):
         raise ValueError(f"per_example={asked['per_example']!r} with the target {asked['target'].model!r}: a provider takes rows without weights. Leave it out, or train a target here")
+    if asked["order"] == "uncertain" and isinstance(asked["target"], dspy.BaseLM):
+        raise ValueError(f"order='uncertain' with the target {asked['target'].model!r}: nobody can tell how sure a provider's model is. Give order='spread', or train a target here")
     return {**asked, "teacher": teachers, "trainset": trainset, "valset": valset, "config": config, "as_given": asked}
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #6f25c5eb
@@ -244,6 +259,8 @@ def compilation(asked: dict[str, Any], boot: TraceBootstrapper, target: Target, 
     c.num_threads, c.max_calls = asked["num_threads"] or dspy.settings.num_threads, asked["max_teacher_calls"]
     c.max_cost, c.per_example = asked["max_cost"], asked["per_example"]
     c.teachers_format = teachers_format(student, asked["teacher_settings"].get("adapter") or dspy.settings.adapter)
+    c.teacher_launch = asked["teacher_launch"]
+    c.rank = rank_by_student if asked["order"] == "uncertain" else None
     c.launch = asked["launch"] or ("process" if frontend() == "notebook" else "inline")
     c.train_kwargs = asked["train_kwargs"] if is_remote(target.path) else {}
     c.asked, c.notes, c.job = identified(c, asked), [*asked["notes"]], asked.get("job") or described(asked["as_given"])

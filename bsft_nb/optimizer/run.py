@@ -32,8 +32,9 @@ from ..teacher.ledger import load_traces
 from ..models.remote import is_remote
 from ..models.targets import resolve_target
 from ..results.report import snapshot_html, write_report
-from .job_file import JOB, read_job, write_job
+from .job_file import read_job, write_job
 from .portable import pack
+from .run_job import JOB
 from .scoring import prompt_moment, with_students
 from .short_errors import told_shortly
 from .students import students
@@ -187,9 +188,9 @@ class Run:
         "Ask the run to stop. It ends between two steps and keeps what is finished."
         self.folder.stop_signal.request()
 
-    def verdict(self) -> Verdict:
-        "Is the tuned student good enough? With intervals, and in words."
-        return verdict(self.table, *spent(self.folder))
+    def verdict(self, *seeds: Run) -> Verdict:
+        "Is the tuned student good enough? With intervals, and in words. `seeds`: runs that differ in their seed alone; they tell a gain from noise."
+        return verdict(self.table, *spent(self.folder), others=[r.table for r in seeds])
 
     def cascade(self, program: dspy.Module, teacher: dspy.Module, metric: Callable | None = None, **settings) -> Cascade:
         "A program that asks the teacher only where the student is not sure, calibrated on the run's held-out examples; see `bsft_nb.cascade`."

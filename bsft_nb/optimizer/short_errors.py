@@ -51,7 +51,7 @@ def rendered(error: BaseException) -> list[str]:
         return shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
     return "".join(traceback.format_exception(error)).split("\n")
 
-
+# %% ../../nbs/optimizer/00_short_errors.ipynb #f745a863
 @contextmanager
 def told_shortly() -> Iterator[None]:
     "Within, whatever is raised shows itself shortly in IPython."

@@ -28,7 +28,7 @@ from ..training.jobs import TrainConfig
 
 # %% auto #0
 __all__ = ['LISTS', 'settings_of', 'Tried', 'tried', 'in_cells', 'as_text', 'as_html', 'Sweep', 'sweep_verdict', 'same_traces',
-           'sweep']
+           'check_lists', 'sweep']
 
 # %% ../../nbs/optimizer/11_sweep.ipynb #fa96618f
 LISTS = {"targets": "target", "lr": "lr", "epochs": "epochs", "bsize": "bsize", "peft": "peft", "seeds": "seed"}
@@ -61,7 +61,7 @@ class Tried:
 
     score = property(lambda self: float(np.mean(self.scores)) if self.scores else float("nan"), doc="Mean over the seeds.")
 
-
+# %% ../../nbs/optimizer/11_sweep.ipynb #7bff3c69
 def tried(setting: dict[str, Any], runs: list[Run]) -> Tried:
     "A row of the table, from runs that differ in their seed alone."
     columns = [r.table.figures("tuned") for r in runs if r.scores]
@@ -71,7 +71,7 @@ def tried(setting: dict[str, Any], runs: list[Run]) -> Tried:
     untuned = next((r.scores["untuned"] for r in runs if "untuned" in r.scores), None)
     return Tried(setting, tuple(r.id for r in runs), tuple(r.scores["tuned"] for r in runs if r.scores), interval, untuned)
 
-
+# %% ../../nbs/optimizer/11_sweep.ipynb #f9d453f7
 def in_cells(rows: tuple[Tried, ...]) -> list[list[str]]:
     "The table, its head first, the best setting before the others."
     names, number = list(rows[0].setting), lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)
@@ -82,7 +82,7 @@ def in_cells(rows: tuple[Tried, ...]) -> list[list[str]]:
         made.append([*(number(r.setting[n]) for n in names), f"{r.score:.3f}" if r.scores else "not scored", span, *apart, " ".join(r.runs)])
     return made
 
-
+# %% ../../nbs/optimizer/11_sweep.ipynb #d084875a
 def as_text(sweep: Sweep) -> str:
     "The table as text."
     cells = in_cells(sweep.rows)
@@ -129,7 +129,15 @@ def same_traces(run: Run, student: dspy.Module, arguments: dict[str, Any], seed:
     export_traces(traces, run.path / "sweep.jsonl", held, private=True)
     return {"traces": run.path / "sweep.jsonl"}
 
+# %% ../../nbs/optimizer/11_sweep.ipynb #92b320b3
+def check_lists(given: dict[str, list], arguments: dict[str, Any]):
+    "Raise `ValueError` where an option is given twice, or nothing is to be varied."
+    if twice := [n for n in given if LISTS[n] in arguments]:
+        raise ValueError(f"{twice[0]}= and {LISTS[twice[0]]}=: give a list of values, or one for all trainings")
+    if not given or arguments.get("run_dir") is not None:
+        raise ValueError(f"a sweep needs at least one list ({', '.join(f'{n}=[...]' for n in LISTS)}), and gives each training a folder of its own: leave run_dir= out")
 
+# %% ../../nbs/optimizer/11_sweep.ipynb #eaf779c4
 def sweep(
     tp: Any,  # a `BootstrapFinetune`
     student: dspy.Module,
@@ -139,10 +147,7 @@ def sweep(
 ) -> Sweep:
     "Train with each combination of the values from the same traces. Raises as `compile` does, and `ValueError` for lists that cannot be."
     given = {n: v for n, v in dict(targets=targets, lr=lr, epochs=epochs, bsize=bsize, peft=peft, seeds=seeds).items() if v is not None}
-    if twice := [n for n in given if LISTS[n] in arguments]:
-        raise ValueError(f"{twice[0]}= and {LISTS[twice[0]]}=: give a list of values, or one for all trainings")
-    if not given or arguments.get("run_dir") is not None:
-        raise ValueError(f"a sweep needs at least one list ({', '.join(f'{n}=[...]' for n in LISTS)}), and gives each training a folder of its own: leave run_dir= out")
+    check_lists(given, arguments)
     found, programs = {}, {}
     for setting in settings_of(given):
         program = tp.compile(student, **{**arguments, **setting})

@@ -36,6 +36,7 @@ from ..results.tracking import tracked
 from ..run.folder import RunFolder, home
 from ..run.views import progress_for
 from ..teacher.bootstrap import TraceBootstrapper
+from ..launchers.ray import Ray
 from ..training.launcher import Launcher
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #6b087c77
@@ -180,7 +181,6 @@ class BootstrapFinetune(Teleprompter):
     "Fine-tune a small model on the accepted traces of a teacher, and return the program with it."
 
     start, acompile, preflight, sweep = start, acompile, preflight, sweep  # the functions above; `sweep` has a module
-
     @names_checked
     def __init__(
         self,
@@ -195,7 +195,7 @@ class BootstrapFinetune(Teleprompter):
         max_teacher_calls: int | None = None,  # attempts that may ask the teacher; None: no cap
         max_cost: float | None = None,  # US dollars that a compile may spend on the teacher; None: no cap
         price: tuple[float, float] | None = None,  # US dollars for a million tokens of prompts and of answers; None: DSPy's list
-        order: Literal["given", "spread"] = "given",  # under a cap: which examples are asked first
+        order: Literal["given", "spread", "uncertain"] = "given",  # under a cap: which examples are asked first
         num_threads: int | None = None,  # teacher attempts at a time; dspy's setting by default
         max_errors: int | None = None,  # failed attempts until the run ends; dspy's setting by default
         train_kwargs: dict | None = None, adapter: dspy.Adapter | dict | None = None, exclude_demos: bool | None = None,  # DSPy 3.4's: see `dspy_arguments`
@@ -235,6 +235,7 @@ class BootstrapFinetune(Teleprompter):
         traces: str | Path | list[str | Path] | None = None,  # JSON-lines file of traces, as `run.export` writes it and a cascade keeps it, or a list of them: the teacher is not asked
         pairs: str | Path | list[Pair] | None = None,  # JSON-lines file of pairs, or a data panel's: nothing is bootstrapped
         launch: Literal["process", "inline", "torchrun", "ray"] | Launcher | None = None,  # where training runs, such as `TorchRun(workers=2)`; None: `process` in a notebook
+        teacher_launch: Literal["ray"] | Ray | None = None,  # where the teacher runs; None: in this process
         run_dir: str | Path | None = None,  # the run's folder; None: one under `.bsft/runs`
         display: bool = True,  # show progress
         track: Literal["mlflow", "wandb", "tensorboard", "trackio"] | Callable | None = None,  # where the run's figures go too; a function gets each event

@@ -104,14 +104,14 @@ def legend(names: Iterable[str]) -> str:
     marks = "".join(f'<span style="margin-right:12px;white-space:nowrap"><span style="background:{COLOURS[n]};display:inline-block;width:14px;height:3px;vertical-align:middle;margin-right:5px"></span>{LABELS[n]}</span>' for n in LABELS if n in names)
     return f"<div>{marks}</div>"
 
-
+# %% ../../nbs/results/05_charts.ipynb #bb77de61
 def scores_said(curves: dict[str, Points]) -> str:
     "The scores of the checkpoints in a few words; empty where there are none."
     points = _finite(curves.get("score", ()))
     best = max((y for _, y in points), default=None)
     return "" if best is None else f"score {points[0][1]:.3g}" + (f" to {points[-1][1]:.3g}" if len(points) > 1 else "") + (f", best {best:.3g}" if best > points[-1][1] else "")
 
-
+# %% ../../nbs/results/05_charts.ipynb #493e7a27
 def charts_html(curves: dict[str, dict[str, Points]], most: int = 9) -> str:
     "The curves of all models: of one as a large picture, of several as one chart of small ones. Empty without curves."
     if len(curves) < 2:
@@ -129,7 +129,7 @@ def learning_small(curves: dict[str, Points], name: str, ends: tuple[float, floa
     below = f'<div style="opacity:.75">{said}</div>' if said else ""
     return f'<div>{safe(name, 60)}</div><img alt="{attribute(describe_curves(curves))}" width="200" style="max-width:100%;height:auto;background:{PAPER};border-radius:4px" src="data:image/png;base64,{data}">{below}'
 
-
+# %% ../../nbs/results/05_charts.ipynb #40ccdde6
 def describe_curves(curves: dict[str, Points]) -> str:
     "The curves in a line: where each begins and ends."
     parts = []

@@ -23,16 +23,17 @@ import numpy as np
 from .escape import counted
 from ..run.files import replacing, scan_lines
 
+# %% auto #0
+__all__ = ['logger', 'COLUMNS', 'FIGURES', 'ABSENT', 'SCORED', 'FAILED', 'UNSCORED', 'VERSION', 'compare_rows', 'to_examples',
+           'is_row', 'write_rows', 'load_index']
+
+# %% ../../nbs/results/02_table_file.ipynb #24fcf022
 if TYPE_CHECKING:  # who only reads tables, as a Jupyter server does, need not wait for DSPy
     import dspy
 
     from bsft_nb.results.evaluate import Answer
 
 logger = logging.getLogger(__name__)
-
-# %% auto #0
-__all__ = ['logger', 'COLUMNS', 'FIGURES', 'ABSENT', 'SCORED', 'FAILED', 'UNSCORED', 'VERSION', 'compare_rows', 'to_examples',
-           'is_row', 'write_rows', 'load_index']
 
 # %% ../../nbs/results/02_table_file.ipynb #4e9625d2
 COLUMNS = ("teacher", "tuned", "untuned")

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .heard import Heard
-from .promise import Promise, Rows, least_rows, lowest, rows_needed, sequence
+from .promise import Promise, Rows, least_rows, lowest, p_value, rows_needed, sequence
 from .signals import AGREEMENT, SIGNALS, Scale, concordance, scale_of
 
 # %% auto #0
-__all__ = ['FORMAT', 'CHOOSING', 'MOST_CHOOSING', 'POINTS', 'calibration_in', 'Calibration', 'check_scores', 'Evidence', 'halves',
-           'choose_scale', 'trade_off', 'why_not', 'calibrate']
+__all__ = ['FORMAT', 'CHOOSING', 'MOST_CHOOSING', 'POINTS', 'LEVELS', 'calibration_in', 'Calibration', 'check_scores', 'Evidence',
+           'halves', 'examples_needed', 'choose_scale', 'trade_off', 'why_not', 'spread_of', 'calibrate', 'Tried',
+           'calibrate_calls']
 
 # %% ../../nbs/routing/03_calibration.ipynb #d6ac7e38
 FORMAT = 1  # of a saved calibration
@@ -28,6 +30,8 @@ def calibration_in(row: Any) -> Calibration:
     try:
         if row["format"] != FORMAT or row["scale"]["signal"] not in (*SIGNALS, AGREEMENT):
             raise ValueError(f"format {row['format']!r}, signal {row['scale']['signal']!r}")
+        if row.get("per", "program") not in ("program", "predictor"):
+            raise ValueError(f"per {row['per']!r}")
         known = {k: v for k, v in row.items() if k in Calibration.__dataclass_fields__}
         made = {"promise": Promise(**row["promise"]), "scale": Scale(**row["scale"]), "threshold": math.inf if row["threshold"] is None else float(row["threshold"])}
         return Calibration(**{**known, **made})
@@ -51,6 +55,8 @@ class Calibration:
     usual: dict[str, float] = field(default_factory=dict)  # means over all examples: `confidence` and its standard deviation `spread`, `length` of the inputs, seconds and US dollars
     samples: int = 0  # further answers a question, for agreement
     note: str = ""  # what a person should know
+    per: str = "program"  # what is routed: whole answers, or calls: `predictor`
+    calls: dict[str, float] = field(default_factory=dict)  # of `predictor`: name → share of its calls that the teacher answers
 
     def row(self) -> dict:
         "As JSON, without NaN or infinity."
@@ -102,6 +108,12 @@ def halves(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     cut = min(MOST_CHOOSING, math.ceil(CHOOSING * n))
     return order[:cut], order[cut:]
 
+
+def examples_needed(promise: Promise) -> int:
+    "Held-out examples below which not even a student without any loss could show the promise."
+    least = least_rows(promise)
+    return max(math.ceil(least / (1 - CHOOSING)), 2) if least + MOST_CHOOSING < MOST_CHOOSING / CHOOSING else least + MOST_CHOOSING
+
 # %% ../../nbs/routing/03_calibration.ipynb #5e878a84
 def choose_scale(e: Evidence, chosen: np.ndarray, signal: str | None = None) -> tuple[Scale, dict[str, float | None]]:
     "The scale of `signal`, or of the one that ranks errors best, on the examples `chosen`, and each signal's AUROC there."
@@ -144,6 +156,11 @@ def why_not(promise: Promise, tested: Rows, order: list[float], n: int) -> str:
     return f"{n} held-out examples do not show that {promise}: {why}. Until then every question goes to the teacher"
 
 # %% ../../nbs/routing/03_calibration.ipynb #ec56ce16
+def spread_of(confidence: Sequence[float]) -> dict[str, float]:
+    "Mean and standard deviation, as in `Calibration.usual`."
+    return {"confidence": float(np.mean(confidence)), "spread": float(np.std(confidence))} if len(confidence) else {}
+
+
 def calibrate(
     promise: Promise,
     e: Evidence,
@@ -154,7 +171,7 @@ def calibrate(
     "The lowest threshold for which the promise is shown. Raises `ValueError` without examples."
     n = len(e.answers)
     if n < 2:
-        raise ValueError(f"{n} held-out examples: a promise needs at least {math.ceil(least_rows(promise) / (1 - CHOOSING))}. Give examples= that nothing was learned from")
+        raise ValueError(f"{n} held-out examples: a promise needs at least {examples_needed(promise)}. Give examples= that nothing was learned from")
     chosen, tested = halves(n)
     scale, auroc = choose_scale(e, chosen, signal)
     rows = e.rows(scale)
@@ -163,5 +180,37 @@ def calibrate(
     note = "" if math.isfinite(threshold) else why_not(promise, rows.take(tested), order, n)
     finite = rows.confidence[np.isfinite(rows.confidence)]
     scores = {"student": float(e.student.mean()), **({} if e.teacher is None else {"teacher": float(e.teacher.mean())})}
-    usual = {**(usual or {}), **({"confidence": float(finite.mean()), "spread": float(finite.std())} if len(finite) else {})}
+    usual = {**(usual or {}), **spread_of(finite)}
     return Calibration(promise, scale, threshold, p, len(chosen), len(tested), auroc, scores, float((rows.confidence < threshold).mean()), trade_off(promise, rows), usual, samples, note)
+
+# %% ../../nbs/routing/03_calibration.ipynb #f0c8193a
+LEVELS = tuple(i / 10 for i in range(9, -1, -1))  # thresholds to test, in this order
+
+
+@dataclass(frozen=True)
+class Tried:
+    "What a program with routed calls made of the examples at one threshold."
+    scores: np.ndarray  # (n,)
+    sent: np.ndarray  # (n,), bool: did the teacher answer any call?
+    calls: dict[str, float] = field(default_factory=dict)  # predictor → share of its calls that the teacher answered
+    confidence: list[float] = field(default_factory=list)  # of each answer that has one, its least sure call
+
+
+def calibrate_calls(promise: Promise, e: Evidence, run: Callable[[Scale, float], Tried], signal: str | None = None, usual: dict[str, float] | None = None) -> Calibration:
+    "The lowest of `LEVELS` for which the promise, a `retain`, is shown; `run` answers all examples at a threshold. Raises `ValueError` as `calibrate`, and where scores are not between 0 and 1."
+    chosen, tested = halves(n := len(e.answers))
+    scale, auroc = choose_scale(e, chosen, signal)
+    curve, best, p, first = [[1.1, 1.0, float(e.teacher.mean())]], None, 1.0, None
+    for level in LEVELS:
+        found = run(scale, level)
+        check_scores("cascade", found.scores)
+        rows = Rows(np.zeros(n), found.scores, e.teacher)
+        first, at = first or rows, p_value(promise, rows.take(chosen), rows.take(tested), 0.0)
+        curve.insert(0, [level, float(found.sent.mean()), float(found.scores.mean())])
+        if at > 1 - promise.confidence:
+            break
+        best, p = (level, found), at
+    scores = {"student": float(e.student.mean()), "teacher": float(e.teacher.mean())}
+    note = "" if best else why_not(promise, first.take(tested), [0.0], n)
+    about = {"auroc": auroc, "scores": scores, "curve": curve, "note": note, "per": "predictor", "usual": {**(usual or {}), **(spread_of(best[1].confidence) if best else {})}}
+    return Calibration(promise, scale, best[0] if best else math.inf, p, len(chosen), len(tested), sent=float(best[1].sent.mean()) if best else 1.0, calls=best[1].calls if best else {}, **about)

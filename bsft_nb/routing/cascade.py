@@ -41,9 +41,10 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Routing:
     "How an answer came about."
-    by: str  # `student` or `teacher`
+    by: str  # `student`, `teacher`, or, where that is decided call by call, `both`
     confidence: float | None  # the student's; None where it failed
     failed: str = ""  # why the other one did not answer, where that was an error
+    calls: tuple = ()  # who answered each call, where that is decided call by call, see `bsft_nb.routing.predictors`
 
 
 class Routed(dspy.Prediction):
@@ -185,7 +186,8 @@ def written(c: Cascade, inputs: dict, given: Attempt, routing: Routing):
     if c.keep is None:
         return
     calls = given.calls.of(given.steps or [], {n: p.signature for n, p in c.teacher.named_predictors()})[0] if given.calls else []
-    c.keep(plain(inputs), plain(given.prediction), calls, {**asdict(routing), "length": length(inputs)})
+    about = {k: v for k, v in asdict(routing).items() if k != "calls"}
+    c.keep(plain(inputs), plain(given.prediction), calls, {**about, "length": length(inputs)})
 
 
 def length(inputs: dict) -> int:
@@ -206,8 +208,8 @@ class Tally:
         "Count an answer."
         with self._lock:
             self.n, self.length = self.n + 1, self.length + length(inputs)
-            self.sent += routing.by == "teacher" or bool(routing.failed)
-            self.failed += routing.by == "student" and bool(routing.failed)
+            self.sent += routing.by != "student" or bool(routing.failed)
+            self.failed += routing.by != "teacher" and bool(routing.failed)
             if routing.confidence is not None:
                 self.sure, self.told = self.sure + routing.confidence, self.told + 1
 
@@ -220,6 +222,8 @@ class Tally:
 # %% ../../nbs/routing/06_cascade.ipynb #803e0041
 class Cascade(dspy.Module):
     "The student answers where it is sure, the teacher the rest. Make one with `bsft_nb.cascade(...)`."
+
+    per = "program"  # what is routed: whole answers
 
     def __init__(
         self,
@@ -254,7 +258,7 @@ class Cascade(dspy.Module):
 
     def load_state(self, state: dict, *, allow_unsafe_lm_state: bool = False):
         "Take over a saved calibration. Raises `ValueError` where it is none, or of other students."
-        self.calibration = calibration_of(state, self.student)
+        self.calibration = calibration_of(state, self.student, self.per)
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()
@@ -294,9 +298,11 @@ def fingerprints(student: dspy.Module) -> dict[str, str]:
     return {n: p.lm.engine.target.fingerprint for n, p in student.named_predictors()}
 
 
-def calibration_of(state: Any, student: dspy.Module) -> Calibration:
-    "The calibration in a saved `state`. Raises `ValueError` where it is none, or was made with other students."
+def calibration_of(state: Any, student: dspy.Module, per: str | None = None) -> Calibration:
+    "The calibration in a saved `state`. Raises `ValueError` where it is none, was made with other students, or for another way of routing than `per`."
     made = Calibration.of(state.get("cascade") if isinstance(state, dict) else None)
+    if per not in (None, made.per):
+        raise ValueError(f"the cascade was calibrated with per={made.per!r}, and this one is per={per!r}: what it promises is about the other. Take bsft_nb.cascade(..., saved=path), which makes the right one")
     if (saved := state.get("students")) != fingerprints(student):
         raise ValueError(f"the cascade was calibrated with other students ({saved}, here {fingerprints(student)}): what it promises is about those. Calibrate again, or load the program it was made of")
     return made

@@ -7,75 +7,36 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 import numpy as np
 
 # %% auto #0
-__all__ = ['Asked', 'promised', 'keeping', 'check_outputs', 'teaching', 'held_out_examples', 'Overheard', 'student_answers',
-           'refused', 'ledger_of', 'teacher_answers', 'evidence', 'costs', 'agreements', 'read_saved', 'calibrated',
-           'cascade']
+__all__ = ['check_outputs', 'teaching', 'held_out_examples', 'Overheard', 'student_answers', 'refused', 'ledger_of',
+           'teacher_answers', 'evidence', 'costs', 'agreements', 'routed_calls', 'tried', 'read_saved', 'calibrated',
+           'cascade', 'run_of']
 
 # %% ../../nbs/routing/07_make.ipynb #5ab3f964
 from ..engine.predict import StudentPredict
 from ..results.evaluate import Answer, evaluate, graded, reason_line
 from ..results.table import Table
 from ..results.table_file import to_examples
-from .calibration import Calibration, Evidence, calibrate
-from .cascade import Cascade, calibration_of, length
+from .asked import Asked, keeping, promised
+from .calibration import Calibration, Evidence, Tried, calibrate, calibrate_calls, examples_needed
+from .cascade import Cascade, Routing, calibration_of, length
 from .heard import Heard, hearing, listening
-from .kept import Keeping
-from .promise import Promise, least_rows
-from .signals import AGREEMENT, SIGNALS, agreement, same_outputs
+from .predictors import Book, PredictorCascade, check_paired
+from .promise import Promise
+from .report import note_kept
+from .signals import Scale, agreement, same_outputs
 from ..run.files import read_json
 from ..run.folder import fingerprint, home
 from ..teacher.bootstrap import TraceBootstrapper
-from ..teacher.keys import example_key, signature_key
-from ..teacher.metric import check_metric
+from ..teacher.keys import example_key, signature_key, teacher_key
 from ..teacher.programs import call_program
 from ..teacher.replay import copy_program
-
-# %% ../../nbs/routing/07_make.ipynb #50d1cd34
-@dataclass(frozen=True)
-class Asked:
-    "The arguments of `cascade` beside the programs. Raises `ValueError` and `TypeError` for what cannot be."
-    metric: Callable | None
-    promise: Promise
-    signal: str | None
-    samples: int
-    timeout: float | None
-
-    def __post_init__(self):
-        check_metric(self.metric)
-        known = [*SIGNALS, *([AGREEMENT] if self.samples else [])]
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or not 0 <= self.samples <= 50:
-            raise ValueError(f"samples={self.samples!r}: further answers of the student to each question, between 0 and 50")
-        if self.signal is not None and self.signal not in known:
-            more = f"; {AGREEMENT!r} needs samples=, such as samples=5" if self.signal == AGREEMENT else ""
-            raise ValueError(f"signal={self.signal!r}: choose one of {', '.join(map(repr, known))}, or leave it out{more}")
-        if self.timeout is not None and (isinstance(self.timeout, bool) or not isinstance(self.timeout, (int, float)) or not 0 < self.timeout < float("inf")):
-            raise ValueError(f"timeout={self.timeout!r}: seconds for the teacher, above 0, or None")
-
-# %% ../../nbs/routing/07_make.ipynb #af7ff54e
-def promised(retain: float | None, max_error: float | None, confidence: float) -> Promise:
-    "What is promised; nothing said: `retain=0.98`. Raises `ValueError` where two things are."
-    if retain is not None and max_error is not None:
-        raise ValueError("give retain= or max_error=, not both: a threshold keeps one promise")
-    return Promise("max_error", max_error, confidence) if max_error is not None else Promise("retain", 0.98 if retain is None else retain, confidence)
-
-
-def keeping(keep: str | Path | None, redact: Callable | None, keep_bytes: int) -> Keeping | None:
-    "Where answers are kept. Raises `ValueError` for settings that cannot be."
-    if redact is not None and (not callable(redact) or keep is None):
-        raise ValueError(f"redact={redact!r}: a function that gets a row and gives what may be kept of it, together with keep=path")
-    if isinstance(keep_bytes, bool) or not isinstance(keep_bytes, int) or keep_bytes < 1:
-        raise ValueError(f"keep_bytes={keep_bytes!r}: bytes of the file from which on nothing more is kept, at least 1")
-    if keep is not None and Path(keep).is_dir():
-        raise ValueError(f"keep={str(keep)!r} is a folder: give a file, such as {str(Path(keep) / 'kept.jsonl')!r}")
-    return None if keep is None else Keeping(keep, redact, keep_bytes)
 
 # %% ../../nbs/routing/07_make.ipynb #b566d991
 def check_outputs(program: dspy.Module):
@@ -102,15 +63,15 @@ def teaching(compiled: dspy.Module, teacher: Any, settings: dict | None) -> tupl
 
 # %% ../../nbs/routing/07_make.ipynb #b9fb1c1e
 def held_out_examples(examples: Any, promise: Promise) -> list[dspy.Example]:
-    "The examples to calibrate on. Raises `ValueError` and `TypeError` for what is none."
+    "The examples to calibrate on. Raises `ValueError` and `TypeError` for what is none, and for fewer than any student would need."
     if examples is None:
-        raise ValueError(f"examples=None: {promise} is shown on held-out examples, {least_rows(promise)} at the very least. Give examples= that nothing was learned from, or call run.cascade(...), which takes the run's own")
+        raise ValueError(f"examples=None: {promise} is shown on held-out examples, {examples_needed(promise)} at the very least. Give examples= that nothing was learned from, or call run.cascade(...), which takes the run's own")
     found = to_examples(examples.read(range(len(examples)))) if isinstance(examples, Table) else list(examples)
     for i, e in enumerate(found):
         if not isinstance(e, dspy.Example) or e._input_keys is None or not len(e.inputs()):
             raise TypeError(f"examples[{i}] is no dspy.Example that says which fields are inputs: make it with dspy.Example(...).with_inputs(...)")
-    if len(found) < 2:
-        raise ValueError(f"{len(found)} held-out example{'s' * (len(found) != 1)}: {promise} needs {least_rows(promise)} at the very least")
+    if len(found) < examples_needed(promise):
+        raise ValueError(f"{len(found)} held-out example{'s' * (len(found) != 1)}: that {promise} takes {examples_needed(promise)} at the very least, even of a student that is never wrong. Nobody was asked. Give more examples that nothing was learned from, or a weaker promise")
     return found
 
 # %% ../../nbs/routing/07_make.ipynb #2f9b5b20
@@ -173,8 +134,8 @@ def teacher_answers(teacher: dspy.Module, settings: dict, examples: list[dspy.Ex
     return answers
 
 # %% ../../nbs/routing/07_make.ipynb #ba9b9861
-def evidence(compiled: dspy.Module, teacher: dspy.Module, settings: dict, examples: list[dspy.Example], asked: Asked, num_threads: int, ledger: Path | None = None) -> tuple[Evidence, dict[str, float]]:
-    "What the held-out examples show, and what an answer usually takes. The teacher is only asked where the promise is about it."
+def evidence(compiled: dspy.Module, teacher: dspy.Module, settings: dict, examples: list[dspy.Example], asked: Asked, num_threads: int, ledger: Path | None = None) -> tuple[Evidence, dict[str, float], list[Answer] | None]:
+    "What the held-out examples show, what an answer usually takes, and the teacher's answers. It is only asked where the promise is about it."
     mine, heard = student_answers(compiled, examples, asked.metric, num_threads)
     needs = asked.promise.kind == "retain" or asked.metric is None
     theirs = teacher_answers(teacher, settings, examples, asked.metric, ledger or ledger_of(compiled), num_threads) if needs else None
@@ -183,7 +144,7 @@ def evidence(compiled: dspy.Module, teacher: dspy.Module, settings: dict, exampl
     taught = None if theirs is None else np.array([a.score or 0.0 for a in theirs])
     agreed = agreements(compiled, examples, mine, asked.samples, num_threads) if asked.samples else None
     usual = {"length": float(np.mean([length(dict(e.inputs())) for e in examples])), **costs("student", mine), **costs("teacher", theirs or [])}
-    return Evidence(heard, student, taught, agreed), usual
+    return Evidence(heard, student, taught, agreed), usual, theirs
 
 
 def costs(who: str, answers: list[Answer]) -> dict[str, float]:
@@ -200,6 +161,41 @@ def agreements(compiled: dspy.Module, examples: list[dspy.Example], answers: lis
             more.append(evaluate(program, examples, num_threads=num_threads))
     return [agreement(a.outputs, [None if s.error else s.outputs for s in said]) for a, said in zip(answers, zip(*more))]
 
+# %% ../../nbs/routing/07_make.ipynb #59e84acd
+def routed_calls(compiled: dspy.Module, teacher: dspy.Module, settings: dict, examples: list[dspy.Example], asked: Asked, num_threads: int) -> Calibration:
+    "A calibration of single calls. Raises `RuntimeError` where the teacher failed at one, `ValueError` where the metric did."
+    ledger = ledger_of(compiled)
+    e, usual, theirs = evidence(compiled, teacher, settings, examples, asked, num_threads, ledger)
+    book = Book(ledger.with_name(f"{ledger.stem}-routed.jsonl"), teacher_key(teacher, settings))
+    for call in (call for a in theirs for call in a.calls):
+        book.enter(call)
+
+    def run(scale: Scale, level: float) -> Tried:
+        program = PredictorCascade(compiled, teacher, Calibration(asked.promise, scale, level, per="predictor"), settings, book=book)
+        return tried(program, examples, theirs, asked.metric, num_threads)
+
+    return calibrate_calls(asked.promise, e, run, asked.signal, usual)
+
+
+def tried(program: PredictorCascade, examples: list[dspy.Example], theirs: list[Answer], metric: Callable | None, num_threads: int) -> Tried:
+    "What a cascade of calls makes of `examples`; without a `metric`, right is what the teacher says. Raises as `routed_calls`."
+    routings: dict[str, Routing] = {}
+
+    def noted(example, prediction, trace=None):
+        routings[example_key(example)] = prediction.routing
+        return 0.0 if metric is None else metric(example, prediction, trace)
+
+    answers = evaluate(program, examples, noted, num_threads=num_threads)
+    if failed := program.book.failed:
+        raise RuntimeError(f"the teacher failed at {len(failed)} calls, the last with {type(failed[-1]).__name__}: {failed[-1]!s:.300}. What succeeded is in {program.book.path}: call again, and only these are asked")
+    refused(answers)
+    scores = [float(same_outputs(a.outputs, b.outputs)) if metric is None else a.score or 0.0 for a, b in zip(answers, theirs)]
+    found = [routings.get(example_key(e)) for e in examples]
+    calls = [call for r in found if r for call in r.calls]
+    names = dict.fromkeys(call.predictor for call in calls)
+    shares = {n: float(np.mean([call.by == "teacher" for call in calls if call.predictor == n])) for n in names}
+    return Tried(np.array(scores), np.array([r is None or r.by != "student" for r in found]), shares, [r.confidence for r in found if r and r.confidence is not None])
+
 # %% ../../nbs/routing/07_make.ipynb #0b9108d5
 def read_saved(path: str | Path, compiled: dspy.Module) -> Calibration:
     "The calibration in a file that `cascade.save` wrote. Raises `FileNotFoundError`, or `ValueError` where it is damaged or of other students."
@@ -210,8 +206,11 @@ def read_saved(path: str | Path, compiled: dspy.Module) -> Calibration:
 # %% ../../nbs/routing/07_make.ipynb #99fc126d
 def calibrated(compiled: dspy.Module, teacher: dspy.Module, settings: dict, examples: list[dspy.Example], asked: Asked, num_threads: int) -> Calibration:
     "A calibration on held-out examples. Warns where they do not show the promise."
-    made, usual = evidence(compiled, teacher, settings, examples, asked, num_threads)
-    calibration = calibrate(asked.promise, made, asked.signal, asked.samples, usual)
+    if asked.per == "predictor":
+        calibration = routed_calls(compiled, teacher, settings, examples, asked, num_threads)
+    else:
+        made, usual, _ = evidence(compiled, teacher, settings, examples, asked, num_threads)
+        calibration = calibrate(asked.promise, made, asked.signal, asked.samples, usual)
     if calibration.note:
         warnings.warn(calibration.note, stacklevel=3)  # where `cascade` was called
     return calibration
@@ -227,6 +226,7 @@ def cascade(
     retain: float | None = None,  # share of the teacher's score that is kept; 0.98 where nothing is promised
     max_error: float | None = None,  # share of the student's own answers that may be wrong
     confidence: float = 0.95,  # with which the promise holds
+    per: Literal["program", "predictor"] = "program",  # who answers is decided for the whole question, or at each call of a predictor
     signal: str | None = None,  # `sum`, `mean`, `min`, `margin` or `agreement`; None: the one that ranks errors best
     samples: int = 0,  # further student answers to each question, for `agreement`; each takes a student's time
     timeout: float | None = None,  # seconds for the teacher, then the student's answer is given; None: as long as it takes
@@ -235,9 +235,19 @@ def cascade(
     keep_bytes: int = 256 << 20,  # size of the file from which on nothing more is kept
     saved: str | Path | None = None,  # file that `cascade.save` wrote: nothing is calibrated, nobody is asked
     num_threads: int = 8,
-) -> Cascade:
+) -> Cascade | PredictorCascade:
     "A program that is as good as promised and asks the teacher only where the student is not sure. Raises `ValueError` and `TypeError` for what cannot be, before anybody is asked. Warns where the examples do not show the promise; then all is sent to the teacher."
-    asked, kept = Asked(metric, promised(retain, max_error, confidence), signal, samples, timeout), keeping(keep, redact, keep_bytes)
+    asked, kept = Asked(metric, promised(retain, max_error, confidence), signal, samples, timeout, per), keeping(keep, redact, keep_bytes)
     program, settings = teaching(compiled, teacher, teacher_settings)
+    if per == "predictor":
+        check_paired(compiled, program)
     made = read_saved(saved, compiled) if saved is not None else calibrated(compiled, program, settings, held_out_examples(examples, asked.promise), asked, num_threads)
-    return Cascade(compiled, program, made, settings, timeout, kept)
+    for run in {folder for p in compiled.predictors() if (folder := run_of(p)) is not None} if kept else ():
+        note_kept(run, kept.path, made)
+    return (PredictorCascade if made.per == "predictor" else Cascade)(compiled, program, made, settings, timeout, kept)
+
+
+def run_of(predictor: dspy.Predict) -> Path | None:
+    "The folder of the run that made a predictor's student; `None` where it lies in none."
+    folder = Path(predictor.lm.engine.target.path).parent
+    return folder if (folder / "run.json").is_file() else None

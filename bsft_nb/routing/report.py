@@ -5,22 +5,30 @@
 # %% ../../nbs/routing/05_report.ipynb #b3c588b9
 from __future__ import annotations
 
+import logging
 import math
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..results.escape import safe
 from ..results.table import wilson
 from .calibration import Calibration
+from .kept import kept_figures
+from ..run.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['FEW', 'WIDTH', 'HEIGHT', 'PAD', 'ways', 'cascade_score', 'drift_words', 'curve_svg', 'cascade_words', 'cascade_html',
-           'CascadeReport']
+__all__ = ['logger', 'FEW', 'WIDTH', 'HEIGHT', 'PAD', 'NOTE', 'ways', 'cascade_score', 'drift_words', 'curve_svg',
+           'cascade_words', 'cascade_html', 'CascadeReport', 'note_kept', 'kept_words']
 
 # %% ../../nbs/routing/05_report.ipynb #42ac835c
 def ways(c: Calibration) -> list[dict]:
     "Student, cascade and teacher: share `sent`, `score` on the held-out examples, mean `seconds` and `cost` (US dollars) of an answer; what is not known is left out."
     def at(sent: float, score: float | None, name: str) -> dict:
         row = {"who": name, "sent": sent, **({} if score is None else {"score": score})}
+        sent = sum(c.calls.values()) / len(c.calls) if name == "cascade" and c.calls else sent  # of its calls, where these are routed
         for figure in ("seconds", "cost"):
             s, t = c.usual.get(f"student_{figure}"), c.usual.get(f"teacher_{figure}")
             parts = [] if name == "teacher" else [s]
@@ -102,6 +110,7 @@ def cascade_words(r: CascadeReport) -> list[str]:
     auroc = ", ".join(f"{s} {'unknown' if a is None else f'{a:.2f}'}" for s, a in c.auroc.items())
     words = [c.note] if c.note else [f"Promise: {c.promise}. Shown on {c.tested_on} held-out examples (p = {c.p:.2g}), for questions like these."]
     words.append(f"Signal: {c.scale.signal}, chosen on {c.chosen_on} other examples by how well it ranks errors there (AUROC: {auroc}).")
+    words += [f"Of the calls of {', '.join(f'{name!r} {share:.0%}' for name, share in c.calls.items())} are the teacher's, on the held-out examples."] * bool(c.calls)
     words += drift_words(c, r.now)
     words += [f"{n} answer{'s are' if n != 1 else ' is'} the student's because the teacher failed or took too long: the promise does not cover them."] * bool(n)
     return words + [f"{n} answer{'s were' if n != 1 else ' was'} not kept: {why}." for why, n in r.left_out.items()]
@@ -138,3 +147,23 @@ class CascadeReport:
 
     def _repr_html_(self) -> str:
         return cascade_html(self)
+
+# %% ../../nbs/routing/05_report.ipynb #fc93c886
+NOTE = "kept.json"  # in the run's folder
+
+
+def note_kept(folder: Path, kept: Path, calibration: Calibration):
+    "Tell the run in `folder` that a cascade of its students keeps answers in the file `kept`. Where that cannot be written, nothing happens."
+    try:
+        write_json(folder / NOTE, {"kept": str(kept), "since": time.time(), "cascade": calibration.row()})
+    except OSError as e:
+        logger.warning("%s: where answers are kept is not noted, and `bsft status` will not tell of drift: %s", folder, e)
+
+
+def kept_words(folder: Path) -> list[str]:
+    "Sentences on the answers of the last cascade that keeps them; none where there is no such cascade."
+    try:
+        noted = read_json(folder / NOTE, {}, dict)
+        return drift_words(Calibration.of(noted["cascade"]), kept_figures(Path(noted["kept"]), float(noted["since"]))) if noted else []
+    except (KeyError, TypeError, ValueError, OSError) as e:  # damaged, or of another version
+        return [f"{folder / NOTE} cannot be read ({type(e).__name__}), so nothing is known of drift. Make the cascade again, and it is written anew."]

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,26 @@ from .presence import Presence
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'SHAPES', 'fingerprint', 'read_object', 'update_object', 'home', 'status_of', 'open_folder', 'leave',
-           'where', 'shown_status', 'trains', 'RunFolder', 'list_runs', 'find_run', 'mark_died']
+__all__ = ['logger', 'SHAPES', 'fingerprint', 'fingerprint_rows', 'read_object', 'update_object', 'home', 'status_of',
+           'open_folder', 'leave', 'where', 'shown_status', 'trains', 'RunFolder', 'list_runs', 'find_run', 'mark_died']
 
 # %% ../../nbs/run/04_folder.ipynb #e051839d
 def fingerprint(obj: Any) -> str:
     "16 hexadecimal digits that change with the JSON form of `obj`."
-    text = json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(_content(obj)).hexdigest()[:16]
+
+
+def _content(obj: Any) -> bytes:
+    return json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
+
+
+def fingerprint_rows(head: list, rows: Iterable[Any]) -> str:
+    "`fingerprint([*head, [*rows]])`, with one row in memory at a time; `head` is not empty."
+    digest = hashlib.sha256(_content(head)[:-1] + b", [")
+    for n, row in enumerate(rows):
+        digest.update(b", " * (n > 0) + _content(row))
+    digest.update(b"]]")
+    return digest.hexdigest()[:16]
 
 # %% ../../nbs/run/04_folder.ipynb #b37b401e
 SHAPES = {"status": str, "worker": dict, "models": dict, "students": dict, "scores": dict, "seconds": dict, "pid": int, "started": (int, float), "host": str, "jobs": list}

@@ -186,7 +186,7 @@ FOLDS: dict[str, Callable[[State, dict], State]] = {
     "done": lambda state, d: replace(state, status=state.stage, scoring={}, doing={}),
 }
 
-
+# %% ../../nbs/run/08_progress.ipynb #4fbf2a78
 def stage_after(state: State, event: Event) -> str:
     "The stage that the run is in after `event`."
     d = event.data

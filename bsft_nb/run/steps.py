@@ -72,7 +72,7 @@ def share_of(state: State) -> float | None:
     done, of, _ = _counted(state)
     return min(1.0, done / of) if of else None
 
-
+# %% ../../nbs/run/08_steps.ipynb #12be6b72
 def eta(state: State, now: float) -> float | None:
     "Seconds that the training in progress still takes, as far as can be told."
     if state.status or not (state.stage.startswith("train") and 0 < state.step < state.steps):

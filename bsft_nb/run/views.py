@@ -18,7 +18,8 @@ from .progress import WITHIN, State, reduce, state_of
 from .steps import eta, left_of, money_said, scoring_said, seconds_by_step, stage_said, step_of
 
 # %% auto #0
-__all__ = ['VIEWS', 'show_seconds', 'show_number', 'describe', 'print_line', 'TextProgress', 'keep_saying', 'progress_for']
+__all__ = ['VIEWS', 'show_seconds', 'show_number', 'describe', 'print_line', 'say_event', 'TextProgress', 'say_silence',
+           'keep_saying', 'progress_for']
 
 # %% ../../nbs/run/09_views.ipynb #a0328353
 def show_seconds(seconds: float | None) -> str:
@@ -78,33 +79,42 @@ def print_line(line: str, out: TextIO):
     encoding = getattr(out, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
 
+# %% ../../nbs/run/09_views.ipynb #4ed9fa35
+def say_event(text: TextProgress, event: Event):
+    before, text.state, text.heard = text.state, reduce(text.state, event), time.monotonic()
+    if event.kind == "run" and text.history:
+        text.state = text.history()
+    ended = text.state.stage not in (before.stage, *WITHIN) and before.stage.startswith(("bootstrap", "train"))
+    if ended:  # the last figures of a stage are the ones that matter
+        text._say(describe(before, event.t))
+    if text.state.note:
+        text._say(("warning: " if event.kind == "warn" else "") + text.state.note)
+    elif event.kind == "stage" and before.stage != text.state.stage and not text.state.stage.startswith(("bootstrap", "train", *WITHIN)):
+        text._say(stage_said(text.state))
+    elif not ended and event.kind in ("trace", "train", "eval", "stage") and text.clock() - text.said > text.every:
+        text._say(describe(text.state, event.t))
+
 # %% ../../nbs/run/09_views.ipynb #0a07d8bb
 class TextProgress:
     "A subscriber that prints how a run goes."
+
+    __call__ = say_event
 
     def __init__(self, every: float = 5.0, out: TextIO | None = None, clock: Callable[[], float] = time.time, history: Callable[[], State] | None = None):
         "`every`: seconds between two lines of one stage, at least. `out`: None for standard output. `history`: the state with all sessions of the run; None: only those heard."
         self.every, self.out, self.clock, self.history = every, out, clock, history
         self.state, self.said, self.line, self.heard = State(), 0.0, "", time.monotonic()  # heard: when an event came last
 
-    def __call__(self, event: Event):
-        before, self.state, self.heard = self.state, reduce(self.state, event), time.monotonic()
-        if event.kind == "run" and self.history:
-            self.state = self.history()
-        ended = self.state.stage not in (before.stage, *WITHIN) and before.stage.startswith(("bootstrap", "train"))
-        if ended:  # the last figures of a stage are the ones that matter
-            self._say(describe(before, event.t))
-        if self.state.note:
-            self._say(("warning: " if event.kind == "warn" else "") + self.state.note)
-        elif event.kind == "stage" and before.stage != self.state.stage and not self.state.stage.startswith(("bootstrap", "train", *WITHIN)):
-            self._say(stage_said(self.state))
-        elif not ended and event.kind in ("trace", "train", "eval", "stage") and self.clock() - self.said > self.every:
-            self._say(describe(self.state, event.t))
-
     def _say(self, line: str):
         if line != self.line:
             self.said, self.line = self.clock(), line
             print_line(line, self.out or sys.stdout)
+
+# %% ../../nbs/run/09_views.ipynb #f15d4004
+def say_silence(text: TextProgress, silent: float):
+    "Say how the run stands after `silent` seconds without an event."
+    line = describe(text.state, text.state.last + silent)
+    text._say(line if line != text.line else f"{stage_said(text.state)}, {show_seconds(silent)} without news")
 
 # %% ../../nbs/run/09_views.ipynb #c9800eb5
 def keep_saying(
@@ -121,8 +131,7 @@ def keep_saying(
             said[0] = silent // every
             if not works():
                 return False
-            line = describe(view.state, view.state.last + silent)
-            view._say(line if line != view.line else f"{stage_said(view.state)}, {show_seconds(silent)} without news")
+            say_silence(view, silent)
         said[0] *= silent > every
         return True
 

@@ -9,7 +9,7 @@ import contextvars
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -19,7 +19,7 @@ import dspy
 
 # %% auto #0
 __all__ = ['logger', 'on_record', 'in_ledger', 'passed_over', 'told_before', 'told_after', 'run_all', 'known', 'replays',
-           'TraceBootstrapper']
+           'warned', 'TraceBootstrapper']
 
 # %% ../../nbs/teacher/12_bootstrap.ipynb #08dd49fb
 from .answers import answer_of
@@ -137,6 +137,14 @@ def replays(boot: TraceBootstrapper, teacher: dspy.Module, ledger: Path) -> Iter
 
         yield prediction
 
+# %% ../../nbs/teacher/12_bootstrap.ipynb #b7053f3a
+def warned(sentences: Iterable[str]) -> list[str]:
+    "The sentences, which the log has had as warnings."
+    said = list(sentences)
+    for sentence in said:
+        logger.warning(sentence)
+    return said
+
 # %% ../../nbs/teacher/12_bootstrap.ipynb #8f25b0c1
 class TraceBootstrapper(dspy.BootstrapFewShot):
     "Runs teachers over examples in threads and writes every attempt to a ledger."
@@ -146,6 +154,7 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
     hints: str | None = None  # `label` or `metric`
     price: tuple[float, float] | None = None  # US dollars for a million tokens
     order: str = "given"  # under a cap
+    ranked: list[str] = []  # keys of examples in the order in which they are asked, with the order `uncertain`
 
     def collect(
         self,
@@ -163,8 +172,6 @@ class TraceBootstrapper(dspy.BootstrapFewShot):
         with closing(Ledger(ledger)) as store:
             store.on_call = on_call
             c = Collection(self, teachers, trainset, store, stop, max_calls, max_cost)
-            before = list(told_before(c))
-            for sentence in before:
-                logger.warning(sentence)
+            before = warned(told_before(c))
             places = run_all(c, num_threads, on_trace)
         return Traces(ledger, places, c.budget.left_out, [*before, *told_after(c)])

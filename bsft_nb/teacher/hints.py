@@ -32,7 +32,7 @@ class Hint:
     said: str  # of it, what must not come back in an answer
     label: dict[str, str] = field(default_factory=dict)  # field → the value that was shown
 
-
+# %% ../../nbs/teacher/08_hints.ipynb #64027286
 def label_of(example: dspy.Example) -> dict[str, str]:
     "The fields of an example that are no inputs and have a value."
     return {k: str(v) for k, v in example.items() if k not in example.inputs() and v is not None and str(v)}
@@ -87,7 +87,7 @@ def runs(text: Any, n: int) -> set[tuple[str, ...]]:
     found = words(text)
     return {tuple(found[i : i + n]) for i in range(len(found) - n + 1)}
 
-
+# %% ../../nbs/teacher/08_hints.ipynb #3af17a3d
 def leaks(call: Call, hint: Hint) -> Iterator[str]:
     "What a call gives away of a hint."
     asked = set(words(list(call.inputs.values())))

@@ -40,7 +40,7 @@ def listed_price(lm: dspy.BaseLM | None) -> Price | None:
     found = tuple(rate(info, f"{side}_cost_per_token") for side in ("input", "output"))
     return None if None in found else found
 
-
+# %% ../../nbs/teacher/07_money.ipynb #3ba7c569
 def price_of(lm: dspy.BaseLM | None, given: Iterable[float] | None = None) -> Price | None:
     "The price of a token: as `given` (for a million), where DSPy's list has none."
     return listed_price(lm) or (None if given is None else tuple(p / 1e6 for p in given))
@@ -72,7 +72,7 @@ def most(lm: dspy.BaseLM, price: Price, asked: Any, kwargs: dict, longest: int =
 class NotAfforded(BaseException):
     "A call does not fit what is left of the cap."
 
-
+# %% ../../nbs/teacher/07_money.ipynb #e8243121
 class Purse:
     "US dollars that may still be spent, shared by threads."
 
@@ -123,7 +123,7 @@ class Reservation:
             self.purse.put(self.amount, 0.0 if free else self.amount if cost is None else cost, tokens.get("completion") or 0)
         return {} if cost is None else {"cost": cost}
 
-
+# %% ../../nbs/teacher/07_money.ipynb #595efb6f
 def reserved(purse: Purse | None, lm: dspy.BaseLM, asked: Any, kwargs: dict) -> Reservation | None:
     "The reservation for a call of `lm`; `None` without a purse."
     if purse is None:

@@ -27,7 +27,8 @@ from .ledger import Ledger, Trace
 
 # %% auto #0
 __all__ = ['call_key', 'outputs_to_json', 'outputs_from_json', 'NotRecorded', 'bill', 'take', 'Record', 'LMCall', 'recording',
-           'answers_async', 'Recorded', 'recorded', 'copy_program', 'rollout', 'recorded_program', 'remembered']
+           'answers_async', 'note_cost', 'Recorded', 'recorded', 'copy_program', 'rollout', 'recorded_program',
+           'remembered']
 
 # %% ../../nbs/teacher/08_replay.ipynb #4275f960
 def call_key(lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: dict) -> str:
@@ -117,7 +118,7 @@ class LMCall:
         "An entry for each time that the call has to wait for others to tell what they cost. Raises `NotAfforded`."
         yield from self.reservation.waits() if self.reservation else ()
 
-
+# %% ../../nbs/teacher/08_replay.ipynb #92015b4f
 @contextmanager
 def recording(lm: dspy.BaseLM, prompt: Any, messages: Any, kwargs: dict) -> Iterator[LMCall]:
     "A call within the running attempt; what it has as `outputs` at the end is written down, with what it cost. Raises `NotRecorded` where it must not ask."
@@ -148,6 +149,14 @@ def answers_async(lm: dspy.BaseLM) -> bool:
         return has_async_engine(lm)
     return isinstance(lm, dspy.LM) or type(lm).aforward is not dspy.BaseLM.aforward
 
+# %% ../../nbs/teacher/08_replay.ipynb #fc996ba1
+def note_cost(entry: dict):
+    "Keep tokens and cost of a call for the attempt that made it."
+    told, usage = dspy.settings.get("bsft_told"), entry.get("usage")
+    if told is not None:
+        tokens = {k: usage.get(f"{k}_tokens") for k in ("prompt", "completion")} if usage else None
+        told.update(tokens=tokens, cost=entry.get("cost"), **({"cached": True} if getattr(entry.get("response"), "cache_hit", False) else {}))
+
 # %% ../../nbs/teacher/08_replay.ipynb #36e761a1
 class Recorded:
     "The layer before an LM's class that looks into the record of the running attempt first."
@@ -171,10 +180,7 @@ class Recorded:
         return call.outputs
 
     def update_history(self, entry):
-        told, usage = dspy.settings.get("bsft_told"), entry.get("usage")
-        if told is not None:
-            tokens = {k: usage.get(f"{k}_tokens") for k in ("prompt", "completion")} if usage else None
-            told.update(tokens=tokens, cost=entry.get("cost"), **({"cached": True} if getattr(entry.get("response"), "cache_hit", False) else {}))
+        note_cost(entry)
         super().update_history(entry)
 
 # %% ../../nbs/teacher/08_replay.ipynb #e7841208

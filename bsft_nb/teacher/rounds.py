@@ -14,8 +14,8 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 # %% auto #0
-__all__ = ['distinct', 'Collection', 'go', 'attempt', 'renew', 'known_attempt', 'sealed', 'one_round', 'claimed', 'rounds',
-           'hint_for', 'samples']
+__all__ = ['distinct', 'go_on', 'Collection', 'go', 'attempt', 'renew', 'known_attempt', 'sealed', 'one_round', 'claimed',
+           'rounds', 'hint_for', 'samples']
 
 # %% ../../nbs/teacher/11_rounds.ipynb #220bba04
 from .answers import agreed, answer_of
@@ -42,9 +42,19 @@ def distinct(trainset: list[dspy.Example]) -> Iterator[tuple[str, dspy.Example]]
             seen.add(int(key, 16))
             yield key, example
 
+# %% ../../nbs/teacher/11_rounds.ipynb #b2a3c158
+def go_on(c: Collection):
+    "Raise `Stopped` where the bootstrap is to end."
+    if c.stop:
+        c.stop.check()
+    if c.over.is_set():
+        raise Stopped("another thread of this bootstrapping has ended it")
+
 # %% ../../nbs/teacher/11_rounds.ipynb #5596fcf9
 class Collection:
     "What is to be done in a bootstrap (`boot`: a `TraceBootstrapper`), where the attempts are, and whether all is over."
+
+    go_on = go_on
 
     def __init__(self, boot: Any, teachers: list[dspy.Module], trainset: list[dspy.Example], ledger: Ledger, stop: StopSignal | None = None, max_calls: int | None = None, max_cost: float | None = None):
         self.boot, self.ledger, self.stop, self.over = boot, ledger, stop, threading.Event()
@@ -66,13 +76,6 @@ class Collection:
     def jobs(self) -> Iterator[tuple[int, str, dspy.Example]]:
         "Index of a teacher, key of an example, the example."
         yield from ((t, key, e) for t in range(len(self.teachers)) for key, e in self.examples)
-
-    def go_on(self):
-        "Raise `Stopped` where the bootstrap is to end."
-        if self.stop:
-            self.stop.check()
-        if self.over.is_set():
-            raise Stopped("another thread of this bootstrapping has ended it")
 
 # %% ../../nbs/teacher/11_rounds.ipynb #4442cbb4
 def go(c: Collection, now: Trace, example: dspy.Example, ask: bool) -> Ran:
@@ -135,10 +138,8 @@ def one_round(
     if asks and not c.budget.take(len(c.teachers[now.teacher].signatures)):
         return None
     if asks or trace.reason == "metric error" or (trace.metric != c.metric and trace.reason != "unparsed"):
-        made = attempt(c, now, example, None if asks else trace)
-        if made is None:
-            c.budget.leave_out()
-            return None
+        if (made := attempt(c, now, example, None if asks else trace)) is None:
+            return c.budget.leave_out()
         trace, error = sealed(made[0], hint), made[1]
         place = c.ledger.add(trace)
         on_trace(trace, not asks)

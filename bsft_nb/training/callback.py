@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 # %% auto #0
-__all__ = ['check_finite', 'report_step', 'memory_mb', 'Pace', 'save_due', 'is_multiple', 'ends_early', 'ProgressCallback']
+__all__ = ['check_finite', 'report_step', 'memory_mb', 'Pace', 'save_due', 'is_multiple', 'ends_early', 'step_ended',
+           'ProgressCallback']
 
 # %% ../../nbs/training/05_callback.ipynb #96de64b4
 def check_finite(loop: Trainer, what: str, value: float, step: int):
@@ -89,9 +90,21 @@ def ends_early(loop: Trainer) -> bool:
         loop.events.emit("warn", note=f"{job.model}: no better checkpoint for {patience} epoch{'s' * (patience > 1)}, training ends at step {state.global_step} of {state.max_steps}")
     return early
 
+# %% ../../nbs/training/05_callback.ipynb #070a7917
+def step_ended(callback: ProgressCallback, args, state, control, **kwargs):
+    loop = callback.loop
+    stop, save = loop.workers.first(lambda: (loop.stop.requested, save_due(loop.job.config, state.global_step, time.monotonic() - callback.saved)))
+    loop.asked |= stop
+    control.should_training_stop |= stop
+    control.should_save = loop.ends_epoch or control.should_training_stop or save
+    if is_multiple(state.global_step, callback.loop.job.config.eval_steps):
+        callback.loop.held_loss(callback.loop.model_wrapped)
+
 # %% ../../nbs/training/05_callback.ipynb #9bd54ed2
 class ProgressCallback(TrainerCallback):
     "Tells `loop` when to save and when to stop, and the log how it goes."
+
+    on_step_end = step_ended
 
     def __init__(self, loop: Trainer):
         self.loop = loop
@@ -99,15 +112,6 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.saved, self.pace = time.monotonic(), Pace(self.loop)
         self.loop.events.emit("stage", stage="train", model=self.loop.job.model, step=state.global_step, steps=state.max_steps)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        loop = self.loop
-        stop, save = loop.workers.first(lambda: (loop.stop.requested, save_due(loop.job.config, state.global_step, time.monotonic() - self.saved)))
-        loop.asked |= stop
-        control.should_training_stop |= stop
-        control.should_save = loop.ends_epoch or control.should_training_stop or save
-        if is_multiple(state.global_step, self.loop.job.config.eval_steps):
-            self.loop.held_loss(self.loop.model_wrapped)
 
     def on_save(self, args, state, control, **kwargs):
         self.saved = time.monotonic()

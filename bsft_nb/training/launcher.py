@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..data.pairs import DataError
+from ..models.neighbours import brief_waits
 from ..run.events import EventLog, Stopped
 from ..run.files import private_opener
 from ..run.folder import RunFolder
@@ -47,7 +48,7 @@ class Training(Protocol):
     def collect(self):
         "Return where the training came to its end; else raise what ended it."
 
-
+# %% ../../nbs/training/07_launcher.ipynb #4289491a
 class Launcher(Protocol):
     "Trains jobs of a run folder, one after another."
 
@@ -158,8 +159,10 @@ def start_process(
     "A Python process that outlives this one and knows this package."
     package = Path(importlib.util.find_spec("bsft_nb").origin).absolute().parents[1]
     path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, **environment, "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONPATH": path}
+    waits, said = brief_waits(os.environ)
+    env = {**os.environ, **waits, **environment, "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONPATH": path}
     with open(folder / "train.log", "ab", opener=private_opener) as out:
+        out.write(f"{said}\n".encode())
         return subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=env)
 
 # %% ../../nbs/training/07_launcher.ipynb #c4d6e2da

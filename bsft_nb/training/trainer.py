@@ -31,6 +31,7 @@ from .jobs import Job, add_lora
 from ..models.targets import base_folder, check_folder
 from ..models.loading import check_adapter, load_weights, plain_generation
 from ..models.devices import release_omp_threads
+from ..models.neighbours import sharing_cores
 from ..models.convert import quiet
 from .objective import Completions
 from ..run.files import read_json, write_json
@@ -110,7 +111,7 @@ def merge(
 def fitting_pairs(job: Job, codec: Codec, log: EventLog) -> tuple[list[Pair], list[Pair]]:
     "The job's pairs to train on and held-out ones, without those longer than `max_length`. Raises `DataError` where none are left."
     limit = job.config.max_length or math.inf
-    sets = job.pairs()
+    sets = job.pairs(texts=False)
     if not sets[0]:
         raise DataError(f"no rows for {', '.join(map(repr, job.predictors))} in {Path(job.folder) / 'pairs'}: nothing to train {job.model} on")
     short = [[p for p in rows if (len(p.prompt_ids) if codec.encoder_decoder else p.tokens) <= limit] for rows in sets]
@@ -195,7 +196,8 @@ def run_loop(loop: Loop, last: Checkpoint | None):
     from bsft_nb.training.hf_trainer import out_of_memory
 
     try:
-        loop.train(resume_from_checkpoint=str(last.path) if last else None)
+        with sharing_cores():
+            loop.train(resume_from_checkpoint=str(last.path) if last else None)
     except RuntimeError as e:
         if not out_of_memory(e):
             raise

@@ -104,7 +104,7 @@ class Workers:
         "Is `flag` true in one of the workers?"
         return self.totals([flag])[0] > 0
 
-
+# %% ../../nbs/training/04_workers.ipynb #8b5c7326
 def at_work() -> Workers:
     "The workers of this process group; where there is none, this process alone."
     import torch

@@ -38,11 +38,14 @@ BREAKS = [  # package, part of a line that is there once, what it becomes, tests
     ("models", "if self.left < 0:", "if False:", "models/test_prompts.py"),  # a template without end
     ("teacher", "[plain(example.inputs().items()), attempt, nth]", "[plain(example.inputs().items()), attempt]", "teacher"),
     ("teacher", 'return {"model": lm.model, **{k: v', 'return {"model": "", **{k: v', "teacher/test_keys.py"),  # a key that forgets the model
-    ("teacher", "if any(_same(d, example) for d in teacher.demos):", "if False:", "teacher/test_bootstrap.py"),  # shown the answer
-    ("engine", "self.hidden = (columns > self.lengths[:, None])", "self.hidden = (columns >= self.lengths[:, None])", "engine/test_decode.py"),
-    ("engine", ".triu(known + 1)", ".triu(known)", "engine/test_decode.py"),  # a mask off by one
+    ("teacher", "if hint or any(_same(d, example) for d in teacher.demos):", "if hint:", "teacher/test_bootstrap.py"),  # shown the answer
+    ("teacher", 'yield "speaks of a hint"', "yield from ()", "teacher"),  # a completion that quotes what the student will not see
+    ("teacher", "if self.spent + self.held + amount <= self.cap + 1e-12:", "if self.spent + amount <= self.cap + 1e-12:", "teacher"),  # a cap that forgets what is under way
+    ("models", "mask = mask.triu(before - window + 1)", "mask = mask.triu(before - window)", "training/test_families.py"),  # a window off by one
+    ("models", "dtype=torch.bool, device=device).tril(before)", "dtype=torch.bool, device=device).tril(before + 1)", "engine/test_decode.py"),  # a mask off by one
+    ("engine", "hidden = places > at[:, None]", "hidden = places >= at[:, None]", "engine/test_decode.py"),
     ("engine", "if not torch.isfinite(logits).any() or logits.isnan().any():", "if False:", "engine"),
-    ("engine", "x, y = (a.top - top).exp_(), (b.top - top).exp_()", "x, y = (a.top - top).exp_(), (a.top - top).exp_()", "engine/test_decode.py"),
+    ("engine", "factors = [(p.top - top).exp_() for p in parts]", "factors = [(parts[0].top - top).exp_() for p in parts]", "engine/test_decode.py"),
     ("data", "if texts[0] == texts[1]:", "if False:", "data"),
     ("data", "if ids != pair.prompt_ids:", "if False:", "data optimizer/test_compile.py"),  # asked otherwise than trained
     ("data", "if conflicts not in CONFLICTS:", "if False:", "data"),
@@ -56,6 +59,13 @@ BREAKS = [  # package, part of a line that is there once, what it becomes, tests
     ("results", "if difference[1] < 0:", "if difference[0] < 0:", "results"),
     ("serve", "if key is not None and not hmac.compare_digest(", "if key is not None and hmac.compare_digest(", "serve"),
     ("lab", "return real if any(real.is_relative_to(r) for r in roots) else None", "return real", "lab"),
+    ("launchers", "if workers > bsize:", "if False:", "launchers"),
+    ("launchers", 'if lacks := [n for n in ("where", "check") if not hasattr(asked, n)]:', "if lacks := []:", "launchers"),
+    ("export", "if found.share < least:", "if False:", "export"),  # the gate
+    ("export", "if ids != pair.prompt_ids and not names_control(", "if False and not names_control(", "export"),
+    ("routing", "return sure is not None and sure >= c.calibration.threshold", "return sure is not None", "routing"),
+    ("routing", "return binomial_tail(int((found < 0).sum()), len(found), promise.level)", "return binomial_tail(0, len(found), promise.level)", "routing"),  # a bound that sees no errors
+    ("notebook", "if panel._painter.over.is_set():\n            return\n        folder", "if False:\n            return\n        folder", "notebook"),  # no picture follows the last one
     ("cli", 'if Path(job["folder"]).is_relative_to(run.path):', "if False:", "cli"),
     ("optimizer", "if e._input_keys is None or not len(e.inputs()):", "if False:", "optimizer/test_bad_input.py"),
     ("optimizer", "if plan.memory_needed > plan.memory_free:", "if False:", "optimizer"),

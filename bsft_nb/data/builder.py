@@ -283,7 +283,7 @@ def save_pairs(built: Built, folder: Path):
         if not silent:
             datasets.enable_progress_bars()
 
-
+# %% ../../nbs/data/04_builder.ipynb #15a3d633
 def load_pairs(
     folder: Path,
     texts: bool = True,  # False: the token ids alone, as a trainer reads them

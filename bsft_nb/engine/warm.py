@@ -45,7 +45,7 @@ def shared_codec(path: Path) -> Codec:
             codec = _codecs[key] = load_codec(path)
         return codec
 
-
+# %% ../../nbs/engine/04_warm.ipynb #34a585e8
 def _after_fork_in_child():
     "A tokenizer may have been in use by a thread that the child does not have."
     global _codecs_lock
@@ -77,7 +77,7 @@ def probe_key(model: PreTrainedModel) -> str:
     about = [_code(), kinds, config, str(model.dtype), model.device.type]
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-
+# %% ../../nbs/engine/04_warm.ipynb #ce4c94bc
 def probed(model: PreTrainedModel, probe: Callable[[PreTrainedModel], str | None]) -> str | None:
     "What `probe` says of `model`: why it cannot share batches, `None` where it can. A large model that could, can."
     if sum(p.numel() for p in model.parameters()) < LARGE:

@@ -69,7 +69,7 @@ def answer_of(asked: Any) -> str:
     except ray.exceptions.RayTaskError as e:  # it has no bsft_nb, or a damaged one
         return f"bsft_nb cannot be used there ({type(e.cause).__name__}: {' '.join(str(e.cause).split()):.200}): install the same packages on all machines"
 
-
+# %% ../../nbs/launchers/06_ray.ipynb #be1c7663
 def check_cluster(storage: Storage, bf16: bool):
     "Raise `ValueError` where a machine of the cluster cannot work on this; it names the machine and the reason."
     import ray
@@ -181,7 +181,7 @@ def connected(settings: Ray, log: bool = False) -> Iterator[None]:
         if mine:
             ray.shutdown()
 
-
+# %% ../../nbs/launchers/06_ray.ipynb #92550f65
 def main():
     "What the driver does: `<run folder> <token> <settings as JSON> <job> …` are its arguments."
     folder, token, settings, models = RunFolder(sys.argv[1]), sys.argv[2], Ray(**json.loads(sys.argv[3])), sys.argv[4:]
@@ -206,7 +206,7 @@ def check_settings(settings: Ray):
         if not fine:
             raise ValueError(f"{name}={value!r:.80}: it must be a dict of arguments of ray.train.{what} that JSON can hold")
 
-
+# %% ../../nbs/launchers/06_ray.ipynb #959af92d
 def installed(argument: str):
     "Raise `ValueError` where Ray is missing; `argument`: the one that asked for it."
     if importlib.util.find_spec("ray") is None:

@@ -97,7 +97,7 @@ class Shard:
         "Close the files."
         self.attempts.close(), self.calls.close()
 
-
+# %% ../../nbs/launchers/08_shards.ipynb #c1ad7282
 def bring(shard: Shard, ledger: Ledger) -> Iterator[Trace]:
     "Take new rows of `shard` into `ledger`; the attempts that were new there."
     for _, row in shard.calls.fresh():
@@ -128,7 +128,7 @@ def sent_of(c: Collection, left: dict[str, dspy.Example], shards: int, folder: P
     said = {"boot": {n: getattr(c.boot, n) for n in BOOT}, "teachers": teachers, "settings": settings, "dealt": dealt, "keys": [(t.keys, t.nth) for t in c.teachers], "metric": c.metric}
     return {"objects": cloudpickle.dumps(said), "folder": str(folder), "threads": threads}
 
-
+# %% ../../nbs/launchers/08_shards.ipynb #2dbdae3b
 def teach(sent: dict[str, Any], i: int) -> dict[str, Any]:
     "What a worker does with the shard `i`; returns the keys of its attempts, and what there is to tell."
     said, folder = cloudpickle.loads(sent["objects"]), Path(sent["folder"])
@@ -151,7 +151,7 @@ def take_in_old(folder: Path, ledger: Ledger, patience: float = 600.0):
         if time.time() - max((p.stat().st_mtime for p in old.iterdir()), default=0) > patience:
             shutil.rmtree(old, ignore_errors=True)
 
-
+# %% ../../nbs/launchers/08_shards.ipynb #6f8527fb
 @dataclass
 class Tasks:
     "The tasks of a bootstrap, as the driver sees them."
@@ -199,7 +199,7 @@ def on_cluster(settings: Ray, sent: dict[str, Any], tasks: Tasks, stop: StopSign
         tasks.running = [task.remote(there, i) for i in range(len(tasks.shards))]
         tasks.wait(stop)
 
-
+# %% ../../nbs/launchers/08_shards.ipynb #e3dc3b85
 def ray_settings(name: str, value: Any) -> Ray | None:
     "The cluster that the argument `name` asks for. Raises `ValueError` where it is none, Ray is missing, or nobody answers."
     settings = Ray() if isinstance(value, str) and value == "ray" else value

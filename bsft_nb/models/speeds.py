@@ -25,7 +25,7 @@ def quickest(work: Callable[[], object], within: float = 0.03) -> float:
         taken.append(time.perf_counter() - began)
     return min(taken)
 
-
+# %% ../../nbs/models/11_speeds.ipynb #633d5172
 @lru_cache
 def layer_seconds(dtype: str) -> float:
     "Seconds of a linear layer on this processor, in `dtype`; measured once in a process."

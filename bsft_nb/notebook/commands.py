@@ -138,7 +138,7 @@ def follow_run(shell: Any, args: argparse.Namespace) -> Run | RunList:
         follow_progress(run)
     return run
 
-
+# %% ../../nbs/notebook/06_commands.ipynb #9c9bf9d2
 def stop_run(shell: Any, args: argparse.Namespace) -> Status | RunList:
     "`%bsft stop`: ask a run to stop; without one that runs, the list of runs."
     run = working_or_list(args.run, "stop")

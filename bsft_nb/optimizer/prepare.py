@@ -92,7 +92,7 @@ def check_shards(asked: dict[str, Any], teachers: list[dspy.Module]):
             raise ValueError(f"{name}={asked[name]} with teacher_launch=: a cap is counted in one process, and the machines of a cluster would each spend it. Leave teacher_launch out to keep to the cap, or give as many examples as you can pay for")
     check_sent(metric=asked["metric"], **{f"teacher[{i}]" if len(teachers) > 1 else "teacher": t for i, t in enumerate(teachers)}, teacher_settings=asked["teacher_settings"], **{"dspy.settings": asked_settings()})
 
-
+# %% ../../nbs/optimizer/11_prepare.ipynb #5c9dc5c8
 def check_call(
     asked: dict[str, Any],  # a value for each option of the constructor and of `compile`
 ) -> dict[str, Any]:

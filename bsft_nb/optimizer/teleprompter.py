@@ -74,7 +74,7 @@ def carried_out_by(work: Callable[[BootstrapFinetune, dict[str, Any]], Any]) -> 
 
     return decorate
 
-
+# %% ../../nbs/optimizer/12_teleprompter.ipynb #65188293
 def names_checked(constructor: Method) -> Method:
     "A decorator for the optimizer's `__init__`: an unknown argument is refused with what was probably meant."
     @functools.wraps(constructor)

@@ -24,7 +24,7 @@ def t_quantile(freedom: int) -> float:
     "The 97.5% quantile of Student's t; for more degrees of freedom than the table has, the last, which is a little too wide."
     return STUDENT_T[min(freedom, len(STUDENT_T)) - 1]
 
-
+# %% ../../nbs/results/04_seeds.ipynb #f74f7bce
 @dataclass(frozen=True)
 class Seeds:
     "The mean over seeds and examples of what several trainings have."
@@ -35,7 +35,7 @@ class Seeds:
     apart = property(lambda self: float(np.std(self.means, ddof=1)), doc="Standard deviation between seeds.")
     shown = property(lambda self: not self.interval[0] <= 0 <= self.interval[1], doc="Is the mean other than 0, as far as this tells?")
 
-
+# %% ../../nbs/results/04_seeds.ipynb #2ba15667
 def over_seeds(
     scores: np.ndarray,  # (seeds, examples), finite; at least two of each
     against: np.ndarray | None = None,  # (other seeds, examples) of another setting: the interval is of the difference
@@ -64,7 +64,7 @@ def seeds_of(tables: list[Table], column: str = "tuned", less: str | None = None
     found = np.stack([t.figures(column) - (0.0 if less is None else t.figures(less)) for t in tables])
     return found[:, np.isfinite(found).all(0)]
 
-
+# %% ../../nbs/results/04_seeds.ipynb #5b27f2e5
 def gain_over_seeds(tables: list[Table]) -> Seeds | None:
     "What the training brings over the untuned student, over seeds; `None` for one seed, or where that was not scored. Raises `ValueError` for tables of other examples."
     if len(tables) < 2:

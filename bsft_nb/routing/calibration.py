@@ -160,7 +160,7 @@ def spread_of(confidence: Sequence[float]) -> dict[str, float]:
     "Mean and standard deviation, as in `Calibration.usual`."
     return {"confidence": float(np.mean(confidence)), "spread": float(np.std(confidence))} if len(confidence) else {}
 
-
+# %% ../../nbs/routing/03_calibration.ipynb #6256c7f7
 def calibrate(
     promise: Promise,
     e: Evidence,
@@ -195,7 +195,7 @@ class Tried:
     calls: dict[str, float] = field(default_factory=dict)  # predictor → share of its calls that the teacher answered
     confidence: list[float] = field(default_factory=list)  # of each answer that has one, its least sure call
 
-
+# %% ../../nbs/routing/03_calibration.ipynb #c9be1de2
 def calibrate_calls(promise: Promise, e: Evidence, run: Callable[[Scale, float], Tried], signal: str | None = None, usual: dict[str, float] | None = None) -> Calibration:
     "The lowest of `LEVELS` for which the promise, a `retain`, is shown; `run` answers all examples at a threshold. Raises `ValueError` as `calibrate`, and where scores are not between 0 and 1."
     chosen, tested = halves(n := len(e.answers))

@@ -176,7 +176,7 @@ def routed_calls(compiled: dspy.Module, teacher: dspy.Module, settings: dict, ex
 
     return calibrate_calls(asked.promise, e, run, asked.signal, usual)
 
-
+# %% ../../nbs/routing/07_make.ipynb #ae07d20b
 def tried(program: PredictorCascade, examples: list[dspy.Example], theirs: list[Answer], metric: Callable | None, num_threads: int) -> Tried:
     "What a cascade of calls makes of `examples`; without a `metric`, right is what the teacher says. Raises as `routed_calls`."
     routings: dict[str, Routing] = {}
@@ -246,7 +246,7 @@ def cascade(
         note_kept(run, kept.path, made)
     return (PredictorCascade if made.per == "predictor" else Cascade)(compiled, program, made, settings, timeout, kept)
 
-
+# %% ../../nbs/routing/07_make.ipynb #14df543f
 def run_of(predictor: dspy.Predict) -> Path | None:
     "The folder of the run that made a predictor's student; `None` where it lies in none."
     folder = Path(predictor.lm.engine.target.path).parent

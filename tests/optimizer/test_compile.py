@@ -222,7 +222,7 @@ def test_a_resumed_run_keeps_when_it_was_asked_for_and_adds_its_seconds(tiny):
     assert all(abs(seconds[k.lower()] - v) < 0.5 for k, v in seconds_by_step(state).items()), "those of the events"
     assert [x for x, _ in state.curves["model"]["loss"]][0] == 1 and len(state.curves["model"]["score"]) == 4
     stages = [e.data["stage"] for e in tp.run.events if e.kind == "stage"]
-    assert {"bootstrap", "starting trainer", "loading model", "train", "scoring"} == set(stages) and state.calls == 0 < sum(e.data.get("calls", 0) for e in tp.run.events if e.kind == "stage")
+    assert {"bootstrap", "starting trainer", "loading model", "train", "held-out loss", "writing checkpoint", "scoring"} == set(stages) and state.calls == 0 < sum(e.data.get("calls", 0) for e in tp.run.events if e.kind == "stage")
 
 
 def test_acompile_leaves_the_loop_free(tiny):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import gc
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from .checkpoints import Checkpoint, kept, note, tidy, write_checkpoint
 from ..data.pairs import Pair
 from ..run.events import EventLog, StopSignal
+from ..run.telling import telling
 from .callback import ProgressCallback, check_finite
 from .jobs import Job, TrainConfig
 from .objective import Objective
@@ -28,7 +31,8 @@ from ..models.devices import pick_device
 
 # %% auto #0
 __all__ = ['arguments', 'out_of_memory', 'pieces', 'within_memory', 'accumulate', 'training_step', 'ends_epoch', 'sum_losses',
-           'whole_step', 'save_checkpoint', 'held_loss', 'finish_step', 'fill', 'Loop']
+           'whole_step', 'checkpoint_mb', 'mb_in', 'told_writing', 'save_checkpoint', 'held_loss', 'finish_step',
+           'fill', 'Loop']
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #7d22b166
 def arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
@@ -131,11 +135,13 @@ def ends_epoch(loop: Loop) -> bool:
 # %% ../../nbs/training/05_hf_trainer.ipynb #163c178e
 @torch.no_grad()
 def sum_losses(loop: Loop, model: torch.nn.Module, pairs: list[Pair]) -> tuple[float, int]:
-    "Loss of all items in this worker's share of `pairs`, and how many these are."
+    "Loss of all items in this worker's share of `pairs`, and how many these are. The log hears how far it is."
     total = items = 0
-    for part in pieces(pairs, loop.job.config.bsize, loop.micro, loop.workers):
-        n = loop.objective.count(part)
-        total, items = total + model(**loop._collated(part))["loss"].item() * n, items + n
+    with telling(loop.events, "held-out loss", model=loop.job.model, of=len(pairs)) as tell:
+        for part in pieces(pairs, loop.job.config.bsize, loop.micro, loop.workers):
+            n = loop.objective.count(part)
+            total, items = total + model(**loop._collated(part))["loss"].item() * n, items + n
+            tell(done=len(part) * loop.workers.size)
     return total, items
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #ae090a4b
@@ -146,12 +152,50 @@ def whole_step(
     "The rows as they are, and labels that are as many as the items of their loss."
     return {"pairs": rows, "labels": torch.zeros(objective.count(rows), dtype=torch.long)}
 
+# %% ../../nbs/training/05_hf_trainer.ipynb #8c85c1b0
+def checkpoint_mb(loop: Loop) -> int:
+    "Megabytes that the checkpoint of this step will have: weights as float32, and twice as much for the optimizer of those that learn, unless it is the last."
+    states, peft = loop.state.global_step < loop.state.max_steps, loop.job.config.peft
+    return round(sum(p.numel() * ((12 if states else 4) if p.requires_grad else 0 if peft else 4) for p in loop.model.parameters()) / 2**20)
+
+
+def mb_in(folder: Path) -> int:
+    "Megabytes of the files in `folder`."
+    with suppress(OSError):  # one that is renamed meanwhile
+        return round(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 2**20)
+    return 0
+
+# %% ../../nbs/training/05_hf_trainer.ipynb #33b1ea8b
+@contextmanager
+def told_writing(loop: Loop, every: float = 1.0) -> Iterator[Callable[[Path], None]]:
+    "Tell the log that a checkpoint is written, and each `every` seconds how much of it is there. Gives a function that takes its folder."
+    over, looks = threading.Event(), []
+    with telling(loop.events, "writing checkpoint", every=every, model=loop.job.model, of=checkpoint_mb(loop), unit="MB") as tell:
+
+        def look(folder: Path):
+            told = 0
+            while not over.wait(every):
+                tell(done=(now := max(told, mb_in(folder))) - told)
+                told = now
+
+        def watch(folder: Path):
+            looks.append(threading.Thread(target=look, args=(folder,), daemon=True))
+            looks[-1].start()
+
+        try:
+            yield watch
+        finally:
+            over.set()
+            for thread in looks:
+                thread.join()
+
 # %% ../../nbs/training/05_hf_trainer.ipynb #3fc6d91b
 def save_checkpoint(loop: Loop, loss: float | None) -> Checkpoint:
     "A checkpoint of this step, whole or not there, also as an event. Raises `OSError` that says what to do."
     step, folder = loop.state.global_step, loop.job.checkpoints
     try:
-        made = write_checkpoint(folder, step, round(loop.state.epoch, 6), loss, loop.ends_epoch, loop._fill)
+        with told_writing(loop) as watch:
+            made = write_checkpoint(folder, step, round(loop.state.epoch, 6), loss, loop.ends_epoch, lambda empty: (watch(empty), loop._fill(empty)))
     except (OSError, RuntimeError, SafetensorError) as e:
         raise OSError(getattr(e, "errno", None) or 0, f"the checkpoint of {loop.job.model} at step {step} could not be written to {folder} ({type(e).__name__}: {e}). Make room or permit writing there, or give run_dir= on another disk. {kept(loop.job.checkpoints)}") from e
     measured = {} if loss is None else {"eval_loss": loss}

@@ -50,14 +50,14 @@ class Asked:
 
 # %% ../../nbs/routing/07_asked.ipynb #af7ff54e
 def promised(retain: float | None, max_error: float | None, confidence: float) -> Promise:
-    "What is promised; nothing said: `retain=0.98`."
+    "What is promised; nothing said: `retain=0.98`. Raises `ValueError` for two promises, or one that cannot be."
     if retain is not None and max_error is not None:
         raise ValueError("give retain= or max_error=, not both: a threshold keeps one promise")
     return Promise("max_error", max_error, confidence) if max_error is not None else Promise("retain", 0.98 if retain is None else retain, confidence)
 
 
 def keeping(keep: str | Path | None, redact: Callable | None, keep_bytes: int) -> Keeping | None:
-    "Where answers are kept."
+    "Where answers are kept. Raises `ValueError` for a `redact` or a size that cannot be."
     if redact is not None and (not callable(redact) or keep is None):
         raise ValueError(f"redact={redact!r}: a function that gets a row and gives what may be kept of it, together with keep=path")
     if isinstance(keep_bytes, bool) or not isinstance(keep_bytes, int) or keep_bytes < 1:

@@ -33,7 +33,7 @@ from .signals import AGREEMENT, agreement
 from ..teacher.calls import Calls, Watched, watch
 from ..teacher.keys import plain
 from ..teacher.programs import call_program, entry, is_async
-from ..teacher.replay import copy_program
+from ..teacher.replay import answers_async, copy_program
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +132,9 @@ def in_time(work: Callable[[], Any], seconds: float | None) -> Any:
 
 # %% ../../nbs/routing/06_cascade.ipynb #edc70b26
 async def ask_async(program: dspy.Module, inputs: dict) -> Any:
-    "What a program answers, awaited where it can be, else in a thread."
-    if is_async(program) or hasattr(type(program), "aforward"):
+    "What a program answers, awaited where it and its LMs can be, else in a thread."
+    can = is_async(program) or hasattr(type(program), "aforward")
+    if can and all(answers_async(lm) for p in program.predictors() if (lm := p.lm or dspy.settings.lm) is not None):
         return await program.acall(**inputs)
     return await asyncio.to_thread(program, **inputs)
 

@@ -178,7 +178,7 @@ def routed_calls(compiled: dspy.Module, teacher: dspy.Module, settings: dict, ex
 
 # %% ../../nbs/routing/07_make.ipynb #ae07d20b
 def tried(program: PredictorCascade, examples: list[dspy.Example], theirs: list[Answer], metric: Callable | None, num_threads: int) -> Tried:
-    "What a cascade of calls makes of `examples`; without a `metric`, right is what the teacher says. Raises as `routed_calls`."
+    "What a cascade of calls makes of `examples`; without a `metric`, right is what the teacher says. Raises `RuntimeError` where the teacher failed at a call, `ValueError` where the metric did."
     routings: dict[str, Routing] = {}
 
     def noted(example, prediction, trace=None):

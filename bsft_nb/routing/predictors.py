@@ -72,6 +72,7 @@ class Book:
         return self
 
     def key(self, predictor: str, inputs: dict) -> str:
+        "Identifies a call of the teacher."
         return fingerprint([self.teacher, predictor, inputs])
 
     def enter(self, call: Call):

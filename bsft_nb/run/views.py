@@ -81,6 +81,7 @@ def print_line(line: str, out: TextIO):
 
 # %% ../../nbs/run/09_views.ipynb #4ed9fa35
 def say_event(text: TextProgress, event: Event):
+    "Print what of `event` is worth a line."
     before, text.state, text.heard = text.state, reduce(text.state, event), time.monotonic()
     if event.kind == "run" and text.history:
         text.state = text.history()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .checkpoints import kept, stale_epochs
 from .jobs import TrainConfig
@@ -91,7 +91,8 @@ def ends_early(loop: Trainer) -> bool:
     return early
 
 # %% ../../nbs/training/05_callback.ipynb #070a7917
-def step_ended(callback: ProgressCallback, args, state, control, **kwargs):
+def step_ended(callback: ProgressCallback, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+    "Say whether to save and whether to stop, the same on all workers; compute the held-out loss where it is due."
     loop = callback.loop
     stop, save = loop.workers.first(lambda: (loop.stop.requested, save_due(loop.job.config, state.global_step, time.monotonic() - callback.saved)))
     loop.asked |= stop

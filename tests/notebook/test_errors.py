@@ -2,8 +2,10 @@
 import _thread
 
 import dspy
+import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from nbclient import NotebookClient
 
 from bsft_nb.lessons import teacher_lm
 from bsft_nb.notebook.magics import load_ipython_extension, unload_ipython_extension
@@ -77,3 +79,14 @@ def test_a_stop_is_no_error_in_red(shell, capsys, how):
     assert shell.user_ns["optimizer"].run.status == "stopped"
     shell.run_line_magic("tb", "")
     assert "Traceback" in shell.shown[0]
+
+
+def test_a_kernel_that_only_imports_the_package_shows_little_too():
+    stop = "from bsft_nb.optimizer.short_errors import told_shortly\nfrom bsft_nb.run.events import Stopped\nwith told_shortly():\n    raise {}"
+    codes = ["import bsft_nb", stop.format("Stopped('run a-1 ends at step 3')"), stop.format("KeyboardInterrupt"), "bsft_nb.BootstrapFinetune(metrc=len)", "raise KeyboardInterrupt", "1 / 0"]
+    made = NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in codes]), allow_errors=True, timeout=600, startup_timeout=300).execute()
+    _, stopped, interrupted, refused, other, error = ([o for o in c.outputs if o.output_type != "stream"] for c in made.cells)
+    for card, says in (stopped, "Stopped: run a-1 ends at step 3"), (interrupted, "Interrupted."):
+        assert [o.output_type for o in card] == ["display_data"] and says in card[0].data["text/html"] and "it goes on from there" in card[0].data["text/plain"]
+    assert [o.output_type for o in refused] == ["error"] and "did you mean 'metric'?" in "\n".join(refused[0].traceback) and len("\n".join(refused[0].traceback).split("\n")) <= MOST
+    assert all("Traceback" in "".join(cell[0].traceback) for cell in (other, error)), "what is not of a run is IPython's, as before"

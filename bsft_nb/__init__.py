@@ -62,5 +62,10 @@ def _jupyter_server_extension_points():
     return [{"module": "bsft_nb.lab.server"}]
 
 
-if frontend():  # a kernel: runs are shown as panels and pictures
+if frontend():  # a kernel: runs are shown as panels and pictures, and a stop as a card
+    from IPython import get_ipython
+
     from bsft_nb.notebook import progress_panel  # noqa: F401
+    from bsft_nb.notebook.stops import quiet_stops
+
+    quiet_stops(get_ipython())

@@ -84,6 +84,7 @@ def test_many_first_callers_load_the_tokenizer_once(llama, monkeypatch):
     import bsft_nb.engine.warm
 
     loaded, load, together = [], bsft_nb.models.tokens.load_codec, threading.Barrier(8)
+    monkeypatch.setattr(bsft_nb.engine.warm, "_codecs", weakref.WeakValueDictionary())  # other tests have loaded it
     monkeypatch.setattr(bsft_nb.engine.warm, "load_codec", lambda path, **more: loaded.append(path) or time.sleep(0.2) or load(path, **more))
     engine = StudentEngine(llama, dtype="float32")
 

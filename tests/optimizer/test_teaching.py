@@ -8,7 +8,7 @@ from bsft_nb import BootstrapFinetune
 from bsft_nb.data.builder import held_out, load_pairs
 from bsft_nb.lessons import SHOUTS, Shout, is_loud, shouting_teacher, teacher_lm
 from bsft_nb.results.table import open_table
-from bsft_nb.run.events import Stopped, StopSignal
+from bsft_nb.run.events import Stopped
 from bsft_nb.teacher.keys import example_key
 
 FAST = dict(display=False, launch="inline")
@@ -91,7 +91,7 @@ def test_least_sure_first_survives_a_stop_in_either_half_and_asks_nobody_twice(h
     def answer(text):
         asked.append(text.rpartition("word ## ]]\n")[2].split()[0])
         if len(asked) in stop_at:
-            StopSignal(home / "run" / "control").request()
+            tp.run.stop()
         return {"loud": asked[-1].upper()}
 
     tp = BootstrapFinetune(is_loud, dict(lm=teacher_lm(answer)), max_teacher_calls=10, order="uncertain", num_threads=1)

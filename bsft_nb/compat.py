@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['PRIVATE', 'find', 'response_to_dict', 'response_from_dict', 'request_to_dict', 'has_async_engine', 'mark_compiled',
-           'is_compiled', 'attention_of', 'takes_attention', 'generation_parameters', 'int_mm', 'has_vnni',
-           'has_cpu_bf16', 'others_keep_tensors', 'before_exit']
+           'is_compiled', 'attention_of', 'takes_attention', 'generation_parameters', 'int_mm', 'has_cpu_bf16',
+           'others_keep_tensors', 'before_exit']
 
 # %% ../nbs/compat.ipynb #79d00411
 PRIVATE: dict[str, str] = {  # the name → why nothing public does it
@@ -112,13 +112,6 @@ def int_mm(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch._int_mm(rows, columns)
-
-
-def has_vnni() -> bool:
-    "Does the processor multiply 8-bit whole numbers by itself (AVX-512 VNNI)? False where torch cannot tell."
-    import torch
-
-    return _says(torch.cpu, "_is_vnni_supported")
 
 
 def has_cpu_bf16() -> bool:

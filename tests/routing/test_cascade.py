@@ -249,6 +249,7 @@ def test_cached_answers_are_as_sure_as_fresh_ones(trained):
     assert found[0] == found[1] and found[0][0].logprobs
 
 
+@pytest.mark.slow
 def test_routed_calls_keep_the_promise_and_are_paid_once(trained):
     tp, lm, compiled, _ = trained
     held, fresh = examples(200, 1), examples(60, 2)

@@ -72,8 +72,10 @@ def serving(run: RunFolder):
     "The address of a server in a process of its own, and the process."
     code = f"from bsft_nb.serve.server import serve; serve({str(run.path)!r}, port=0, api_key={KEY!r}, dtype='float32', tell=lambda t: print(t, flush=True))"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        yield process.stdout.readline().split(" on ")[1].split(";")[0], psutil.Process(process.pid)
-        process.terminate()
+        try:
+            yield process.stdout.readline().split(" on ")[1].split(";")[0], psutil.Process(process.pid)
+        finally:
+            process.terminate()
 
 
 def answered(program: dspy.Module, asked: list[dspy.Example]) -> tuple[list[dict], float]:
@@ -167,7 +169,7 @@ async def one(client: httpx.AsyncClient, address: str, i: int) -> str:
     rng = random.Random(i)
     kind = rng.choices(["whole", "stream", "leaves", "leaves a stream", "long", "bad"], [25, 15, 17, 16, 12, 15])[0]
     words = " ".join(rng.choice(["parcel", "refund", "login", "late"]) for _ in range(rng.randrange(3, 30)))
-    body = {"model": "tickets-1", "messages": [{"role": "user", "content": words * (400 if kind == "long" else 1)}], "max_tokens": rng.randrange(1, 20), "stream": "stream" in kind}
+    body = {"model": "tickets-1", "messages": [{"role": "user", "content": words * (4000 if kind == "long" else 1)}], "max_tokens": rng.randrange(1, 20), "stream": "stream" in kind}
     if "leaves" in kind:
         body["max_tokens"] = 300
     data = rng.choice(BAD) if kind == "bad" else json.dumps(body).encode()
@@ -177,7 +179,7 @@ async def one(client: httpx.AsyncClient, address: str, i: int) -> str:
             if response.status_code == 200 and kind not in ("long", "bad"):
                 whole = said.rstrip().endswith("data: [DONE]") if body["stream"] else json.loads(said)["choices"][0]["finish_reason"] in ("stop", "length")
                 return "answered" if whole and '"error"' not in said else f"broken: {said[-100:]}"
-            form = set(json.loads(said)["error"]) == {"message", "type", "param", "code"}
+            form = set(json.loads(said).get("error") or ()) == {"message", "type", "param", "code"}
             return "refused" if form and 400 <= response.status_code < 500 and kind in ("long", "bad") else f"{kind} {response.status_code}: {said[:100]}"
     return "hung up" if "leaves" in kind else "hangs"
 

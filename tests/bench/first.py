@@ -65,8 +65,7 @@ def profiled(run: str):
     def run_profiled(self):
         threading.current_thread().profile = profile = cProfile.Profile()
         profiles.append(profile)
-        with contextlib_profile(profile):
-            served(self)
+        profile.runcall(served, self)
 
     scheduler.Scheduler.run = run_profiled
     profiles[0].enable()
@@ -82,17 +81,6 @@ def profiled(run: str):
     time.sleep(1)
     for profile in profiles:
         pstats.Stats(profile).sort_stats("cumulative").print_stats(60)
-
-
-class contextlib_profile:
-    def __init__(self, profile):
-        self.profile = profile
-
-    def __enter__(self):
-        self.profile.enable()
-
-    def __exit__(self, *_):
-        self.profile.disable()
 
 
 def overhead() -> dict:

@@ -5,6 +5,10 @@ BIN = $(VENV)/bin
 # accelerate and torch: use what the machine has; no hub is needed
 export TOKENIZERS_PARALLELISM = false
 
+# A test that hangs ends after ten minutes, with the stacks of all threads. With AGAIN, what failed beside other tests is run once more by itself.
+run_pytest = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -o faulthandler_timeout=590 --timeout 600 --timeout-method thread $(TESTS)
+pytest = $(run_pytest) $(1) $(2) $(if $(AGAIN),|| $(run_pytest) --last-failed $(2))
+
 .PHONY: setup demo test test-newest test-oldest browser cluster bench mutate lint types coverage prose pictures sync readme lab lab-check docs docs-serve dist clean
 
 setup: $(VENV)/.ready
@@ -24,9 +28,10 @@ $(VENV)/.ready: setup.py settings.ini constraints.txt
 demo: setup  ## the main job, with a real 135M model
 	$(BIN)/python -c "from bsft_nb.demo.tickets import main; main()"
 
+test cluster: export OMP_NUM_THREADS = 1
 test: setup  ## notebooks are executed and their saved outputs compared, then the tests run
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/tools/lessons.py $(LESSONS) --n_workers 2
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(TESTS) --ignore tests/browser --ignore tests/cluster tests
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/tools/lessons.py $(LESSONS) --n_workers 2
+	$(call pytest,-n 2 --dist worksteal,--ignore tests/browser --ignore tests/cluster tests)
 
 lint: setup  ## names, syntax, and notebooks, package and README in step
 	$(BIN)/python tests/tools/sync.py
@@ -66,11 +71,11 @@ bench-%: setup  ## one of them: bench-bootstrap, bench-train, bench-generate, be
 
 browser: setup  ## the panels in JupyterLab and a headless Chromium
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium) || echo "no Chromium: the browser tests are skipped"
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(TESTS) tests/browser
+	$(call pytest,,tests/browser)
 
 cluster: setup  ## training on a Ray cluster of two nodes on this machine
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[ray]"
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/cluster
+	$(call pytest,,tests/cluster)
 
 lab: setup  ## the JupyterLab extension, built anew from lab/ and checked; needs Node 20 or later
 	cd lab && npm ci --no-audit --no-fund --ignore-scripts && npm run lint && npm test

@@ -96,6 +96,7 @@ def test_forbidden_imports_are_seen(room, source, wrong):
     assert not_above(room, source) == wrong
 
 
+@pytest.mark.slow
 def test_every_module_imports_first():
     "Each is the first of the package to be imported, so that no order of imports hides a circle."
     names = ["bsft_nb", *(f"bsft_nb.{m}" for m in MODULES if not m.endswith("__init__"))]

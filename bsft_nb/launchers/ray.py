@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['SAME', 'PATIENT', 'versions', 'unfit', 'answer_of', 'check_cluster', 'bring_news', 'Pump', 'fit', 'drive',
-           'connected', 'main', 'check_settings', 'installed', 'check_address', 'place_of', 'check_ray', 'Ray']
+__all__ = ['SAME', 'PATIENT', 'LOOK', 'versions', 'unfit', 'answer_of', 'check_cluster', 'bring_news', 'Pump', 'fit', 'drive',
+           'connected', 'main', 'check_settings', 'installed', 'check_address', 'place_of', 'check_ray', 'look',
+           'check_machines', 'Ray']
 
 # %% ../../nbs/launchers/06_ray.ipynb #7e5c3012
 from .cluster import Relay, call, send, work
@@ -240,6 +241,35 @@ def check_ray(settings: Ray, config: TrainConfig):
     except OSError as e:
         raise ValueError(f"storage={settings.storage!r} cannot be written ({e}): permit writing there, or give another") from e
 
+# %% ../../nbs/launchers/06_ray.ipynb #2daf243d
+LOOK = "from bsft_nb.launchers.ray import look; look()"
+
+
+def look():
+    "What the process does that asks: the settings as JSON and `bf16` are its arguments. It prints why the cluster cannot take the run."
+    settings = Ray(**json.loads(sys.argv[1]))
+    with connected(settings):
+        try:
+            check_cluster(Storage(settings.place), json.loads(sys.argv[2]))
+        except ValueError as e:
+            print(json.dumps({"refused": str(e)}))
+
+
+def check_machines(settings: Ray, config: TrainConfig):
+    "Raise `ValueError` where a machine of the cluster cannot take a training with `config`. It takes some seconds."
+    if not (address := settings.address or os.environ.get("RAY_ADDRESS")):
+        return
+    env = {**PATIENT, **os.environ, "BSFT_HOME": str(home())}
+    try:
+        done = subprocess.run([sys.executable, "-c", LOOK, json.dumps(asdict(settings)), json.dumps(config.bf16)], capture_output=True, text=True, env=env, timeout=600)
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"address={address!r}: the cluster has not answered for ten minutes. Look at `ray status`") from None
+    last = done.stdout.strip().rpartition("\n")[2]
+    if last.startswith('{"refused"'):
+        raise ValueError(json.loads(last)["refused"])
+    if done.returncode:
+        raise ValueError(f"address={address!r}: the cluster cannot be asked ({' '.join(done.stderr.split())[-300:]}). Look at `ray status`")
+
 # %% ../../nbs/launchers/06_ray.ipynb #70d0d7f7
 @dataclass(frozen=True)
 class Ray:
@@ -256,7 +286,7 @@ class Ray:
     __post_init__ = check_settings  # type: ignore[misc]
     place = property(lambda self: place_of(self.storage), doc="The storage, as every machine names it.")
 
-    check = check_ray
+    check, check_machines = check_ray, check_machines
 
     def start(self, folder: RunFolder, jobs: list[Job], score: Score | None) -> Followed:
         "Begin to train, driven by a new process."

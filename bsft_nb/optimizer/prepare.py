@@ -275,7 +275,7 @@ def to_ask(c: Compilation) -> tuple[list[dspy.Module], int, list[str]]:
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #98195d77
 def planned(c: Compilation) -> Preflight:
-    "What this compile would do and cost. Raises what the dry run finds."
+    "What this compile would do and cost. Raises what the dry run finds, and what the machines of a cluster say."
     asked, known, told = to_ask(c)
     with dspy.context(**c.boot.teacher_settings):
         plan = preflight(
@@ -295,4 +295,7 @@ def planned(c: Compilation) -> Preflight:
         plan.warnings.extend([*told, *others])
     if not done and not is_remote(c.target.path):
         dry_run(c.student, PairBuilder(c.student, c.adapter, c.codec), c.target, c.config)
+    if not done:
+        for place in filter(None, (c.launch, c.teacher_launch)):
+            getattr(launcher_of(place), "check_machines", lambda config: None)(c.config)
     return plan

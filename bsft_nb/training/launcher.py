@@ -55,7 +55,7 @@ class Launcher(Protocol):
     where: str  # in words, for whoever chooses
 
     def check(self, config: TrainConfig):
-        "Raise `ValueError` where a training with `config` cannot run there. It is called before anything is paid for."
+        "Raise `ValueError` where a training with `config` cannot run there. It is called before anything is paid for. What takes seconds, such as asking other machines, is for a `check_machines(config)`, which a launcher may have as well."
 
     def start(self, folder: RunFolder, jobs: list[Job], score: Score | None) -> Training:
         "Begin to train the jobs, which are saved in the folder. It may return only at the end; then it scores, and raises what ended the training."

@@ -20,6 +20,7 @@ from bsft_nb.launchers.predict import predict  # noqa: E402
 from bsft_nb.launchers.ray import PATIENT, Ray  # noqa: E402
 from bsft_nb.launchers.shards import collect  # noqa: E402
 from bsft_nb.lessons import Shout, teacher_lm  # noqa: E402
+from bsft_nb.optimizer.teleprompter import BootstrapFinetune  # noqa: E402
 from bsft_nb.run.events import Stopped  # noqa: E402
 from bsft_nb.run.files import read_lines  # noqa: E402
 from bsft_nb.run.folder import RunFolder  # noqa: E402
@@ -109,9 +110,14 @@ def test_what_cannot_train_is_said_before_it_begins(cluster, llama, tmp_path, mo
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text("import sys\nif '-c' in sys.argv[:1] + sys.orig_argv and 'launchers.ray' in ' '.join(sys.orig_argv):\n    import importlib.metadata as m\n    real = m.version\n    m.version = lambda n: '0.0.1' if n == 'transformers' else real(n)\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
-    with pytest.raises(ValueError, match=r"the cluster cannot take this run.*other versions: transformers 0.0.1 here, \d"):
-        launch([job], run, Ray(workers=2, address=cluster, storage=str(tmp_path / "shared")))
+    there, differ = Ray(workers=2, address=cluster, storage=str(tmp_path / "shared")), r"the cluster cannot take this run.*other versions: transformers 0.0.1 here, \d"
+    with pytest.raises(ValueError, match=differ):
+        launch([job], run, there)
     assert time.monotonic() - began < 200 and not newest(job.checkpoints)
+    lm, asked = heard(tmp_path / "said")
+    with pytest.raises(ValueError, match=differ):  # before the teacher is paid
+        BootstrapFinetune(metric=lambda e, p, trace=None: True, teacher_settings={"lm": lm}).compile(Shout(), trainset=words(8), target=llama, launch=there)
+    assert asked() == []
 
 
 def heard(said):

@@ -15,7 +15,7 @@ from typing import Any
 from ..run.folder import RunFolder
 from ..run.progress import State
 from ..run.views import describe, show_number, show_seconds
-from ..run.steps import left_of, now_said, share_of, step_now, steps_of
+from ..run.steps import left_of, money_said, now_said, share_of, step_now, steps_of
 
 from .places import key_of
 
@@ -76,16 +76,12 @@ def short_target(target: Any) -> str:
     return Path(text).name if text.startswith(("/", ".", "~")) or "\\" in text else text
 
 # %% ../../nbs/lab/01_cards.ipynb #7d63e9e7
-def _spent(state: State) -> str:
-    return f"${state.paid:.4g}" if state.paid else ""
-
-
 def live_card(state: State, now: float) -> dict:
     "What a card says of a run that is under way: step, how far it is, time left, money so far."
     left, step = left_of(state, now), step_now(state)
     share = share_of(state)
     said = " ".join(filter(None, [step.lower() or "starting", "" if share is None else f"{share:.0%}"]))
-    return {"step": step or "Start", "share": share, "left": "" if left is None else f"{show_seconds(left)} left", "cost": _spent(state), "said": said, "line": sent(describe(state, now), 300), "warning": sent(state.warnings[-1] if state.warnings else "", 300)}
+    return {"step": step or "Start", "share": share, "left": "" if left is None else f"{show_seconds(left)} left", "cost": money_said(state), "said": said, "line": sent(describe(state, now), 300), "warning": sent(state.warnings[-1] if state.warnings else "", 300)}
 
 # %% ../../nbs/lab/01_cards.ipynb #99812ae2
 def _numbers(values: Any) -> dict[str, float]:

@@ -65,12 +65,13 @@ class State:
     settled: int = 0  # examples that need no further attempt, each counted once a teacher
     settled_again: int = 0  # of these, those that the ledger settled
     calls: int = 0  # LM calls that the teacher has made now
-    billed: float = 0.0  # of these, US dollars
+    billed: float = 0.0  # what they and those of the earlier sessions have cost, US dollars
     reasons: dict = field(default_factory=dict)  # why attempts were not accepted → count
     timed: int = 0  # new attempts whose latency is known
     latency: float = 0.0  # of these together, seconds
     tokens: int = 0  # of the new attempts
-    cost: float = 0.0  # of the new attempts, US dollars
+    cost: float = 0.0  # of the attempts that this run has paid for, all sessions together, US dollars
+    earlier: float = 0.0  # of that, what the earlier sessions have paid, their calls without an attempt included
     paid: float | None = None  # of all attempts whose cost is known, an earlier run's included, US dollars
     funnel: dict = field(default_factory=dict)  # stage → counts, from tried to trained
     model: str = ""  # in training
@@ -158,7 +159,7 @@ def _stage(state: State, d: dict) -> State:
         return replace(state, doing={} if d.get("over") else {**same, **known}, model=d.get("model") or state.model)
     state = replace(state, doing={})
     if d.get("stage") == "bootstrap":
-        return replace(state, calls=d.get("calls", state.calls), billed=d.get("cost") or state.billed)
+        return replace(state, calls=d.get("calls", state.calls), billed=state.earlier + d["cost"] if d.get("cost") else state.billed)
     if d.get("stage") == "scoring":
         known = {k: d[k] for k in ("which", "model", "step", "epoch", "done", "of") if d.get(k) is not None}
         same = all(state.scoring.get(k) == known.get(k) for k in ("which", "model", "step"))
@@ -239,7 +240,8 @@ def begun(state: State, event: Event) -> State:
     made = State(run=d.get("id", ""), key=d.get("key", ""), note=d.get("note", ""), stages={"run": (t, t)}, began=t, last=t, at=t, before=before)
     if state.run != made.run or (state.key and made.key and state.key != made.key):
         return made
-    made = replace(made, began=state.began or t, spent=state.spent)
+    paid = max(state.cost, state.billed)
+    made = replace(made, began=state.began or t, spent=state.spent, cost=paid, billed=paid, earlier=paid)
     return made if state.status == "finished" else replace(made, curves=state.curves, scores=state.scores)
 
 
@@ -249,7 +251,7 @@ def reduce(state: State, event: Event) -> State:
         return begun(state, event)
     if event.data.get("reused"):
         note, known = event.data["note"], state.before or state
-        return replace(known, status="", stage="data", reused=note, note=note, spent=state.spent, began=state.began, at=event.t, last=event.t)
+        return replace(known, status="", stage="data", reused=note, note=note, spent=state.spent, began=state.began, at=event.t, last=event.t, cost=state.cost, billed=state.billed, earlier=state.earlier)
     stage = stage_after(state, event)
     first = state.stages.get(stage, (event.t,))[0]
     state = replace(state, stage=stage, stages={**state.stages, stage: (first, event.t)}, note=event.data.get("note", ""), **passed(state, event))

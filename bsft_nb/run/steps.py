@@ -95,11 +95,11 @@ def left_of(state: State, now: float) -> float | None:
 
 # %% ../../nbs/run/08_steps.ipynb #1639aa95
 def money_of(state: State) -> tuple[float, float | None]:
-    "US dollars that the teacher's calls of this session have cost, and that all of them will have cost; `None` where that cannot be told."
+    "US dollars that the teacher's calls have cost in all sessions of the run, and that they will have cost at the end; `None` where that cannot be told."
     cost, new = max(state.cost, state.billed), state.settled - state.settled_again
-    if not cost or state.status or step_now(state) != "Bootstrap" or new < 3:
+    if cost <= state.earlier or state.status or step_now(state) != "Bootstrap" or new < 3:
         return cost, None
-    return cost, cost / new * max(new, state.examples * state.teachers - state.settled_again)
+    return cost, state.earlier + (cost - state.earlier) / new * max(new, state.examples * state.teachers - state.settled_again)
 
 # %% ../../nbs/run/08_steps.ipynb #03d097ac
 def stage_said(state: State) -> str:
@@ -122,9 +122,10 @@ def scoring_said(state: State) -> str:
 
 
 def money_said(state: State) -> str:
-    "The cost so far and in all; empty where the LMs tell none."
+    "The cost so far and in all, the earlier sessions' included; empty where the LMs tell none."
     cost, whole = money_of(state)
-    return "" if not cost else f"${cost:.4g}" if whole is None or whole <= cost else f"${cost:.4g} of about ${whole:.2g}"
+    said = f"${cost:.4g}" if whole is None or whole <= cost else f"${cost:.4g} of about ${whole:.2g}"
+    return "" if not cost else f"{said} in all sessions" if state.earlier else said
 
 # %% ../../nbs/run/08_steps.ipynb #00916fc0
 def step_said(state: State, step: str) -> str:

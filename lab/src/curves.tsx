@@ -11,7 +11,7 @@ const BOTTOM = 24;
 
 export const COLOURS = [
   '#4c8eda',
-  '#e08a2e',
+  '#c8781f',
   '#3fa45b',
   '#b565c9',
   '#d9534f',

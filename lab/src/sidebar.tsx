@@ -200,6 +200,11 @@ export class SidebarWidget extends ReactWidget {
     this.node.setAttribute('aria-label', __('Fine-tuning'));
   }
 
+  /** Whoever comes by the palette or a shortcut goes on by keyboard. */
+  protected onActivateRequest(): void {
+    this.node.querySelector<HTMLElement>('.bsft-search')?.focus();
+  }
+
   render(): JSX.Element {
     return (
       <UseSignal signal={shared.settingsChanged}>

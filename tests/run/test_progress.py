@@ -1,6 +1,7 @@
 """View state is a pure function of the events, of bounded size, and robust against what it does not know."""
 import io
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,3 +171,25 @@ def test_the_paid_stage_counts_calls_money_and_examples():
     state = reduce_all([*log, Event("stage", 44, {"stage": "bootstrap", "calls": 9, "cost": 2.25})])
     assert share_of(state) == 0.6 and left_of(state, 44) == 42.0 and money_of(state) == (2.25, 4.5), "what the ledger settled cost nothing"
     assert "9 LM calls" in describe(state, 44) and "$2.25 of about $4.5" in describe(state, 44)
+
+
+def test_every_view_tells_one_sum_of_all_sessions_of_the_run():
+    from bsft_nb.lab.cards import live_card
+    from bsft_nb.results.overview import now_html
+
+    session = [Event("bootstrap", 2, {"examples": 10, "teachers": 1, "rounds": 3})]
+    paid = [Event("trace", 2 + i, {"kept": True, "attempt": 0, "again": False, "cost": 0.5}) for i in range(1, 4)]
+    log = [Event("run", 1, {"id": "r", "key": "k"}), *session, *paid, Event("stage", 6, {"stage": "bootstrap", "calls": 4, "cost": 1.75})]
+    one = reduce_all(log)
+    assert money_of(one) == (1.75, pytest.approx(1.75 / 3 * 10)) and live_card(one, 6)["cost"] in now_html(one, 6) and "session" not in now_html(one, 6)
+    log += [Event("run", 100, {"id": "r", "key": "k"}), *session, *(Event("trace", 101, {**e.data, "again": True}) for e in paid)]
+    log += [Event("trace", 102 + i, {"kept": True, "attempt": 1, "again": False, "cost": 1.0}) for i in range(3)]
+    state = reduce_all(log)
+    assert money_of(state) == (4.75, 1.75 + 3.0 / 3 * 7), "killed in the middle of an attempt: its calls were paid for"
+    assert live_card(state, 105)["cost"] == "$4.75 of about $8.8 in all sessions"
+    for view in (now_html(state, 105), describe(state, 105)):
+        assert "$4.75 of about $8.8 in all sessions" in view
+    ended = reduce_all([*log, Event("done", 110, {"status": "finished"})])
+    reused = reduce_all([Event("run", 200, {"id": "r", "key": "k"}), Event("data", 201, {"reused": True, "note": "used again"})], ended)
+    assert ended.cost == reused.cost == money_of(reused)[0] == 4.75
+    assert money_of(reduce_all([*log, Event("run", 300, {"id": "r", "key": "another"}), *session])) == (0.0, None), "what another compile paid is not this one's"

@@ -40,7 +40,7 @@ def test_each_page_has_its_place_in_the_order(conf):
     assert packages == {p.name for p in NBS.iterdir() if p.is_dir() and p.name not in SECTIONS and [*p.glob("*.ipynb")]}
 
 
-@pytest.mark.parametrize("path", [*PAGES, *sorted(NBS.glob("*.ipynb")), *(ROOT / n for n in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))], ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", [*PAGES, *sorted(p for p in NBS.rglob("*.ipynb") if p not in PAGES and ".ipynb_checkpoints" not in p.parts), *(ROOT / n for n in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))], ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_page_has_a_title_says_what_it_is_for_and_leads_somewhere(path):
     text = prose(path)
     if path in PAGES:

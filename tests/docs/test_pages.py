@@ -2,6 +2,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from configparser import ConfigParser
 from pathlib import Path
@@ -95,3 +97,12 @@ def test_the_version_is_the_same_wherever_it_is_repeated():
     assert f'__version__ = "{version}"' in (ROOT / "bsft_nb/__init__.py").read_text(encoding="utf-8")
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
     assert json.loads((ROOT / "lab/package.json").read_text(encoding="utf-8"))["version"] == version
+
+
+def test_what_a_package_index_shows_has_no_link_into_the_repository_that_leads_nowhere():
+    shown = subprocess.run([sys.executable, "setup.py", "--quiet", "--long-description"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    inside = [link for link in re.findall(r"\]\(([^)\s]+)\)", readme) if not link.startswith("http")]
+    assert "nbs/images/run.png" in inside and not re.findall(r"\]\((?!https?:)", shown)
+    assert re.sub(r"https://github.com/[\w-]+/[\w-]+/(blob|raw)/main/", "", shown).strip() == readme.strip()
+    assert re.findall(r"/(raw|blob)/main/nbs/(?:images/run.png|tutorials/quickstart.ipynb)", shown) == ["raw", "blob"]

@@ -1,4 +1,5 @@
 """Packaging: everything that it says is in settings.ini, which nbdev reads too."""
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -16,11 +17,19 @@ def installed(source: str, target: str) -> list[tuple[str, list[str]]]:
     return [(str(Path(target) / p.parent.relative_to(here / source)), [str(p.relative_to(here))]) for p in files]
 
 
+def described() -> str:
+    "The README, its links into the repository written out: a package index shows it, where they would lead nowhere."
+    text, home = (here / "README.md").read_text(encoding="utf-8"), cfg["git_url"]
+    for kind, where in ((r"!\[", "raw"), (r"(?<!!)\[", "blob")):
+        text = re.sub(rf"({kind}[^]\n]*\]\()(?!https?:|mailto:|#)", rf"\1{home}/{where}/{cfg['branch']}/", text)
+    return text
+
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description=described(),
     long_description_content_type="text/markdown",
     author=cfg["author"],
     license="Apache-2.0",

@@ -52,7 +52,7 @@ ogp_social_cards = {"site_url": "", "description_max_length": 150}
 
 # The order of the pages. It is added to the first one, which is the README as well
 CONTENTS = {
-    "Tutorials": ["tutorials/quickstart", "tutorials/rag_t5", "tutorials/extraction", "tutorials/agent", "tutorials/remote_teacher"],
+    "Tutorials": ["tutorials/quickstart", "tutorials/rag_t5", "tutorials/extraction", "tutorials/classification", "tutorials/multi_hop", "tutorials/agent", "tutorials/remote_teacher", "tutorials/prompts_then_weights", "tutorials/cascade", "tutorials/cluster"],
     "How-to": [f"guides/{n}" for n in ("target", "traces", "cost", "better", "memory", "places", "runs", "data", "share", "serving", "production", "from_dspy", "from_trl")],
     "Explanations": [f"explanations/{n}" for n in ("attribution", "student_format", "shared_prefix", "engine", "keys", "checkpoints", "scale", "intervals", "security")],
     "Reference": [*(f"reference/{n}" for n in ("arguments", "commands", "run_folder", "events", "formats", "reuse", "refusals")), "modules"],

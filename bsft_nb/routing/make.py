@@ -166,18 +166,19 @@ def routed_calls(compiled: dspy.Module, teacher: dspy.Module, settings: dict, ex
     "A calibration of single calls. Raises `RuntimeError` where the teacher failed at one, `ValueError` where the metric did."
     ledger = ledger_of(compiled)
     e, usual, theirs = evidence(compiled, teacher, settings, examples, asked, num_threads, ledger)
+    assert theirs is not None  # Asked lets only a promise about the teacher come here
     book = Book(ledger.with_name(f"{ledger.stem}-routed.jsonl"), teacher_key(teacher, settings))
     for call in (call for a in theirs for call in a.calls):
         book.enter(call)
 
     def run(scale: Scale, level: float) -> Tried:
         program = PredictorCascade(compiled, teacher, Calibration(asked.promise, scale, level, per="predictor"), settings, book=book)
-        return tried(program, examples, theirs, asked.metric, num_threads)
+        return tried(program, book, examples, theirs, asked.metric, num_threads)
 
     return calibrate_calls(asked.promise, e, run, asked.signal, usual)
 
 # %% ../../nbs/routing/07_make.ipynb #ae07d20b
-def tried(program: PredictorCascade, examples: list[dspy.Example], theirs: list[Answer], metric: Callable | None, num_threads: int) -> Tried:
+def tried(program: PredictorCascade, book: Book, examples: list[dspy.Example], theirs: list[Answer], metric: Callable | None, num_threads: int) -> Tried:
     "What a cascade of calls makes of `examples`; without a `metric`, right is what the teacher says. Raises `RuntimeError` where the teacher failed at a call, `ValueError` where the metric did."
     routings: dict[str, Routing] = {}
 
@@ -186,8 +187,8 @@ def tried(program: PredictorCascade, examples: list[dspy.Example], theirs: list[
         return 0.0 if metric is None else metric(example, prediction, trace)
 
     answers = evaluate(program, examples, noted, num_threads=num_threads)
-    if failed := program.book.failed:
-        raise RuntimeError(f"the teacher failed at {len(failed)} calls, the last with {type(failed[-1]).__name__}: {failed[-1]!s:.300}. What succeeded is in {program.book.path}: call again, and only these are asked")
+    if failed := book.failed:
+        raise RuntimeError(f"the teacher failed at {len(failed)} calls, the last with {type(failed[-1]).__name__}: {failed[-1]!s:.300}. What succeeded is in {book.path}: call again, and only these are asked")
     refused(answers)
     scores = [float(same_outputs(a.outputs, b.outputs)) if metric is None else a.score or 0.0 for a, b in zip(answers, theirs)]
     found = [routings.get(example_key(e)) for e in examples]
@@ -242,8 +243,9 @@ def cascade(
     if per == "predictor":
         check_paired(compiled, program)
     made = read_saved(saved, compiled) if saved is not None else calibrated(compiled, program, settings, held_out_examples(examples, asked.promise), asked, num_threads)
-    for run in {folder for p in compiled.predictors() if (folder := run_of(p)) is not None} if kept else ():
-        note_kept(run, kept.path, made)
+    if kept is not None:
+        for run in {folder for p in compiled.predictors() if (folder := run_of(p)) is not None}:
+            note_kept(run, kept.path, made)
     return (PredictorCascade if made.per == "predictor" else Cascade)(compiled, program, made, settings, timeout, kept)
 
 # %% ../../nbs/routing/07_make.ipynb #14df543f

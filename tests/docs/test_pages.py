@@ -2,6 +2,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from configparser import ConfigParser
 from pathlib import Path
@@ -40,7 +42,7 @@ def test_each_page_has_its_place_in_the_order(conf):
     assert packages == {p.name for p in NBS.iterdir() if p.is_dir() and p.name not in SECTIONS and [*p.glob("*.ipynb")]}
 
 
-@pytest.mark.parametrize("path", [*PAGES, *sorted(NBS.glob("*.ipynb")), *(ROOT / n for n in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))], ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", [*PAGES, *sorted(p for p in NBS.rglob("*.ipynb") if p not in PAGES and ".ipynb_checkpoints" not in p.parts), *(ROOT / n for n in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))], ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_page_has_a_title_says_what_it_is_for_and_leads_somewhere(path):
     text = prose(path)
     if path in PAGES:
@@ -95,3 +97,12 @@ def test_the_version_is_the_same_wherever_it_is_repeated():
     assert f'__version__ = "{version}"' in (ROOT / "bsft_nb/__init__.py").read_text(encoding="utf-8")
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
     assert json.loads((ROOT / "lab/package.json").read_text(encoding="utf-8"))["version"] == version
+
+
+def test_what_a_package_index_shows_has_no_link_into_the_repository_that_leads_nowhere():
+    shown = subprocess.run([sys.executable, "setup.py", "--quiet", "--long-description"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    inside = [link for link in re.findall(r"\]\(([^)\s]+)\)", readme) if not link.startswith("http")]
+    assert "nbs/images/run.png" in inside and not re.findall(r"\]\((?!https?:)", shown)
+    assert re.sub(r"https://github.com/[\w-]+/[\w-]+/(blob|raw)/main/", "", shown).strip() == readme.strip()
+    assert re.findall(r"/(raw|blob)/main/nbs/(?:images/run.png|tutorials/quickstart.ipynb)", shown) == ["raw", "blob"]

@@ -19,6 +19,7 @@ from bsft_nb import (
 from bsft_nb.optimizer.preflight import Preflight
 from bsft_nb.optimizer.run import Run
 from bsft_nb.routing.cascade import Cascade
+from bsft_nb.routing.predictors import PredictorCascade
 
 
 def accept(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> bool:
@@ -31,7 +32,7 @@ def used(program: dspy.Module, trainset: list[dspy.Example]) -> None:
     assert_type(tp.preflight(student=program, trainset=trainset, target="smollm2-135m"), Preflight)
     assert_type(tp.start(program, trainset=trainset), Run)
     assert_type(attach("rag-1a2b3c4d"), Run)
-    assert_type(cascade(compiled, program, accept, examples=trainset, retain=0.9), Cascade)
+    assert_type(cascade(compiled, program, accept, examples=trainset, retain=0.9), Cascade | PredictorCascade)
     load("rag.json", program)
     predict(program, [{"question": "Where?"}], inputs=["question"])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbdev.test
 
-LONG = ("quickstart.ipynb", "agent.ipynb", "extraction.ipynb", "rag_t5.ipynb")  # tutorials
+LONG = ("quickstart.ipynb", "agent.ipynb", "cascade.ipynb", "classification.ipynb", "cluster.ipynb", "extraction.ipynb", "multi_hop.ipynb", "prompts_then_weights.ipynb", "rag_t5.ipynb")  # tutorials
 MEASURED = re.compile(r"(?<='seconds': )[\d.]+|(?<![\w.])[\d,]*\d(\.\d+)?(e-?\d+)?\s?(ms|s|sec|seconds?|min|minutes?|h|[KMG]i?B|W|times|%/s)(?![\w])|\b\d{4}-\d\d-\d\dT?[\d:. ]*|\b\d\d:\d\d(:\d\d)?\b")
 NAMES = re.compile(r" at 0x[0-9a-f]+|\b(?=[a-z]*\d)[0-9a-f]{8,}\b|(?<=process )\d+|(?<=pid )\d+")
 SAVE = False

@@ -25,7 +25,7 @@ from ..teacher.money import check_price, check_priced
 
 # %% auto #0
 __all__ = ['STYLES', 'A_CALL', 'SHOWN', 'ALIKE', 'Write', 'plans', 'text_of', 'fitted', 'sifted', 'MoreInputs', 'check_more',
-           'more_inputs']
+           'first_of', 'more_inputs']
 
 # %% ../../nbs/data/09_inputs.ipynb #f8812299
 STYLES = ("as most of the samples", "short and careless, as typed in a hurry", "long, with details that do not matter", "unusual but valid: a borderline case", "formal", "about something that no sample is about")
@@ -113,6 +113,22 @@ def check_more(trainset: list[dspy.Example], n: int, lm: Any):
     if not isinstance(lm, dspy.BaseLM):
         raise TypeError(f"lm={lm!r:.80}: it must be a dspy.LM that writes the inputs, such as dspy.LM('openai/gpt-5')")
 
+# %% ../../nbs/data/09_inputs.ipynb #581261e5
+def first_of(
+    found: Iterable[tuple[Any, dict | None, str]],  # as from `sifted`
+    kinds: Iterable[str],  # what each was written as
+    n: int,  # inputs wanted, at most
+    asked: int,  # calls that were made for them
+) -> MoreInputs:
+    "The first `n` inputs that passed, and what became of each."
+    made: list[MadeInput] = []
+    rows: list[dict[str, Any]] = []
+    for (row, values, why), kind in zip(found, kinds):
+        why = why or ("more than asked for" if len(made) >= n else "")
+        made += [] if why or values is None else [MadeInput(**values).with_inputs(*values)]
+        rows.append({"inputs": row, "kind": kind, "dropped": why})
+    return MoreInputs(made, rows, asked, dict(Counter(r["dropped"] or "used" for r in rows)))
+
 # %% ../../nbs/data/09_inputs.ipynb #d330410d
 def more_inputs(
     program: dspy.Module,
@@ -134,10 +150,5 @@ def more_inputs(
     written = [(row, t.inputs["kind"]) for t in traces if t.kept for row in t.prediction["inputs"]]
     annotations = {k: f.annotation for p in program.predictors() for k, f in p.signature.input_fields.items()}
     known = {"of the trainset": [plain(e.inputs()) for e in trainset], "of those held out": [plain(e.inputs()) for e in against]}
-    made: list[MadeInput] = []
-    rows: list[dict[str, Any]] = []
-    for (row, values, why), (_, kind) in zip(sifted((r for r, _ in written), {k: annotations.get(k, str) for k in trainset[0].inputs().keys()}, known), written):
-        why = why or ("more than asked for" if len(made) >= n else "")
-        made += [] if why or values is None else [MadeInput(**values).with_inputs(*values)]
-        rows.append({"inputs": row, "kind": kind, "dropped": why})
-    return MoreInputs(made, rows, sum(fresh), dict(Counter(r["dropped"] or "used" for r in rows)))
+    found = sifted((row for row, _ in written), {k: annotations.get(k, str) for k in trainset[0].inputs().keys()}, known)
+    return first_of(found, [kind for _, kind in written], n, sum(fresh))

@@ -17,6 +17,12 @@ from typing import Any
 import dspy
 from dspy.lm15 import InvalidRequestError, Request, Response, StreamStartEvent
 
+# %% auto #0
+__all__ = ['check_dtype', 'saved_path', 'read_meta', 'queue_request', 'answer', 'answer_in_pieces', 'codec_of', 'let_go',
+           'engine_at', 'from_state', 'to_state', 'StudentEngine', 'queue_apart', 'pieces_awaited', 'answer_awaited',
+           'close_awaited', 'AsyncStudentEngine', 'student_lm', 'in_dtype', 'local_lm', 'StudentPredict', 'keep_format']
+
+# %% ../../nbs/engine/11_lm.ipynb #fa357bc6
 from ..models.student_adapter import TEACHERS, load_adapter
 from ..models.targets import Target, check_folder, resolve_target
 from .predict import StudentPredict, keep_format
@@ -29,11 +35,6 @@ from .warm import shared_codec
 from .worker import worker_at
 
 _all_ = ["StudentPredict", "keep_format"]
-
-# %% auto #0
-__all__ = ['check_dtype', 'saved_path', 'read_meta', 'queue_request', 'answer', 'answer_in_pieces', 'codec_of', 'let_go',
-           'engine_at', 'from_state', 'to_state', 'StudentEngine', 'queue_apart', 'pieces_awaited',
-           'AsyncStudentEngine', 'student_lm', 'in_dtype', 'local_lm', 'StudentPredict', 'keep_format']
 
 # %% ../../nbs/engine/11_lm.ipynb #419e8659
 def check_dtype(
@@ -225,6 +226,17 @@ async def pieces_awaited(engine: StudentEngine, request: Request) -> AsyncIterat
     finally:
         pending.future.cancel()
 
+# %% ../../nbs/engine/11_lm.ipynb #598ca25e
+async def answer_awaited(client: AsyncStudentEngine, request: Request) -> Response:
+    "Answer one request. Cancelled or timed out, it leaves its batch."
+    pending = await queue_apart(client.engine, request)
+    return to_response(request, await asyncio.wrap_future(pending.future), client.engine.codec)
+
+
+async def close_awaited(client: AsyncStudentEngine):
+    "As `StudentEngine.close`."
+    await asyncio.to_thread(client.engine.close)
+
 # %% ../../nbs/engine/11_lm.ipynb #192aac9a
 class AsyncStudentEngine:
     "The same engine for `await`: its requests join the same batches."
@@ -237,18 +249,11 @@ class AsyncStudentEngine:
     def __deepcopy__(self, memo) -> AsyncStudentEngine:
         return self
 
-    async def complete(self, request: Request) -> Response:
-        "Answer one request. Cancelled or timed out, it leaves its batch."
-        pending = await queue_apart(self.engine, request)
-        return to_response(request, await asyncio.wrap_future(pending.future), self.engine.codec)
+    complete, aclose = answer_awaited, close_awaited
 
     def stream(self, request: Request) -> AsyncIterator:
         "The answer as a stream of events, as its tokens come."
         return pieces_awaited(self.engine, request)
-
-    async def aclose(self):
-        "As `StudentEngine.close`."
-        await asyncio.to_thread(self.engine.close)
 
     def dump_state(self) -> dict:
         "What `load_state` needs."

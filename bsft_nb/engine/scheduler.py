@@ -17,6 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# %% auto #0
+__all__ = ['logger', 'DTYPES', 'Pending', 'load_for_inference', 'room_for', 'patience', 'first_of', 'Inbox', 'turns', 'Waiting',
+           'tokens_needed', 'admitted', 'begin', 'Batches', 'admit', 'step', 'serve', 'Scheduler']
+
+# %% ../../nbs/engine/06_scheduler.ipynb #2bbd351c
 from ..compat import attention_of
 from .decode import Batch, Generator, buffer_tokens
 from .fallback import generate
@@ -32,10 +37,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-
-# %% auto #0
-__all__ = ['logger', 'DTYPES', 'Pending', 'load_for_inference', 'room_for', 'patience', 'first_of', 'Inbox', 'turns', 'Waiting',
-           'tokens_needed', 'admitted', 'begin', 'Batches', 'admit', 'step', 'serve', 'Scheduler']
 
 # %% ../../nbs/engine/06_scheduler.ipynb #9f1fb6bc
 @dataclass

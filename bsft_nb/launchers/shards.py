@@ -20,6 +20,12 @@ from typing import Any
 import cloudpickle
 import dspy
 
+# %% auto #0
+__all__ = ['BOOT', 'why_not', 'check_sent', 'settled', 'shard_of', 'deal', 'Shard', 'bring', 'asked_settings', 'sent_of', 'teach',
+           'take_in_old', 'Tasks', 'wait_for', 'on_cluster', 'ray_settings', 'check_teacher_launch', 'known_already',
+           'collect']
+
+# %% ../../nbs/launchers/08_shards.ipynb #419029f8
 from .ray import Ray, check_address, check_cluster, connected, installed
 from .storage import Storage
 from ..run.events import StopSignal
@@ -29,10 +35,6 @@ from ..teacher.keys import asked_key
 from ..teacher.ledger import Ledger, Trace, Traces, is_attempt, is_call
 from ..teacher.metric import AGREEMENT
 from ..teacher.rounds import Collection
-
-# %% auto #0
-__all__ = ['BOOT', 'why_not', 'check_sent', 'settled', 'shard_of', 'deal', 'Shard', 'bring', 'asked_settings', 'sent_of', 'teach',
-           'take_in_old', 'Tasks', 'on_cluster', 'ray_settings', 'check_teacher_launch', 'collect']
 
 # %% ../../nbs/launchers/08_shards.ipynb #a66b0602
 def why_not(value: Any) -> str:
@@ -168,24 +170,25 @@ class Tasks:
             for trace in bring(shard, self.ledger):
                 self.on_trace(trace, False)
 
-    def wait(self, stop: StopSignal | None):
-        "Until all have ended. Raises what ended one of them; the others are asked to stop."
-        import ray
+# %% ../../nbs/launchers/08_shards.ipynb #f65cec7d
+def wait_for(tasks: Tasks, stop: StopSignal | None):
+    "Until all have ended. Raises what ended one of them; the others are asked to stop."
+    import ray
 
-        while self.running:
-            done, self.running = ray.wait(self.running, timeout=0.3)
-            self.bring()
-            if stop and stop.requested:
-                StopSignal(self.folder / "stop").request()
-            try:
-                self.told += ray.get(done)
-            except ray.exceptions.RayError as e:
-                StopSignal(self.folder / "stop").request()
-                if self.running:
-                    ray.wait(self.running, num_returns=len(self.running), timeout=30)
-                self.bring()
-                raise (getattr(e, "cause", None) or e) from None
-        self.bring()
+    while tasks.running:
+        done, tasks.running = ray.wait(tasks.running, timeout=0.3)
+        tasks.bring()
+        if stop and stop.requested:
+            StopSignal(tasks.folder / "stop").request()
+        try:
+            tasks.told += ray.get(done)
+        except ray.exceptions.RayError as e:
+            StopSignal(tasks.folder / "stop").request()
+            if tasks.running:
+                ray.wait(tasks.running, num_returns=len(tasks.running), timeout=30)
+            tasks.bring()
+            raise (getattr(e, "cause", None) or e) from None
+    tasks.bring()
 
 # %% ../../nbs/launchers/08_shards.ipynb #ea860509
 def on_cluster(settings: Ray, sent: dict[str, Any], tasks: Tasks, stop: StopSignal | None):
@@ -197,7 +200,7 @@ def on_cluster(settings: Ray, sent: dict[str, Any], tasks: Tasks, stop: StopSign
         device = {"num_gpus": 1} if settings.use_gpu else {"num_cpus": 1}
         task, there = ray.remote(max_retries=-1 if settings.failures else 0, **device)(teach), ray.put(sent)
         tasks.running = [task.remote(there, i) for i in range(len(tasks.shards))]
-        tasks.wait(stop)
+        wait_for(tasks, stop)
 
 # %% ../../nbs/launchers/08_shards.ipynb #e3dc3b85
 def ray_settings(name: str, value: Any) -> Ray | None:
@@ -216,6 +219,17 @@ def check_teacher_launch(name: str, value: Any):
     settings = ray_settings(name, value)
     if settings is not None and "://" in settings.place:
         raise ValueError(f"{name}={value!r:.120}: the answers of a teacher are appended to files, which storage={settings.storage!r} does not allow. Give a folder that all machines see")
+
+# %% ../../nbs/launchers/08_shards.ipynb #0df7888f
+def known_already(c: Collection, on_trace: Callable[[Trace, bool], None]) -> dict[tuple[int, str], list[str]]:
+    "By teacher and example, the keys of the attempts at what is settled; none of the rest. `on_trace` hears of each."
+    known = {}
+    for t, key, example in c.jobs():
+        found = settled(c, t, key, example)
+        known[t, key] = [trace.key for trace in found]
+        for trace in found:
+            on_trace(trace, True)
+    return known
 
 # %% ../../nbs/launchers/08_shards.ipynb #85b5383a
 def collect(
@@ -236,17 +250,11 @@ def collect(
         take_in_old(base, store)
         store.on_call = on_call
         c = Collection(boot, teachers, trainset, store, stop)
-        before, known = list(told_before(c)), {}  # by teacher and example: the keys of the attempts
-        for t, key, example in c.jobs():
-            found = settled(c, t, key, example)
-            known[t, key] = [trace.key for trace in found]
-            for trace in found:
-                on_trace(trace, True)
+        before, known = list(told_before(c)), known_already(c, on_trace)
         left = {key: e for t, key, e in c.jobs() if not known[t, key]}
         if left:
             shards = min(settings.workers, num_threads, len(left))
-            made = base / uuid.uuid4().hex[:12]
-            known |= _taught(c, left, shards, made, settings, max(1, num_threads // shards), teachers, on_trace)
+            known |= _taught(c, left, shards, base / uuid.uuid4().hex[:12], settings, max(1, num_threads // shards), teachers, on_trace)
         places = [store.find(key)[0] for job in c.jobs() for key in known[job[:2]]]
     return Traces(ledger, places, 0, [*before, *told_after(c)])
 

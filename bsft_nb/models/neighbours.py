@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'SETTINGS', 'BRIEF', 'LOOK', 'CROWDED', 'QUIET', 'PATIENCE', 'settings_in', 'brief_waits', 'queued',
-           'queued_share', 'keeps_helpers', 'keep_helpers', 'Watch', 'sharing_cores']
+           'queued_share', 'keeps_helpers', 'keep_helpers', 'look_out', 'Watch', 'sharing_cores']
 
 # %% ../../nbs/models/01_neighbours.ipynb #140328f0
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")  # what says how OpenMP's threads wait
@@ -79,9 +79,25 @@ def keep_helpers():
     call_c("omp_set_num_threads", len(os.sched_getaffinity(0)) + 1)
     torch.ones(1 << 16).add_(1)
 
+# %% ../../nbs/models/01_neighbours.ipynb #6c534874
+def look_out(watch: Watch):
+    "Look for neighbours while something computes, and keep helpers while there are some. Never returns."
+    kept, quiet = False, 0
+    while True:
+        kept = not watch.rest() and kept
+        before, began = queued(), time.monotonic()
+        time.sleep(LOOK)
+        now, quiet = keeps_helpers(kept, quiet, queued_share(before, queued(), time.monotonic() - began))
+        if now != kept:
+            logger.info("other processes want the cores: threads that wait sleep at once" if now else "the cores are free again: threads that wait spin")
+            (keep_helpers if now else release_omp_threads)()
+        kept = now
+
 # %% ../../nbs/models/01_neighbours.ipynb #cd443ae6
 class Watch(threading.Thread):
     "Looks for neighbours while something computes within it, and keeps helpers while there are some."
+
+    run = look_out
 
     def __init__(self):
         super().__init__(name="bsft-neighbours", daemon=True)
@@ -103,18 +119,6 @@ class Watch(threading.Thread):
                 return False
             release_omp_threads()
             return self.changed.wait_for(lambda: self.computing)
-
-    def run(self):
-        kept, quiet = False, 0
-        while True:
-            kept = not self.rest() and kept
-            before, began = queued(), time.monotonic()
-            time.sleep(LOOK)
-            now, quiet = keeps_helpers(kept, quiet, queued_share(before, queued(), time.monotonic() - began))
-            if now != kept:
-                logger.info("other processes want the cores: threads that wait sleep at once" if now else "the cores are free again: threads that wait spin")
-                (keep_helpers if now else release_omp_threads)()
-            kept = now
 
 # %% ../../nbs/models/01_neighbours.ipynb #b95f3039
 _lock = threading.Lock()

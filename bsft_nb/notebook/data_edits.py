@@ -12,7 +12,8 @@ from ..data.pairs import Pair
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['corrected', 'Edited', 'Edits']
+__all__ = ['corrected', 'Edited', 'row_of', 'text_of', 'state_of', 'rows_left', 'drop_or_take_back', 'correct_completion',
+           'write_completion', 'Edits']
 
 # %% ../../nbs/notebook/03_data_edits.ipynb #057fad7f
 def corrected(pair: Pair, completion: str, codec: Codec) -> Pair:
@@ -31,9 +32,59 @@ class Edited:
     typed: dict[int, str] = field(default_factory=dict)  # texts that the vocabulary cannot write
     least: float | None = None  # rows with a lower score are left out
 
+# %% ../../nbs/notebook/03_data_edits.ipynb #bfd12520
+def row_of(edits: Edits, i: int) -> Pair:
+    "Row `i` as it is now."
+    return edits.now.corrected.get(i, edits.pairs[i])
+
+
+def text_of(edits: Edits, i: int) -> str:
+    "The completion of row `i` as it was typed."
+    return edits.now.typed.get(i, edits.row(i).completion)
+
+
+def state_of(edits: Edits, i: int) -> str:
+    "What became of row `i`; empty where nothing did."
+    score, least = edits.pairs[i].score, edits.now.least
+    if i in edits.now.dropped or (least is not None and score is not None and score < least):
+        return "dropped" if i in edits.now.dropped else "below the threshold"
+    return "not usable" if i in edits.now.typed else "corrected" if i in edits.now.corrected else ""
+
+
+def rows_left(edits: Edits) -> list[Pair]:
+    "The rows that are left, corrections taken over: for `compile(pairs=…)`."
+    return [edits.row(i) for i in range(len(edits.pairs)) if edits.state(i) not in ("dropped", "below the threshold")]
+
+# %% ../../nbs/notebook/03_data_edits.ipynb #3a119c08
+def drop_or_take_back(edits: Edits, i: int):
+    "Leave out row `i`, or take it back."
+    edits.change(i, dropped=edits.now.dropped ^ {i})
+
+
+def correct_completion(edits: Edits, i: int, completion: str):
+    "Replace the completion of row `i`. Raises `ValueError` where the target's vocabulary cannot write it."
+    made = {i: corrected(edits.pairs[i], completion, edits.codec())} if completion != edits.pairs[i].completion else {}
+    others, typed = ({k: v for k, v in of.items() if k != i} for of in (edits.now.corrected, edits.now.typed))
+    edits.change(i, corrected=others | made, typed=typed)
+
+
+def write_completion(edits: Edits, i: int, text: str) -> str:
+    "Keep `text` as the completion of row `i`; why it is not used, where it cannot be."
+    if text == edits.text(i):
+        return ""
+    try:
+        edits.correct(i, text)
+    except ValueError as e:
+        edits.change(i, typed=edits.now.typed | {i: text})
+        return str(e)
+    return ""
+
 # %% ../../nbs/notebook/03_data_edits.ipynb #1f5c60d4
 class Edits:
     "Edits of `pairs`; `codec()` gives the target's tokenizer."
+
+    text, row, state, left = text_of, row_of, state_of, rows_left
+    drop, correct, write = drop_or_take_back, correct_completion, write_completion
 
     def __init__(self, pairs: list[Pair], codec: Callable[[], Codec]):
         self.pairs, self.codec = list(pairs), codec
@@ -48,43 +99,3 @@ class Edits:
         "Take back the last edit; the row that it was about."
         self.now, row = self.before.pop() if self.before else (self.now, None)
         return row
-
-    def drop(self, i: int):
-        "Leave out row `i`, or take it back."
-        self.change(i, dropped=self.now.dropped ^ {i})
-
-    def correct(self, i: int, completion: str):
-        "Replace the completion of row `i`. Raises `ValueError` where the target's vocabulary cannot write it."
-        made = {i: corrected(self.pairs[i], completion, self.codec())} if completion != self.pairs[i].completion else {}
-        others, typed = ({k: v for k, v in of.items() if k != i} for of in (self.now.corrected, self.now.typed))
-        self.change(i, corrected=others | made, typed=typed)
-
-    def write(self, i: int, text: str) -> str:
-        "Keep `text` as the completion of row `i`; why it is not used, where it cannot be."
-        if text == self.text(i):
-            return ""
-        try:
-            self.correct(i, text)
-        except ValueError as e:
-            self.change(i, typed=self.now.typed | {i: text})
-            return str(e)
-        return ""
-
-    def text(self, i: int) -> str:
-        "The completion of row `i` as it was typed."
-        return self.now.typed.get(i, self.row(i).completion)
-
-    def row(self, i: int) -> Pair:
-        "Row `i` as it is now."
-        return self.now.corrected.get(i, self.pairs[i])
-
-    def state(self, i: int) -> str:
-        "What became of row `i`; empty where nothing did."
-        score, least = self.pairs[i].score, self.now.least
-        if i in self.now.dropped or (least is not None and score is not None and score < least):
-            return "dropped" if i in self.now.dropped else "below the threshold"
-        return "not usable" if i in self.now.typed else "corrected" if i in self.now.corrected else ""
-
-    def left(self) -> list[Pair]:
-        "The rows that are left, corrections taken over: for `compile(pairs=…)`."
-        return [self.row(i) for i in range(len(self.pairs)) if self.state(i) not in ("dropped", "below the threshold")]

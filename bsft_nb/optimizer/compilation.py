@@ -14,24 +14,17 @@ import dspy
 
 from ..teacher.ledger import Trace, Traces
 from ..teacher.bootstrap import TraceBootstrapper
-from ..teacher.keys import signature_key
 from ..teacher.calls import own_copy
 from ..data.builder import Built
 from ..run.events import Stopped
 from ..training.jobs import TrainConfig
 from ..models.targets import Target
 from ..data.pairs import Pair
-from ..run.folder import RunFolder, fingerprint, home
+from ..run.folder import RunFolder
 from ..models.tokens import Codec
 
 # %% auto #0
-__all__ = ['ledger_path', 'Gathered', 'own_examples', 'open_run', 'Compilation', 'how_ended', 'gave_up']
-
-# %% ../../nbs/optimizer/07_compilation.ipynb #dffd690e
-def ledger_path(program: dspy.Module) -> Path:
-    "The ledger of all attempts at programs with these predictors and signatures."
-    key = fingerprint({n: signature_key(p.signature)[1] for n, p in program.named_predictors()})
-    return home() / "traces" / f"{type(program).__name__.lower()}-{key[:8]}.jsonl"
+__all__ = ['Gathered', 'own_examples', 'open_run', 'Compilation', 'how_ended', 'gave_up']
 
 # %% ../../nbs/optimizer/07_compilation.ipynb #6e1a0fb8
 @dataclass

@@ -111,6 +111,8 @@ COMPILE = declared(
 
 # %% ../../nbs/optimizer/00_options.ipynb #6da00057
 FORMATS = ("StudentAdapter()", "dspy.ChatAdapter()", "dspy.JSONAdapter()")
+
+
 def check_launch(name: str, value: Any):
     "Raise `ValueError` where `value` is neither None, a launcher, nor the name of one."
     if value is not None:
@@ -120,6 +122,7 @@ def check_launch(name: str, value: Any):
 LAUNCHES = launchers({name: launcher.where for name, launcher in LAUNCHERS.items()}, check_launch)
 TEACHER_LAUNCHES = launchers({"ray": "on a cluster, by tasks of Ray's"}, check_teacher_launch)
 
+# %% ../../nbs/optimizer/00_options.ipynb #91feb0a8
 ADDED = declared(
     "compile", "added",
     ("inputs", None, names("list of str, or None"), "task", "traces", "which columns of the rows are inputs, such as `[\"question\"]`. `None`: the examples say it"),

@@ -145,7 +145,9 @@ async def awaited(run: Run) -> dspy.Module:
 
 # %% ../../nbs/optimizer/12_teleprompter.ipynb #f2ef1525
 def bootstrapper(tp: BootstrapFinetune) -> TraceBootstrapper:
-    "What runs the teacher, with the settings of `tp`."
+    "What runs the teacher, with the settings of `tp`. Raises `ValueError` and `TypeError` for settings that cannot be."
+    check_values("constructor", dict(vars(tp)))
+    check_values("dspy", dict(vars(tp)))
     boot = TraceBootstrapper(
         metric=tp.metric,
         metric_threshold=tp.metric_threshold,
@@ -205,8 +207,6 @@ class BootstrapFinetune(Teleprompter):
         self.max_rounds, self.max_teacher_calls, self.num_threads, self.max_errors = max_rounds, max_teacher_calls, num_threads, max_errors
         self.accepted, self.hints, self.max_cost, self.price, self.order = accepted, hints, max_cost, price, order
         self.train_kwargs, self.adapter, self.exclude_demos = train_kwargs, adapter, exclude_demos
-        check_values("constructor", dict(vars(self)))
-        check_values("dspy", dict(vars(self)))
         self.teleprompter = bootstrapper(self)
         self.run: Run = None  # type: ignore[assignment]  # the last one, once there is one
         self.job: dict[str, Any] | None = None  # the entries of the job file that this was made from
@@ -222,9 +222,7 @@ class BootstrapFinetune(Teleprompter):
         target: str | Path = "t5-large",  # Hub id, local folder, `.gguf` file, or `smollm2-135m`
         bsize: int | Literal["auto"] = 12,  # rows in one training step
         accumsteps: int = 1,  # steps whose gradients are added up
-        lr: float | Literal["auto"] = 5e-5,
-        epochs: int | Literal["auto"] = 1,
-        bf16: bool = False,
+        lr: float | Literal["auto"] = 5e-5, epochs: int | Literal["auto"] = 1, bf16: bool = False,
         inputs: list[str] | None = None,  # of rows: the columns that the program is called with; None: the examples say it
         adapter: dspy.Adapter | None = None,  # the student's format; None: the `StudentAdapter` that fits the target
         seed: int = 0,

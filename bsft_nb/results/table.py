@@ -185,6 +185,17 @@ def _slices(table: Table, field: str, of: str = "tuned", against: str = "teacher
     largest = sorted(groups.items(), key=lambda g: -len(g[1]))[:most]
     return [Slice.of(value, a[rows], b[rows]) for value, rows in largest]
 
+# %% ../../nbs/results/03_table.ipynb #d218d17e
+def _states(table: Table, column: str) -> np.ndarray:
+    "`ABSENT`, `SCORED`, `FAILED` or `UNSCORED` for each row."
+    return table.index["states"][:, COLUMNS.index(column)]
+
+
+def _figures(table: Table, column: str, which: str = "score") -> np.ndarray:
+    "One of `FIGURES` for each row, NaN where it is not known. A failed answer scores 0."
+    values = table.index["figures"][:, COLUMNS.index(column), FIGURES.index(which)]
+    return np.where(table.states(column) == FAILED, 0.0, values) if which == "score" else values
+
 # %% ../../nbs/results/03_table.ipynb #45e85027
 class Table:
     "The rows in `path`. A score is right from `threshold` on, or above 0 where it is `None`."
@@ -201,23 +212,14 @@ class Table:
         "Columns that have an answer in any row."
         return [c for c in COLUMNS if (self.states(c) != ABSENT).any()]
 
-    def states(self, column: str) -> np.ndarray:
-        "`ABSENT`, `SCORED`, `FAILED` or `UNSCORED` for each row."
-        return self.index["states"][:, COLUMNS.index(column)]
-
-    def figures(self, column: str, which: str = "score") -> np.ndarray:
-        "One of `FIGURES` for each row, NaN where it is not known. A failed answer scores 0."
-        values = self.index["figures"][:, COLUMNS.index(column), FIGURES.index(which)]
-        return np.where(self.states(column) == FAILED, 0.0, values) if which == "score" else values
-
     def values(self, name: str) -> list:
         "A field of every row: `inputs.question`, `labels.answer`, `tuned.outputs.answer`, or a figure such as `tuned.score`."
         if name not in self._kept:
             self._kept[name] = _values(self, name)
         return self._kept[name]
 
-    right, wrong, read, page = _right, _wrong, _read, _page
-    select, fields, slices = _select, _fields, _slices
+    states, figures, right, wrong = _states, _figures, _right, _wrong
+    read, page, select, fields, slices = _read, _page, _select, _fields, _slices
 
 # %% ../../nbs/results/03_table.ipynb #142ec03e
 def write_table(path: Path, rows: Iterable[dict]) -> Table:

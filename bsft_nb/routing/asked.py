@@ -15,12 +15,36 @@ from .signals import AGREEMENT, SIGNALS
 from ..teacher.metric import check_metric
 
 # %% auto #0
-__all__ = ['PER', 'Asked', 'promised', 'keeping']
+__all__ = ['PER', 'check_per', 'check_asked', 'Asked', 'promised', 'keeping']
 
-# %% ../../nbs/routing/07_asked.ipynb #50d1cd34
+# %% ../../nbs/routing/07_asked.ipynb #1dfc415d
 PER = ("program", "predictor")  # what is routed: whole answers, or single calls
 
 
+def check_per(per: str, promise: Promise, samples: int):
+    "Raise `ValueError` where nothing is routed so, or what is asked makes sense of whole answers alone."
+    if per not in PER:
+        raise ValueError(f"per={per!r}: choose one of {', '.join(map(repr, PER))}")
+    if per == "predictor" and promise.kind != "retain":
+        raise ValueError("per='predictor' with max_error=: an answer may be the work of both, so no answers are the student's own. Promise retain=, or leave per= out")
+    if per == "predictor" and samples:
+        raise ValueError(f"per='predictor' with samples={samples}: agreement is about whole answers. Leave samples= out, or per=")
+
+# %% ../../nbs/routing/07_asked.ipynb #e8101347
+def check_asked(asked: Asked):
+    "Raise `ValueError` or `TypeError` for what cannot be."
+    check_metric(asked.metric)
+    check_per(asked.per, asked.promise, asked.samples)
+    known = [*SIGNALS, *([AGREEMENT] if asked.samples else [])]
+    if isinstance(asked.samples, bool) or not isinstance(asked.samples, int) or not 0 <= asked.samples <= 50:
+        raise ValueError(f"samples={asked.samples!r}: further answers of the student to each question, between 0 and 50")
+    if asked.signal is not None and asked.signal not in known:
+        more = f"; {AGREEMENT!r} needs samples=, such as samples=5" if asked.signal == AGREEMENT else ""
+        raise ValueError(f"signal={asked.signal!r}: choose one of {', '.join(map(repr, known))}, or leave it out{more}")
+    if asked.timeout is not None and (isinstance(asked.timeout, bool) or not isinstance(asked.timeout, (int, float)) or not 0 < asked.timeout < float("inf")):
+        raise ValueError(f"timeout={asked.timeout!r}: seconds for the teacher, above 0, or None")
+
+# %% ../../nbs/routing/07_asked.ipynb #50d1cd34
 @dataclass(frozen=True)
 class Asked:
     "The arguments of `cascade` beside the programs. Raises `ValueError` and `TypeError` for what cannot be."
@@ -32,21 +56,7 @@ class Asked:
     per: str = "program"
 
     def __post_init__(self):
-        check_metric(self.metric)
-        if self.per not in PER:
-            raise ValueError(f"per={self.per!r}: choose one of {', '.join(map(repr, PER))}")
-        if self.per == "predictor" and self.promise.kind != "retain":
-            raise ValueError("per='predictor' with max_error=: an answer may be the work of both, so no answers are the student's own. Promise retain=, or leave per= out")
-        if self.per == "predictor" and self.samples:
-            raise ValueError(f"per='predictor' with samples={self.samples}: agreement is about whole answers. Leave samples= out, or per=")
-        known = [*SIGNALS, *([AGREEMENT] if self.samples else [])]
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or not 0 <= self.samples <= 50:
-            raise ValueError(f"samples={self.samples!r}: further answers of the student to each question, between 0 and 50")
-        if self.signal is not None and self.signal not in known:
-            more = f"; {AGREEMENT!r} needs samples=, such as samples=5" if self.signal == AGREEMENT else ""
-            raise ValueError(f"signal={self.signal!r}: choose one of {', '.join(map(repr, known))}, or leave it out{more}")
-        if self.timeout is not None and (isinstance(self.timeout, bool) or not isinstance(self.timeout, (int, float)) or not 0 < self.timeout < float("inf")):
-            raise ValueError(f"timeout={self.timeout!r}: seconds for the teacher, above 0, or None")
+        check_asked(self)
 
 # %% ../../nbs/routing/07_asked.ipynb #af7ff54e
 def promised(retain: float | None, max_error: float | None, confidence: float) -> Promise:

@@ -17,8 +17,9 @@ from typing import Any
 import dspy
 
 # %% auto #0
-__all__ = ['RoutedCall', 'Route', 'Book', 'asked_of', 'look_up', 'taken', 'surely', 'Routes', 'routing_predictor', 'theirs_of',
-           'theirs_of_async', 'check_paired', 'routing', 'arrived', 'PredictorCascade', 'keep_pickled']
+__all__ = ['RoutedCall', 'Route', 'enter_answer', 'answer_alone', 'Book', 'asked_of', 'look_up', 'taken', 'surely', 'Routes',
+           'routing_predictor', 'theirs_of', 'theirs_of_async', 'check_paired', 'routing', 'arrived',
+           'PredictorCascade', 'keep_pickled']
 
 # %% ../../nbs/routing/06_predictors.ipynb #badfb7e0
 from ..engine.predict import keep_format
@@ -58,9 +59,30 @@ class Route:
     calls: list[RoutedCall] = field(default_factory=list)
     taught: list[Call] = field(default_factory=list)  # what the teacher answered, in JSON form
 
+# %% ../../nbs/routing/06_predictors.ipynb #3d1fe972
+def enter_answer(book: Book, call: Call):
+    "Write an answer down, unless it is there."
+    key = book.key(call.predictor, call.inputs)
+    if key not in book.rows:
+        make_folder(book.path.parent)
+        append_line(book.path, {"key": key, "predictor": call.predictor, "inputs": call.inputs, "outputs": call.outputs})
+        book.rows[key] = call.outputs
+
+
+@contextmanager
+def answer_alone(book: Book, predictor: str, inputs: dict) -> Iterator[dict | None]:
+    "The answer, `None` where there is none yet: then nobody else asks for it within."
+    key = book.key(predictor, inputs)
+    with book._lock:
+        lock = book._locks[key]
+    with lock:
+        yield book.rows.get(key)
+
 # %% ../../nbs/routing/06_predictors.ipynb #c35a49cb
 class Book:
     "The teacher's answers to single calls, on the disk."
+
+    enter, alone = enter_answer, answer_alone
 
     def __init__(self, path: Path, teacher: str):
         "`teacher`: its key, and that of its settings."
@@ -74,23 +96,6 @@ class Book:
     def key(self, predictor: str, inputs: dict) -> str:
         "Identifies a call of the teacher."
         return fingerprint([self.teacher, predictor, inputs])
-
-    def enter(self, call: Call):
-        "Write an answer down, unless it is there."
-        key = self.key(call.predictor, call.inputs)
-        if key not in self.rows:
-            make_folder(self.path.parent)
-            append_line(self.path, {"key": key, "predictor": call.predictor, "inputs": call.inputs, "outputs": call.outputs})
-            self.rows[key] = call.outputs
-
-    @contextmanager
-    def alone(self, predictor: str, inputs: dict) -> Iterator[dict | None]:
-        "The answer, `None` where there is none yet: then nobody else asks for it within."
-        key = self.key(predictor, inputs)
-        with self._lock:
-            lock = self._locks[key]
-        with lock:
-            yield self.rows.get(key)
 
 # %% ../../nbs/routing/06_predictors.ipynb #802b6cb2
 def asked_of(predictor: dspy.Predict, inputs: dict) -> dict:

@@ -19,7 +19,7 @@ from .steps import eta, left_of, money_said, scoring_said, seconds_by_step, stag
 
 # %% auto #0
 __all__ = ['VIEWS', 'show_seconds', 'show_number', 'describe', 'print_line', 'say_event', 'TextProgress', 'say_silence',
-           'keep_saying', 'progress_for']
+           'said_now', 'keep_saying', 'progress_for']
 
 # %% ../../nbs/run/09_views.ipynb #a0328353
 def show_seconds(seconds: float | None) -> str:
@@ -117,6 +117,22 @@ def say_silence(text: TextProgress, silent: float):
     line = describe(text.state, text.state.last + silent)
     text._say(line if line != text.line else f"{stage_said(text.state)}, {show_seconds(silent)} without news")
 
+# %% ../../nbs/run/09_views.ipynb #07ca34d5
+def said_now(
+    text: TextProgress,
+    said: float,  # times that this silence was spoken of
+    every: float,  # seconds
+    works: Callable[[], bool],
+) -> float | None:
+    "Say how the run stands where it is time to. How many times that was since the last event; `None` where nobody works on the run."
+    silent = time.monotonic() - text.heard
+    if text.state.stages and silent > every * (said + 1):
+        if not works():
+            return None
+        say_silence(text, silent)
+        return silent // every
+    return said if silent > every else 0.0
+
 # %% ../../nbs/run/09_views.ipynb #c9800eb5
 def keep_saying(
     text: TextProgress,
@@ -124,20 +140,11 @@ def keep_saying(
     works: Callable[[], bool] = lambda: True,  # does anybody still work on the run?
 ) -> threading.Thread:
     "Say how the run stands after each `every` seconds without an event or a line, until it ends or nobody works on it. Returns the thread."
-    alive, said = weakref.ref(text), [0.0]  # said: how many times since the last event
-
-    def say(view: TextProgress) -> bool:
-        silent = time.monotonic() - view.heard
-        if view.state.stages and silent > every * (said[0] + 1):
-            said[0] = silent // every
-            if not works():
-                return False
-            say_silence(view, silent)
-        said[0] *= silent > every
-        return True
+    alive = weakref.ref(text)
 
     def work():
-        while (view := alive()) is not None and not view.state.status and say(view):
+        said = 0.0
+        while (view := alive()) is not None and not view.state.status and (said := said_now(view, said, every, works)) is not None:
             del view
             time.sleep(min(1.0, every / 4))
 

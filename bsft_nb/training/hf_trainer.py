@@ -216,7 +216,7 @@ def held_loss(loop: Loop, model: torch.nn.Module) -> float | None:
     return loop.evaluated[step]
 
 
-def finish_step(loop: Loop, model: torch.nn.Module):
+def finish_step(loop: Loop, model: torch.nn.Module, trial: Any = None):  # trial: `Trainer`'s, of a search that is not made here
     "Save this step, have an epoch's checkpoint scored, and remove what is not needed any more."
     loss = loop.held_loss(model) if loop.ends_epoch else None
     if not loop.workers.leads:
@@ -241,7 +241,7 @@ def fill(loop: Loop, made: Path):
 # %% ../../nbs/training/05_hf_trainer.ipynb #e0089f10
 class Loop(Trainer):
     "Training of one job. Raises `FloatingPointError`, `MemoryError`, `OSError` that say what to do; checkpoints written before stay."
-    training_step, held_loss, _fill = training_step, held_loss, fill
+    training_step, held_loss, _fill, _save_checkpoint = training_step, held_loss, fill, finish_step
     ends_epoch = property(ends_epoch, doc="Is this step an epoch's last?")
 
     def __init__(self, job: Job, objective: Objective, rows: list[Pair], held: list[Pair], events: EventLog, stop: StopSignal, save: Callable[[Path], None], after: Callable[[Checkpoint], None] | None = None):
@@ -259,9 +259,6 @@ class Loop(Trainer):
 
     def _collated(self, rows: list[Pair]) -> dict:
         return self._prepare_inputs(self.objective.batch(rows))
-
-    def _save_checkpoint(self, model, trial):
-        finish_step(self, model)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         "Nothing: the model came with the checkpoint's weights."

@@ -17,9 +17,9 @@ from typing import Any
 import dspy
 
 # %% auto #0
-__all__ = ['FIELDS', 'MANY', 'LATER', 'ENTRIES', 'KEYS', 'training_config', 'check_teaching', 'check_shards', 'check_call',
-           'Watched', 'is_far', 'target_and_codec', 'check_data', 'content_key', 'identified', 'otherwise',
-           'made_otherwise', 'prepare', 'compilation', 'to_ask', 'planned']
+__all__ = ['FIELDS', 'MANY', 'LATER', 'ENTRIES', 'KEYS', 'training_config', 'check_teaching', 'check_shards', 'check_provider',
+           'check_call', 'Watched', 'is_far', 'target_and_codec', 'check_data', 'content_key', 'identified',
+           'otherwise', 'made_otherwise', 'prepare', 'compilation', 'to_ask', 'planned']
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #b9af8263
 from ..data.examples import as_examples
@@ -43,7 +43,8 @@ from ..launchers.shards import asked_settings, check_sent
 from .dspy_arguments import taken_over
 from .provider_arguments import provider_call
 from .options import TABLE, check_values, options_of
-from .compilation import Compilation, ledger_path
+from .compilation import Compilation
+from ..teacher.ledger import ledger_path
 from .preflight import Preflight, preflight
 from .validate import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
 from ..run.events import StopSignal
@@ -92,6 +93,16 @@ def check_shards(asked: dict[str, Any], teachers: list[dspy.Module]):
             raise ValueError(f"{name}={asked[name]} with teacher_launch=: a cap is counted in one process, and the machines of a cluster would each spend it. Leave teacher_launch out to keep to the cap, or give as many examples as you can pay for")
     check_sent(metric=asked["metric"], **{f"teacher[{i}]" if len(teachers) > 1 else "teacher": t for i, t in enumerate(teachers)}, teacher_settings=asked["teacher_settings"], **{"dspy.settings": asked_settings()})
 
+# %% ../../nbs/optimizer/11_prepare.ipynb #01df98d2
+def check_provider(asked: dict[str, Any]):
+    "Raise `ValueError` for what a target that its provider trains cannot do."
+    if not isinstance(asked["target"], dspy.BaseLM):
+        return
+    if asked["per_example"] is not None:
+        raise ValueError(f"per_example={asked['per_example']!r} with the target {asked['target'].model!r}: a provider takes rows without weights. Leave it out, or train a target here")
+    if asked["order"] == "uncertain":
+        raise ValueError(f"order='uncertain' with the target {asked['target'].model!r}: nobody can tell how sure a provider's model is. Give order='spread', or train a target here")
+
 # %% ../../nbs/optimizer/11_prepare.ipynb #5c9dc5c8
 def check_call(
     asked: dict[str, Any],  # a value for each option of the constructor and of `compile`
@@ -116,10 +127,7 @@ def check_call(
         check_teacher_lms(teachers, asked["teacher_settings"])
         check_teaching(asked, teachers, trainset)
         check_shards(asked, teachers)
-    if asked["per_example"] is not None and isinstance(asked["target"], dspy.BaseLM):
-        raise ValueError(f"per_example={asked['per_example']!r} with the target {asked['target'].model!r}: a provider takes rows without weights. Leave it out, or train a target here")
-    if asked["order"] == "uncertain" and isinstance(asked["target"], dspy.BaseLM):
-        raise ValueError(f"order='uncertain' with the target {asked['target'].model!r}: nobody can tell how sure a provider's model is. Give order='spread', or train a target here")
+    check_provider(asked)
     return {**asked, "teacher": teachers, "trainset": trainset, "valset": valset, "config": config, "as_given": asked}
 
 # %% ../../nbs/optimizer/11_prepare.ipynb #6f25c5eb

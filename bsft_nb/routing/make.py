@@ -14,12 +14,10 @@ import dspy
 import numpy as np
 
 # %% auto #0
-__all__ = ['check_outputs', 'teaching', 'held_out_examples', 'Overheard', 'student_answers', 'refused', 'ledger_of',
-           'teacher_answers', 'evidence', 'costs', 'agreements', 'routed_calls', 'tried', 'read_saved', 'calibrated',
-           'cascade', 'run_of']
+__all__ = ['check_outputs', 'teaching', 'held_out_examples', 'Overheard', 'student_answers', 'refused', 'teacher_answers',
+           'evidence', 'costs', 'agreements', 'routed_calls', 'tried', 'read_saved', 'calibrated', 'cascade', 'run_of']
 
 # %% ../../nbs/routing/07_make.ipynb #5ab3f964
-from ..engine.predict import StudentPredict
 from ..results.evaluate import Answer, evaluate, graded, reason_line
 from ..results.table import Table
 from ..results.table_file import to_examples
@@ -32,9 +30,9 @@ from .promise import Promise
 from .report import note_kept
 from .signals import Scale, agreement, same_outputs
 from ..run.files import read_json
-from ..run.folder import fingerprint, home
 from ..teacher.bootstrap import TraceBootstrapper
-from ..teacher.keys import example_key, signature_key, teacher_key
+from ..teacher.keys import example_key, teacher_key
+from ..teacher.ledger import ledger_path
 from ..teacher.programs import call_program
 from ..teacher.replay import copy_program
 
@@ -109,13 +107,6 @@ def refused(answers: list[Answer]):
         raise ValueError(f"{broken[0]:.300} (at {len(broken)} of {len(answers)} held-out examples). Mend the metric and call again: what the teacher said is kept")
 
 # %% ../../nbs/routing/07_make.ipynb #408edac7
-def ledger_of(program: dspy.Module) -> Path:
-    "The ledger of a compile of `program`, see `bsft_nb.optimizer.compilation.ledger_path`."
-    key = fingerprint({n: signature_key(p.signature)[1] for n, p in program.named_predictors()})
-    kind = dspy.Predict if type(program) is StudentPredict else type(program)
-    return home() / "traces" / f"{kind.__name__.lower()}-{key[:8]}.jsonl"
-
-
 def teacher_answers(teacher: dspy.Module, settings: dict, examples: list[dspy.Example], metric: Callable | None, ledger: Path, num_threads: int) -> list[Answer]:
     "The teacher's answers, each paid for once. Raises `RuntimeError` where it failed, `ValueError` where the metric did."
     boot = TraceBootstrapper(metric=metric, teacher_settings=settings, max_rounds=1, max_errors=1 << 30)
@@ -138,7 +129,7 @@ def evidence(compiled: dspy.Module, teacher: dspy.Module, settings: dict, exampl
     "What the held-out examples show, what an answer usually takes, and the teacher's answers. It is only asked where the promise is about it."
     mine, heard = student_answers(compiled, examples, asked.metric, num_threads)
     needs = asked.promise.kind == "retain" or asked.metric is None
-    theirs = teacher_answers(teacher, settings, examples, asked.metric, ledger or ledger_of(compiled), num_threads) if needs else None
+    theirs = teacher_answers(teacher, settings, examples, asked.metric, ledger or ledger_path(compiled), num_threads) if needs else None
     scores = [float(same_outputs(a.outputs, b.outputs)) for a, b in zip(mine, theirs or [])] if asked.metric is None else [a.score or 0.0 for a in mine]
     student = np.array([0.0 if h is None else s for h, s in zip(heard, scores)])
     taught = None if theirs is None else np.array([a.score or 0.0 for a in theirs])
@@ -164,7 +155,7 @@ def agreements(compiled: dspy.Module, examples: list[dspy.Example], answers: lis
 # %% ../../nbs/routing/07_make.ipynb #59e84acd
 def routed_calls(compiled: dspy.Module, teacher: dspy.Module, settings: dict, examples: list[dspy.Example], asked: Asked, num_threads: int) -> Calibration:
     "A calibration of single calls. Raises `RuntimeError` where the teacher failed at one, `ValueError` where the metric did."
-    ledger = ledger_of(compiled)
+    ledger = ledger_path(compiled)
     e, usual, theirs = evidence(compiled, teacher, settings, examples, asked, num_threads, ledger)
     assert theirs is not None  # Asked lets only a promise about the teacher come here
     book = Book(ledger.with_name(f"{ledger.stem}-routed.jsonl"), teacher_key(teacher, settings))

@@ -5,6 +5,7 @@
 # %% ../../nbs/launchers/07_launch.ipynb #aeb9e826
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,13 @@ from .ray import Ray
 from .remote import Remote, remote_student
 from .torchrun import TorchRun
 from ..training.checkpoints import progress
-from ..training.jobs import Job
+from ..training.jobs import Job, TrainConfig
 from ..training.launcher import Followed, Launcher, Score, Training, follow
 from ..models.remote import is_remote
 from ..training.trainer import choose
 
 # %% auto #0
-__all__ = ['LAUNCHERS', 'launcher_of', 'launch', 'check_same', 'collect']
+__all__ = ['LAUNCHERS', 'launcher_of', 'check_machines', 'launch', 'check_same', 'collect']
 
 # %% ../../nbs/launchers/07_launch.ipynb #5223048a
 LAUNCHERS: dict[str, Launcher] = {  # by the name that `launch=` takes
@@ -48,6 +49,12 @@ def launcher_of(
     if lacks := [n for n in ("where", "check") if not hasattr(asked, n)]:
         raise ValueError(f"launch={asked!r:.120}: a launcher has where, check and start (see bsft_nb.training.launcher.Launcher); this one has no {' and no '.join(lacks)}")
     return asked
+
+# %% ../../nbs/launchers/07_launch.ipynb #1165ca6c
+def check_machines(places: Iterable[str | Launcher | None], config: TrainConfig):
+    "Raise `ValueError` where machines that a training would use cannot take it."
+    for place in filter(None, places):
+        getattr(launcher_of(place), "check_machines", lambda config: None)(config)
 
 # %% ../../nbs/launchers/07_launch.ipynb #d424de8a
 def launch(

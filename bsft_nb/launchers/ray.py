@@ -254,7 +254,7 @@ def look():
         except ValueError as e:
             print(json.dumps({"refused": str(e)}))
 
-
+# %% ../../nbs/launchers/06_ray.ipynb #aabc3f8f
 def check_machines(settings: Ray, config: TrainConfig):
     "Raise `ValueError` where a machine of the cluster cannot take a training with `config`. It takes some seconds."
     if not (address := settings.address or os.environ.get("RAY_ADDRESS")):

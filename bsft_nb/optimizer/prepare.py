@@ -38,7 +38,7 @@ from .auto import auto_settings, without_autos
 from .dry_run import dry_run
 from .first_student import rank_by_student
 from .run_job import described
-from ..launchers.launch import launcher_of
+from ..launchers.launch import check_machines, launcher_of
 from ..launchers.shards import asked_settings, check_sent
 from .dspy_arguments import taken_over
 from .provider_arguments import provider_call
@@ -304,6 +304,5 @@ def planned(c: Compilation) -> Preflight:
     if not done and not is_remote(c.target.path):
         dry_run(c.student, PairBuilder(c.student, c.adapter, c.codec), c.target, c.config)
     if not done:
-        for place in filter(None, (c.launch, c.teacher_launch)):
-            getattr(launcher_of(place), "check_machines", lambda config: None)(c.config)
+        check_machines((c.launch, c.teacher_launch), c.config)
     return plan

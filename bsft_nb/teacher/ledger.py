@@ -264,4 +264,5 @@ def ledger_path(program: dspy.Module) -> Path:
     "The ledger of all attempts at programs with these predictors and signatures."
     key = fingerprint({n: signature_key(p.signature)[1] for n, p in program.named_predictors()})
     kind = next(c for c in type(program).__mro__ if c.__module__ != "bsft_nb.engine.predict")  # a student's predictor counts as what it is made of
-    return home() / "traces" / f"{kind.__name__.lower()}-{key[:8]}.jsonl"
+    named, before = (home() / "traces" / f"{c.__name__.lower()}-{key[:8]}.jsonl" for c in (kind, type(program)))
+    return before if before.exists() else named  # earlier versions named it after the student's class

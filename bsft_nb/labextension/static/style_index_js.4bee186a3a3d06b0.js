@@ -201,7 +201,7 @@
   box-sizing: border-box;
 }
 .bsft-top .bsft-choice {
-  flex: 1;
+  flex: 1 1 auto;
 }
 .bsft-panel .bsft-search {
   width: 200px;

@@ -23,7 +23,7 @@ from ..training.trainer import fitting_pairs, train
 from ..training.workers import Silent, at_work
 
 # %% auto #0
-__all__ = ['keyed', 'shelf', 'send', 'fetched', 'Sender', 'Asker', 'call', 'work', 'Relay']
+__all__ = ['LAST', 'keyed', 'shelf', 'send', 'fetched', 'Sender', 'Asker', 'call', 'work', 'Relay']
 
 # %% ../../nbs/launchers/05_cluster.ipynb #7e997882
 def keyed(job: Job) -> str:
@@ -97,6 +97,9 @@ def call(method: Any, *args: Any) -> Any:
     return ray.get(method.remote(*args))
 
 # %% ../../nbs/launchers/05_cluster.ipynb #e674b3d1
+LAST = ".last"  # beside a shelf: the step at which the training ended
+
+
 def work(config: dict[str, Any]):
     "What a worker of Ray Train does."
     for name in LAUNCHED:
@@ -107,7 +110,9 @@ def work(config: dict[str, Any]):
             job = fetched(storage, sent, Path(place))
             log = Sender(relay, storage, sent["shelf"], Path(job.folder)) if at_work().leads else Silent()
             try:
-                train(job, log, Asker(relay))
+                made = train(job, log, Asker(relay))
+                if at_work().leads:
+                    storage.write(sent["shelf"] + LAST, str(made[-1].step).encode())
             except TOGETHER as e:  # starting again would not help
                 if at_work().leads:
                     call(relay.end, type(e).__name__, str(e))

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['SAME', 'PATIENT', 'LOOK', 'versions', 'unfit', 'answer_of', 'check_cluster', 'bring_news', 'Pump', 'fit', 'drive',
-           'connected', 'main', 'check_settings', 'installed', 'check_address', 'place_of', 'check_ray', 'look',
-           'check_machines', 'Ray']
+__all__ = ['SAME', 'PATIENT', 'LOOK', 'versions', 'unfit', 'answer_of', 'check_cluster', 'bring_news', 'Pump', 'fit',
+           'fetched_last', 'drive', 'connected', 'main', 'check_settings', 'installed', 'check_address', 'place_of',
+           'check_ray', 'look', 'check_machines', 'Ray']
 
 # %% ../../nbs/launchers/06_ray.ipynb #7e5c3012
-from .cluster import Relay, call, send, work
+from .cluster import LAST, Relay, call, send, work
 from .storage import Storage
 from .torchrun import TOGETHER
 from ..models.devices import has_bf16, pick_device
@@ -91,14 +91,15 @@ def check_cluster(storage: Storage, bf16: bool):
 
 # %% ../../nbs/launchers/06_ray.ipynb #04f5027e
 def bring_news(pump: Pump):
-    "Fetch what is new: checkpoints, then the events that tell of them."
-    events = call(pump.relay.take)
-    if not events or any(e["kind"] == "checkpoint" for e in events):
+    "Fetch what is new: checkpoints, then the events that tell of them. What it raises costs no event: the next call has them."
+    pump.taken.extend(call(pump.relay.take))
+    if pump.over.is_set() or not pump.taken or any(e["kind"] == "checkpoint" for e in pump.taken):
         for job, sent in pump.jobs:
             for step in pump.storage.names(sent["shelf"]):
                 pump.storage.pull(f"{sent['shelf']}/{step}", job.checkpoints / step)
-    for e in events:
-        pump.folder.log.write(Event(**e))
+    while pump.taken:
+        pump.folder.log.write(Event(**pump.taken[0]))
+        del pump.taken[0]
 
 # %% ../../nbs/launchers/06_ray.ipynb #40c230da
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Pump:
     jobs: list[tuple[Job, dict]]  # each with what was sent of it
     relay: Any
     over: threading.Event = field(default_factory=threading.Event)
+    taken: list[dict] = field(default_factory=list)  # events that are not in the log yet
 
     bring = bring_news
 
@@ -135,6 +137,14 @@ def fit(settings: Ray, config: dict[str, Any]):
         run_config=RunConfig(failure_config=FailureConfig(max_failures=settings.failures), **run),
     ).fit()
 
+# %% ../../nbs/launchers/06_ray.ipynb #f8d72900
+def fetched_last(storage: Storage, job: Job, sent: dict) -> int:
+    "The last step of a training. Raises `OSError` where its checkpoint has not come."
+    step = int(storage.read(sent["shelf"] + LAST))
+    if step not in (c.step for c in checkpoints(job.checkpoints)):
+        raise OSError(f"the last checkpoint of {job.model}, of step {step}, has not come from {storage.root}/{sent['shelf']}. Call again: it is fetched, and nothing is trained twice")
+    return step
+
 # %% ../../nbs/launchers/06_ray.ipynb #d1c1414b
 def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
     "Train `jobs` on the cluster. Raises what ended the training."
@@ -153,13 +163,13 @@ def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
             fit(settings, {"storage": storage.root, "jobs": [s for _, s in left], "relay": relay})
     finally:
         pump.over.set()
-        thread.join(60)
+        thread.join(600)
         pump.bring()
     if said := call(relay.ended):
         known = {c.__name__: c for c in TOGETHER}
         raise known[said[0]](said[1])
-    for job, _ in left:
-        note(job.checkpoints, trained=checkpoints(job.checkpoints)[-1].step)
+    for job, sent in left:
+        note(job.checkpoints, trained=fetched_last(storage, job, sent))
 
 # %% ../../nbs/launchers/06_ray.ipynb #6938e014
 PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000", "RAY_dashboard_agent_port_timeout_ms": "300000", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0"}

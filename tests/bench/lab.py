@@ -202,7 +202,7 @@ def events_seen(page, run) -> float:
 @contextlib.contextmanager
 def training(page, root: Path, home: Path):
     "A training in a process that is no kernel; gives its card, and its run folder."
-    from test_lab_browser import LONG
+    from labs import LONG
 
     from bsft_nb.run.folder import RunFolder
 

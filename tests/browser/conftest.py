@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from labs import runs, sidebar, whole  # noqa: F401 - fixtures
 from splash import no_splash
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ __all__ = ['fault_of', 'outcome', 'nothing_accepted', 'tell_faults', 'bootstrap'
 
 # %% ../../nbs/optimizer/08_gathering.ipynb #e767a3d2
 from ..results.evaluate import reason_line
-from ..teacher.ledger import Trace, Traces, ledger_path
+from ..teacher.ledger import Trace, Traces
 from ..teacher.replay import copy_program
-from ..teacher.keys import example_key
+from ..teacher.keys import example_key, ledger_path
 from .validate import fit_adapter
 from .compilation import Compilation, Gathered
 from ..data.builder import Built, build, build_from_pairs, held_out, save_pairs

@@ -19,7 +19,7 @@ __all__ = ['make_room', 'restored', 'gained', 'reusable', 'make_students', 'tell
 # %% ../../nbs/optimizer/10_pipeline.ipynb #5a487df7
 from .background import ending
 from .compilation import Compilation, gave_up, how_ended
-from ..teacher.ledger import ledger_path
+from ..teacher.keys import ledger_path
 from .gathering import gather
 from .run_job import JOB, keep_job
 from .selection import make_jobs, train_and_choose

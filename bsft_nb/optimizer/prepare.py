@@ -44,7 +44,6 @@ from .dspy_arguments import taken_over
 from .provider_arguments import provider_call
 from .options import TABLE, check_values, options_of
 from .compilation import Compilation
-from ..teacher.ledger import ledger_path
 from .preflight import Preflight, preflight
 from .validate import check_examples, check_programs, check_teacher_lms, check_vocabulary, fit_adapter
 from ..run.events import StopSignal
@@ -53,7 +52,7 @@ from ..run.frontend import frontend
 from ..teacher.bootstrap import TraceBootstrapper
 from ..teacher.hints import check_hints
 from ..teacher.identity import FORMATS
-from ..teacher.keys import code_key, example_key, program_key, teacher_key, versioned
+from ..teacher.keys import code_key, example_key, ledger_path, program_key, teacher_key, versioned
 from ..teacher.metric import AGREEMENT
 from ..teacher.money import check_priced
 from ..teacher.replay import copy_program

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..training.checkpoints import checkpoints, ranked, scores
 from .validate import signature_spec
 from .compilation import Compilation, Gathered
-from ..teacher.ledger import ledger_path
+from ..teacher.keys import ledger_path
 from ..data.builder import Built, check_rows
 from ..data.pairs import Pair
 from ..models.student_adapter import TEACHERS, adapter_state

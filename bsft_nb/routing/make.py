@@ -31,8 +31,7 @@ from .report import note_kept
 from .signals import Scale, agreement, same_outputs
 from ..run.files import read_json
 from ..teacher.bootstrap import TraceBootstrapper
-from ..teacher.keys import example_key, teacher_key
-from ..teacher.ledger import ledger_path
+from ..teacher.keys import example_key, ledger_path, teacher_key
 from ..teacher.programs import call_program
 from ..teacher.replay import copy_program
 

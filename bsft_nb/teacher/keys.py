@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -14,11 +15,11 @@ from dspy.predict.parameter import Parameter
 from pydantic import BaseModel, TypeAdapter
 
 from .identity import FORMATS, content
-from ..run.folder import fingerprint
+from ..run.folder import fingerprint, home
 
 # %% auto #0
 __all__ = ['versioned', 'plain', 'example_key', 'predictor_names', 'signature_key', 'asked_key', 'lm_key', 'dspy_content',
-           'code_key', 'program_key', 'teacher_keys', 'teacher_key', 'attempt_keys']
+           'code_key', 'program_key', 'teacher_keys', 'teacher_key', 'attempt_keys', 'ledger_path']
 
 # %% ../../nbs/teacher/03_keys.ipynb #d83a0a03
 def versioned(
@@ -124,3 +125,11 @@ def attempt_keys(
 ) -> list[str]:
     "The keys of one attempt, the present format first."
     return [versioned("teacher", [key, nth, example, attempt], n) for n, key in zip(range(FORMATS["teacher"], 0, -1), teacher)]
+
+# %% ../../nbs/teacher/03_keys.ipynb #dffd690e
+def ledger_path(program: dspy.Module) -> Path:
+    "The ledger of all attempts at programs with these predictors and signatures."
+    key = fingerprint({n: signature_key(p.signature)[1] for n, p in program.named_predictors()})
+    kind = next(c for c in type(program).__mro__ if c.__module__ != "bsft_nb.engine.predict")  # a student's predictor counts as what it is made of
+    named, before = (home() / "traces" / f"{c.__name__.lower()}-{key[:8]}.jsonl" for c in (kind, type(program)))
+    return before if before.exists() else named  # earlier versions named it after the student's class

@@ -16,20 +16,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import dspy
-
 from .active import AtWork
 from .identity import FORMATS
-from .keys import signature_key
 from ..run.files import Lines, replacing, scan_lines
-from ..run.folder import fingerprint, home
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'RECORD', 'Call', 'trace_of', 'trace_row', 'is_old', 'Trace', 'is_attempt', 'is_call', 'key_number',
            'lines_at', 'Traces', 'load_traces', 'Index', 'calls_path', 'refresh', 'claim', 'find', 'add', 'add_call',
-           'Ledger', 'ledger_path']
+           'Ledger']
 
 # %% ../../nbs/teacher/06_ledger.ipynb #734c71fa
 @dataclass
@@ -258,11 +254,3 @@ class Ledger:
     def close(self):
         "Close the files."
         self.attempts.close(), self.calls.close(), self._at_work.close()
-
-# %% ../../nbs/teacher/06_ledger.ipynb #dffd690e
-def ledger_path(program: dspy.Module) -> Path:
-    "The ledger of all attempts at programs with these predictors and signatures."
-    key = fingerprint({n: signature_key(p.signature)[1] for n, p in program.named_predictors()})
-    kind = next(c for c in type(program).__mro__ if c.__module__ != "bsft_nb.engine.predict")  # a student's predictor counts as what it is made of
-    named, before = (home() / "traces" / f"{c.__name__.lower()}-{key[:8]}.jsonl" for c in (kind, type(program)))
-    return before if before.exists() else named  # earlier versions named it after the student's class

@@ -31,7 +31,7 @@ from bsft_nb.routing.predictors import PredictorCascade
 from bsft_nb.routing.promise import Promise, Rows, lowest, margins, sequence
 from bsft_nb.routing.signals import Scale, concordance
 from bsft_nb.run.files import read_lines
-from bsft_nb.teacher.ledger import ledger_path
+from bsft_nb.teacher.keys import ledger_path
 
 SPLITS = 200
 

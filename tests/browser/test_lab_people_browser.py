@@ -1,8 +1,10 @@
 """The sidebar as people work with it: beside a kernel that is busy, in two browsers, enlarged."""
+import pytest
 from labs import compile_elsewhere, under_way
 from test_progress_browser import ARGS, SETUP
 
 
+@pytest.mark.slow
 def test_stop_in_the_sidebar_ends_a_run_whose_kernel_is_busy(notebook):
     nb = notebook("kernel-blocks", [SETUP, f"compiled = optimizer().compile({ARGS}, epochs=3000, launch='inline')"])  # the kernel itself trains
     nb.run(0)
@@ -20,6 +22,7 @@ def test_stop_in_the_sidebar_ends_a_run_whose_kernel_is_busy(notebook):
     assert nb.page.locator(".bsft-card[data-status=running]").count() == 0 and nb.alerts == []
 
 
+@pytest.mark.slow
 def test_two_browsers_show_one_run_and_both_see_who_stops_it(sidebar, lab):
     pages = [sidebar("one"), sidebar("two")]
     process = compile_elsewhere(lab[1], 3001)
@@ -35,7 +38,6 @@ def test_two_browsers_show_one_run_and_both_see_who_stops_it(sidebar, lab):
         cards[1].get_by_role("button", name="Stop").click()
         for page in pages:
             page.page.locator(f".bsft-card[data-status=stopped]:has-text('{run}')").wait_for(timeout=60_000)
-            page.page.get_by_text(f"{run}: stopped").first.wait_for(timeout=10_000)
             assert page.page.get_by_role("button", name="Stop", exact=True).count() == 0 and page.said == []
         document.locator(".bsft-steps li[data-how=stopped]").wait_for(timeout=10_000)
         assert process.wait(60) is not None

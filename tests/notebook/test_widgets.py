@@ -216,6 +216,15 @@ def test_the_panel_of_a_resumed_run_shows_all_its_sessions(folder):
     panel.close()
 
 
+def test_no_picture_follows_the_last_one(folder):
+    panel = ProgressPanel(Run(folder))
+    panel.begin(Place())
+    panel.close()
+    panel.text.value = "the last one"
+    panel.paint()  # a tick that was under way
+    assert panel.text.value == "the last one"
+
+
 def test_a_painting_that_fails_does_not_reach_the_training(folder, monkeypatch, caplog):
     before = threading.active_count()
     panel = ProgressPanel(Run(folder))

@@ -139,8 +139,11 @@ def fit(settings: Ray, config: dict[str, Any]):
 
 # %% ../../nbs/launchers/06_ray.ipynb #f8d72900
 def fetched_last(storage: Storage, job: Job, sent: dict) -> int:
-    "The last step of a training. Raises `OSError` where its checkpoint has not come."
-    step = int(storage.read(sent["shelf"] + LAST))
+    "The last step of a training. Raises `OSError` where the workers did not say it, or its checkpoint has not come."
+    try:
+        step = int(storage.read(sent["shelf"] + LAST))
+    except FileNotFoundError as e:
+        raise OSError(f"the workers ended without a word on where the training of {job.model} ended. Call again: it goes on from its newest checkpoint") from e
     if step not in (c.step for c in checkpoints(job.checkpoints)):
         raise OSError(f"the last checkpoint of {job.model}, of step {step}, has not come from {storage.root}/{sent['shelf']}. Call again: it is fetched, and nothing is trained twice")
     return step

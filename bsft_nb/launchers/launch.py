@@ -23,7 +23,7 @@ from ..models.remote import is_remote
 from ..training.trainer import choose
 
 # %% auto #0
-__all__ = ['LAUNCHERS', 'launcher_of', 'check_machines', 'launch', 'check_same', 'collect']
+__all__ = ['LAUNCHERS', 'launcher_of', 'check_machines', 'copies_of', 'launch', 'check_same', 'collect']
 
 # %% ../../nbs/launchers/07_launch.ipynb #5223048a
 LAUNCHERS: dict[str, Launcher] = {  # by the name that `launch=` takes
@@ -55,6 +55,11 @@ def check_machines(places: Iterable[str | Launcher | None], config: TrainConfig)
     "Raise `ValueError` where machines that a training would use cannot take it."
     for place in filter(None, places):
         getattr(launcher_of(place), "check_machines", lambda config: None)(config)
+
+# %% ../../nbs/launchers/07_launch.ipynb #4c453e9e
+def copies_of(asked: str | Launcher, config: TrainConfig) -> float:
+    "How many models, with what the optimizer keeps of them, one device of this machine (without a GPU, its memory) has to hold; 0: it trains elsewhere."
+    return getattr(launcher_of(asked), "copies", lambda config: 1.0)(config)
 
 # %% ../../nbs/launchers/07_launch.ipynb #d424de8a
 def launch(

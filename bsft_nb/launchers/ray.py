@@ -301,6 +301,10 @@ class Ray:
 
     check, check_machines = check_ray, check_machines
 
+    def copies(self, config: TrainConfig) -> float:
+        "How many models this machine has to hold: one for each worker of a cluster that is started here, else none."
+        return 0.0 if self.address or os.environ.get("RAY_ADDRESS") else 1.0 if self.use_gpu else float(self.workers)
+
     def start(self, folder: RunFolder, jobs: list[Job], score: Score | None) -> Followed:
         "Begin to train, driven by a new process."
         return Followed(folder, lambda token: self._begin(folder, token, [j.model for j in jobs]))

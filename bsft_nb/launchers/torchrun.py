@@ -20,14 +20,15 @@ from ..models.devices import pick_device
 from ..run.claims import claim
 from ..run.events import Stopped
 from ..run.folder import RunFolder
+from ..training.checkpoints import progress
 from ..training.jobs import Job, TrainConfig
 from ..training.launcher import Followed, Lost, Score, start_process
 from ..training.trainer import train
-from ..training.workers import Silent, Workers, at_work
+from ..training.workers import Silent, Workers, at_work, sharding
 
 # %% auto #0
 __all__ = ['LAUNCHED', 'TOGETHER', 'devices', 'workers_for', 'check_workers', 'own_device', 'joined', 'is_lost', 'lead',
-           'follow_lead', 'work', 'TorchRun', 'start_workers']
+           'follow_lead', 'work', 'copies', 'TorchRun', 'start_workers']
 
 # %% ../../nbs/launchers/03_torchrun.ipynb #ac2176b5
 def devices() -> tuple[int, str]:
@@ -98,11 +99,15 @@ def lead(folder: RunFolder, token: str, models: list[str]):
     "Train, write and tell. Raises `Lost` where another worker is gone, and what `train` raises."
     with claim(folder, "torchrun", models, token=token):
         for model in models:
+            job = Job.load(folder, model)
+            known = progress(job.checkpoints).get("memory")
             try:
-                train(Job.load(folder, model), folder.log, folder.stop_signal)
+                train(job, folder.log, folder.stop_signal)
             except RuntimeError as e:
                 if not is_lost(e):
                     raise
+                if (said := progress(job.checkpoints).get("memory")) != known:
+                    raise MemoryError(said) from e
                 raise Lost(f"another worker is gone: {' '.join(str(e).split()):.200}") from e
 
 
@@ -119,24 +124,33 @@ def follow_lead(folder: RunFolder, models: list[str]):
 
 # %% ../../nbs/launchers/03_torchrun.ipynb #a01cb858
 def work():
-    "What a worker does: `<run folder> <token> <seconds> <job> …` are its arguments."
+    "What a worker does: `<run folder> <token> <seconds> <fsdp, or a dash> <job> …` are its arguments."
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    folder, token, timeout, models = RunFolder(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4:]
+    folder, token, timeout, sharded, models = RunFolder(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4] == "fsdp", sys.argv[5:]
 
     def together():
-        with joined(timeout) as workers:
+        with sharding(sharded), joined(timeout) as workers:
             lead(folder, token, models) if workers.leads else follow_lead(folder, models)
 
     os.environ.update(own_device(dict(os.environ)))
     record(together)()
 
 # %% ../../nbs/launchers/03_torchrun.ipynb #319106e8
+def copies(settings: TorchRun, config: TrainConfig) -> float:
+    "How many whole models one GPU has to hold; without GPUs, the memory that all workers share."
+    n = workers_for(settings.workers, config.bsize)
+    if devices()[1] == "GPU":
+        return 1 / n if settings.fsdp else 1.0
+    return 1.0 if settings.fsdp else float(n)
+
+# %% ../../nbs/launchers/03_torchrun.ipynb #c9a05199
 @dataclass(frozen=True)
 class TorchRun:
     "`Launcher`: several workers of this machine. Raises `ValueError` for a number that cannot be."
     workers: int | None = None  # None: one for each GPU; without one two
     timeout: float = 1800.0  # seconds that a worker waits for the others, who may be writing a checkpoint
+    fsdp: bool = False  # each worker holds a part of each weight, its gradient and the optimizer's states only: for a target that no device can hold alone
     where = "several workers on this machine, by torch.distributed.run"
 
     def __post_init__(self):
@@ -145,6 +159,11 @@ class TorchRun:
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, (int, float)) or not 0 < self.timeout < 1e6:
             raise ValueError(f"timeout={self.timeout!r}: it must be a number of seconds above 0, such as 1800")
 
+        if not isinstance(self.fsdp, bool):
+            raise ValueError(f"fsdp={self.fsdp!r}: it must be True or False")
+
+    copies = copies
+
     def check(self, config: TrainConfig):
         "Raise `ValueError` where there are more workers than devices, or than rows in a batch."
         check_workers(workers_for(self.workers, config.bsize), config.bsize)
@@ -152,11 +171,11 @@ class TorchRun:
     def start(self, folder: RunFolder, jobs: list[Job], score: Score | None) -> Followed:
         "Begin to train in new processes."
         n = min(workers_for(self.workers, j.config.bsize) for j in jobs)
-        return Followed(folder, lambda token: start_workers(folder, token, n, self.timeout, [j.model for j in jobs]))
+        return Followed(folder, lambda token: start_workers(folder, token, n, self, [j.model for j in jobs]))
 
 # %% ../../nbs/launchers/03_torchrun.ipynb #758dbe6e
-def start_workers(folder: RunFolder, token: str, n: int, timeout: float, models: list[str]) -> subprocess.Popen:
+def start_workers(folder: RunFolder, token: str, n: int, settings: TorchRun, models: list[str]) -> subprocess.Popen:
     "The process that starts `n` workers."
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, devices()[0] // n) if devices()[1] != "GPU" else max(1, (os.cpu_count() or 1) // n))
     lo = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    return start_process(folder, "from bsft_nb.launchers.agent import main; main()", [str(n), str(folder.path), token, str(timeout), *models], OMP_NUM_THREADS=threads, **lo)
+    return start_process(folder, "from bsft_nb.launchers.agent import main; main()", [str(n), str(folder.path), token, str(settings.timeout), "fsdp" if settings.fsdp else "-", *models], OMP_NUM_THREADS=threads, **lo)

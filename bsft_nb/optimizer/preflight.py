@@ -131,7 +131,7 @@ def training_in_words(plan: Preflight) -> dict[str, str]:
         return {"target": plan.target, "training": f"at most {plan.train_rows:,} rows at the provider. What it takes for training is in no list of prices that can be read here: look it up at the provider before you start"}
     return {
         "target": f"{plan.target}, {plan.architecture}, {in_millions(plan.parameters)} parameters",
-        "memory": f"{plan.memory_needed / 2**30:.1f} GiB and activations, of {plan.memory_free / 2**30:.1f} GiB free",
+        "memory": f"{plan.memory_needed / 2**30:.1f} GiB and activations, of {plan.memory_free / 2**30:.1f} GiB free" if plan.memory_needed else "not of this machine",
         "training": f"at most {plan.train_rows:,} rows on {plan.device} in {plan.precision}, about {time_span(plan.train_seconds)}",
         **({"path": plan.path} if plan.path else {}),
     }
@@ -198,7 +198,7 @@ def warnings_of(
 def check_memory(plan: Preflight, peft: bool):
     "Raise `TargetError` where the training does not fit in memory."
     if plan.memory_needed > plan.memory_free:
-        raise TargetError(f"target {plan.target!r}: training it needs {plan.memory_needed / 2**30:.1f} GiB and activations, and {plan.memory_free / 2**30:.1f} GiB are free on {plan.device}. Choose a smaller target{'' if peft else ', peft=True (a quarter of it)'}, or free memory")
+        raise TargetError(f"target {plan.target!r}: training it needs {plan.memory_needed / 2**30:.1f} GiB and activations, and {plan.memory_free / 2**30:.1f} GiB are free on {plan.device}. Choose a smaller target{'' if peft else ', peft=True (a quarter of it)'}, several devices that share the weights (launch=TorchRun(fsdp=True)), or free memory")
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #7c8535cf
 def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainset: list[dspy.Example], predictors: int, rounds: int, known: int, max_calls: int | None, max_cost: float | None = None, given: tuple[float, float] | None = None) -> dict:
@@ -213,8 +213,8 @@ def teacher_figures(teachers: list[dspy.Module], lm: dspy.BaseLM | None, trainse
     return {"calls": calls, "calls_known": done, "cost": max_cost if dear else cost, "warnings": warnings}
 
 # %% ../../nbs/optimizer/02_preflight.ipynb #1387bced
-def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen: float) -> dict:
-    "Memory and time of a training on so many `tokens`. Raises `ValueError` where the layers cannot be frozen."
+def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen: float, copies: float = 1.0) -> dict:
+    "Memory and time of a training on so many `tokens`; `copies` of the model are in the memory of this machine. Raises `ValueError` where the layers cannot be frozen."
     if is_remote(target.path):
         return {"parameters": 0, "device": "the provider", "precision": "its own", "memory_needed": 0, "memory_free": 0, "train_seconds": 0.0, "path": ""}
     device, parameters = pick_device(), count_parameters(target.path)
@@ -223,7 +223,7 @@ def training_figures(target: Target, tokens: int, bf16: bool, peft: bool, frozen
         "parameters": parameters,
         "device": device.type,
         "precision": "bf16 (mixed)" if bf16 else "fp32",
-        "memory_needed": 4 * parameters + (0 if peft else 12 * trainable),
+        "memory_needed": int(copies * (4 * parameters + (0 if peft else 12 * trainable))),
         "memory_free": free_memory(device),
         "train_seconds": train_seconds(parameters, trainable, tokens, matmul_speed(device)),
         "path": str(path_of(target) or ""),
@@ -242,12 +242,13 @@ def preflight(
     max_calls: int | None = None,  # cap on teacher calls
     max_cost: float | None = None, given: tuple[float, float] | None = None,  # cap in US dollars; price of a million tokens
     epochs: int = 1, bf16: bool = False, peft: bool = False, frozen: float = 0.0,  # see `TrainConfig`
+    copies: float = 1.0,  # of the model in the memory of a device; 0: it is trained elsewhere
 ) -> Preflight:
     "What compiling would do and cost. Raises `TargetError` where the target does not fit in memory, `ValueError` where its layers cannot be frozen."
     predictors = {n: p.signature.signature for n, p in student.named_predictors()}
     rows = len(trainset) * len(predictors) * max(1, len(teachers))
     asked = teacher_figures(teachers, lm, trainset, len(predictors), rounds, known, max_calls, max_cost, given)
-    trained = training_figures(target, student_tokens(trainset[:20]) * rows * epochs, bf16, peft, frozen)
+    trained = training_figures(target, student_tokens(trainset[:20]) * rows * epochs, bf16, peft, frozen, copies)
     architecture = "encoder-decoder" if target.encoder_decoder else "causal"
     plan = Preflight(type(student).__name__, predictors, target.name, architecture, examples=len(trainset), train_rows=rows, **asked, **trained)
     check_memory(plan, peft)

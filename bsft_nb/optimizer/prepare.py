@@ -38,7 +38,7 @@ from .auto import auto_settings, without_autos
 from .dry_run import dry_run
 from .first_student import rank_by_student
 from .run_job import described
-from ..launchers.launch import check_machines, launcher_of
+from ..launchers.launch import check_machines, copies_of, launcher_of
 from ..launchers.shards import asked_settings, check_sent
 from .dspy_arguments import taken_over
 from .provider_arguments import provider_call
@@ -295,6 +295,7 @@ def planned(c: Compilation) -> Preflight:
             known=known,
             max_calls=c.max_calls, max_cost=c.max_cost, given=c.boot.price,
             epochs=c.config.epochs, bf16=c.config.bf16, peft=bool(c.config.peft), frozen=c.config.frozen,
+            copies=0.0 if is_remote(c.target.path) else copies_of(c.launch, c.config),
         )
     done = c.path.exists() and RunFolder(c.path).info.get("key") == c.asked["key"]
     if not done:

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import torch
 from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from .checkpoints import Checkpoint, kept, note, tidy, write_checkpoint
+from .checkpoints import Checkpoint, kept, note, progress, tidy, write_checkpoint
 from ..data.pairs import Pair
 from ..run.events import EventLog, StopSignal
 from ..run.telling import telling
 from .callback import ProgressCallback, check_finite
+from .fsdp import in_step, part_of_step, read_states, whole_states, whole_weights, write_states
 from .jobs import Job, TrainConfig
 from .objective import Objective
 from .packing import BatchOrder
@@ -30,9 +32,9 @@ from .workers import Workers, at_work
 from ..models.devices import pick_device
 
 # %% auto #0
-__all__ = ['arguments', 'out_of_memory', 'pieces', 'within_memory', 'accumulate', 'training_step', 'ends_epoch', 'sum_losses',
-           'whole_step', 'checkpoint_mb', 'mb_in', 'told_writing', 'save_checkpoint', 'held_loss', 'finish_step',
-           'fill', 'Loop']
+__all__ = ['arguments', 'out_of_memory', 'pieces', 'own_pieces', 'within_memory', 'accumulate', 'training_step', 'ends_epoch',
+           'sum_losses', 'whole_step', 'checkpoint_mb', 'mb_in', 'told_writing', 'save_checkpoint', 'held_loss',
+           'finish_step', 'fill', 'Loop']
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #7d22b166
 def arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
@@ -72,6 +74,12 @@ def pieces(rows: list[Pair], bsize: int, micro: int, workers: Workers) -> list[l
     batches = [workers.share(rows[i : i + bsize]) for i in range(0, len(rows), bsize)]
     return [b[i : i + micro] for b in batches for i in range(0, len(b), micro)]
 
+
+def own_pieces(loop: Loop, rows: list[Pair]) -> list[tuple[list[Pair], float]]:
+    "This worker's pieces of `rows`, with their weight."
+    mine, most = (pieces(rows, loop.job.config.bsize, loop.micro, w) for w in (loop.workers, replace(loop.workers, rank=0)))
+    return in_step(loop.workers, mine, len(most), rows[:1])
+
 # %% ../../nbs/training/05_hf_trainer.ipynb #949a92f1
 def within_memory(loop: Loop, work: Callable) -> Any:
     "What `work()` returns; where memory ends in one of the workers, all do it again with half the rows at a time. Raises `MemoryError` at one row."
@@ -83,6 +91,8 @@ def within_memory(loop: Loop, work: Callable) -> Any:
             if not out_of_memory(e):
                 raise
             ended = str(e) or type(e).__name__
+            if loop.workers.sharded:
+                raise MemoryError(_fewer_next(loop, ended)) from e
         if not loop.workers.any(ended is not None):
             return made
         if loop.micro == 1:
@@ -90,6 +100,15 @@ def within_memory(loop: Loop, work: Callable) -> Any:
         _halve(loop)
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #648ad02e
+def _fewer_next(loop: Loop, ended: str) -> str:
+    "Note that the next training takes half the rows at a time, and say it."
+    fewer = loop.micro // 2
+    next_one = f"The next call with the same arguments takes {fewer} row{'s' * (fewer > 1)} at a time" if fewer else "Choose a smaller target, a smaller max_length=, gradient_checkpointing=True, peft=True, or more workers"
+    said = f"out of memory at step {loop.state.global_step + 1} of {loop.job.model} in worker {loop.workers.rank}, with sharded weights and {loop.micro} row{'s' * (loop.micro > 1)} at a time ({ended:.200}). {next_one}. {kept(loop.job.checkpoints)}"
+    note(loop.job.checkpoints, micro=max(1, fewer), memory=said)
+    return said
+
+
 def _halve(loop: Loop):
     loop.micro //= 2
     loop.model.zero_grad()
@@ -108,10 +127,10 @@ def accumulate(
     model.train()
     loop.workers.draw_apart(loop.job.config.seed, loop.state.global_step)
     total = torch.zeros((), device=loop.args.device)
-    for part in pieces(loop.batch, loop.job.config.bsize, loop.micro, loop.workers):
+    for part, weight in own_pieces(loop, loop.batch):
         with loop.compute_loss_context_manager():
-            loss = loop.compute_loss(model, loop._collated(part), num_items_in_batch=items)
-        loop.accelerator.backward(loss)
+            loss = loop.compute_loss(model, loop._collated(part), num_items_in_batch=items) * weight
+        loop.accelerator.backward(part_of_step(loop.workers, loss))
         total = total + loss.detach()
     return total
 
@@ -134,12 +153,12 @@ def ends_epoch(loop: Loop) -> bool:
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #163c178e
 @torch.no_grad()
-def sum_losses(loop: Loop, model: torch.nn.Module, pairs: list[Pair]) -> tuple[float, int]:
+def sum_losses(loop: Loop, model: torch.nn.Module, pairs: list[Pair]) -> tuple[float, float]:
     "Loss of all items in this worker's share of `pairs`, and how many these are. The log hears how far it is."
     total = items = 0
     with telling(loop.events, "held-out loss", model=loop.job.model, of=len(pairs)) as tell:
-        for part in pieces(pairs, loop.job.config.bsize, loop.micro, loop.workers):
-            n = loop.objective.count(part)
+        for part, weight in own_pieces(loop, pairs):
+            n = loop.objective.count(part) * weight
             total, items = total + model(**loop._collated(part))["loss"].item() * n, items + n
             tell(done=len(part) * loop.workers.size)
     return total, items
@@ -219,6 +238,8 @@ def held_loss(loop: Loop, model: torch.nn.Module) -> float | None:
 def finish_step(loop: Loop, model: torch.nn.Module, trial: Any = None):  # trial: `Trainer`'s, of a search that is not made here
     "Save this step, have an epoch's checkpoint scored, and remove what is not needed any more."
     loss = loop.held_loss(model) if loop.ends_epoch else None
+    if loop.workers.sharded:
+        loop.whole = whole_weights(loop.objective.module.model, loop.workers), whole_states(loop.optimizer, loop.workers)
     if not loop.workers.leads:
         return
     made = save_checkpoint(loop, loss)
@@ -227,13 +248,15 @@ def finish_step(loop: Loop, model: torch.nn.Module, trial: Any = None):  # trial
     if loop.after and loop.ends_epoch:
         loop.after(made)
     tidy(loop.job.checkpoints, loop.job.scored)
+    loop.whole = None, None
 
 # %% ../../nbs/training/05_hf_trainer.ipynb #b7f35ef6
 def fill(loop: Loop, made: Path):
     "Write the student into the empty folder `made`, and the state to go on from unless this is the last step."
-    loop.save(made)
+    weights, states = loop.whole
+    loop.save(made, weights)
     if loop.state.global_step < loop.state.max_steps:
-        loop._save_optimizer_and_scheduler(str(made))
+        write_states(made, states, loop.lr_scheduler) if states else loop._save_optimizer_and_scheduler(str(made))
         loop._save_scaler(str(made))
         loop._save_rng_state(str(made))
     loop.state.save_to_json(str(made / "trainer_state.json"))
@@ -244,12 +267,15 @@ class Loop(Trainer):
     training_step, held_loss, _fill, _save_checkpoint = training_step, held_loss, fill, finish_step
     ends_epoch = property(ends_epoch, doc="Is this step an epoch's last?")
 
-    def __init__(self, job: Job, objective: Objective, rows: list[Pair], held: list[Pair], events: EventLog, stop: StopSignal, save: Callable[[Path], None], after: Callable[[Checkpoint], None] | None = None):
-        "`held`: for the held-out loss; may be empty. `save` writes the student into an empty folder. `after` is called with the checkpoint of each epoch."
+    def __init__(self, job: Job, objective: Objective, rows: list[Pair], held: list[Pair], events: EventLog, stop: StopSignal, save: Callable[[Path, dict | None], None], after: Callable[[Checkpoint], None] | None = None):
+        "`held`: for the held-out loss; may be empty. `save` writes the student into an empty folder; it takes the weights where the model's own are sharded, else None. `after` is called with the checkpoint of each epoch."
         self.job, self.objective, self.rows, self.events, self.stop, self.save, self.after = job, objective, rows, events, stop, save, after
         self.held = sorted(held, key=lambda p: (p.predictor, p.tokens))
         self.workers, self.asked = at_work(), False  # asked: to stop, as all workers have heard
         self.micro = math.ceil(job.config.bsize / self.workers.size)  # rows at a time
+        if self.workers.sharded:
+            self.micro = min(self.micro, progress(job.checkpoints).get("micro", self.micro))
+        self.whole = None, None  # weights and states for a checkpoint, where they are sharded
         self.batch, self.done, self.evaluated = [], [0, 0], {}  # of this step; tokens and rows so far; step → loss
         super().__init__(objective.module, arguments(job.config, job.checkpoints), data_collator=functools.partial(whole_step, objective), train_dataset=rows, callbacks=[ProgressCallback(self)])
         self.remove_callback(PrinterCallback)  # events are the only output
@@ -259,6 +285,9 @@ class Loop(Trainer):
 
     def _collated(self, rows: list[Pair]) -> dict:
         return self._prepare_inputs(self.objective.batch(rows))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        read_states(Path(checkpoint), self.optimizer, self.lr_scheduler) if checkpoint and self.workers.sharded else super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         "Nothing: the model came with the checkpoint's weights."

@@ -55,7 +55,7 @@ class Launcher(Protocol):
     where: str  # in words, for whoever chooses
 
     def check(self, config: TrainConfig):
-        "Raise `ValueError` where a training with `config` cannot run there. It is called before anything is paid for. What takes seconds, such as asking other machines, is for a `check_machines(config)`, which a launcher may have as well."
+        "Raise `ValueError` where a training with `config` cannot run there. It is called before anything is paid for. What takes seconds, such as asking other machines, is for a `check_machines(config)`, which a launcher may have as well; so is a `copies(config)`, the number of whole models that one device, or the memory of this machine, has to hold, or 0 where it trains elsewhere."
 
     def start(self, folder: RunFolder, jobs: list[Job], score: Score | None) -> Training:
         "Begin to train the jobs, which are saved in the folder. It may return only at the end; then it scores, and raises what ended the training."

@@ -27,6 +27,7 @@ from .checkpoints import Checkpoint, checkpoints, damaged, install, installed, k
 from ..data.pairs import DataError, Pair
 from ..run.events import EventLog, Stopped, StopSignal
 from ..models.frozen import freeze
+from .fsdp import shard
 from .jobs import Job, add_lora
 from ..models.targets import base_folder, check_folder
 from ..models.loading import check_adapter, load_weights, plain_generation
@@ -61,13 +62,13 @@ def load_trainable(
     return model
 
 # %% ../../nbs/training/06_trainer.ipynb #1c2ef122
-def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path):
-    "Write the student into `folder`: weights, tokenizer, and `bsft.json` with what the engine needs."
+def save_student(model: PreTrainedModel, codec: Codec, job: Job, folder: Path, weights: dict | None = None):
+    "Write the student into `folder`: weights (the model's own, or the given ones), tokenizer, and `bsft.json` with what the engine needs."
     meta = dict(job.meta)
     base = model.get_base_model() if job.config.peft else model
     plain_generation(base, sorted(codec.stop_ids), codec.pad_id)  # transformers alone ends an answer where the engine does
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
     codec.tokenizer.save_pretrained(folder)
     if job.config.peft:
         (folder / "README.md").unlink(missing_ok=True)  # peft's model card, with nothing filled in
@@ -258,6 +259,8 @@ def _loop(job: Job, codec: Codec, rows: list[Pair], held: list[Pair], log: Event
     if last:
         log.emit("warn", note=f"{job.model}: going on from the checkpoint at step {last.step}")
     objective = Completions(model, codec, job.config.shared_prefix)
+    if at_work().sharded:
+        shard(objective.module, at_work())
     if job.config.shared_prefix and objective.pads and not codec.encoder_decoder:
         log.emit("warn", note=f"{job.model}: prompts are run whole, their shared beginning with each: {objective.module.plain_because}")
     return Loop(job, objective, rows, held, log, stop, functools.partial(save_student, model, codec, job), after)

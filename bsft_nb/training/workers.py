@@ -5,7 +5,9 @@
 # %% ../../nbs/training/04_workers.ipynb #aa529157
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # %% auto #0
-__all__ = ['T', 'BUCKET', 'share', 'totals', 'first', 'buckets', 'add_gradients', 'draw_apart', 'Workers', 'at_work', 'Silent']
+__all__ = ['T', 'BUCKET', 'share', 'totals', 'first', 'buckets', 'add_gradients', 'draw_apart', 'Workers', 'sharding', 'at_work',
+           'Silent']
 
 # %% ../../nbs/training/04_workers.ipynb #40b97e00
 def share(workers: Workers, rows: list[Pair]) -> list[Pair]:
@@ -63,8 +66,8 @@ def buckets(grads: list[torch.Tensor]) -> list[list[torch.Tensor]]:
 
 # %% ../../nbs/training/04_workers.ipynb #1b36760b
 def add_gradients(workers: Workers, parameters: Iterable[torch.nn.Parameter]):
-    "Make the gradients of all workers their sum."
-    if workers.size == 1:
+    "Make the gradients of all workers their sum. Sharded weights have it already."
+    if workers.size == 1 or workers.sharded:
         return
     import torch
 
@@ -96,6 +99,7 @@ class Workers:
     "The processes that train one job together."
     rank: int = 0  # of this one
     size: int = 1
+    sharded: bool = False  # each holds a part of each weight only
 
     share, totals, first, add_gradients, draw_apart = share, totals, first, add_gradients, draw_apart
     leads = property(lambda self: self.rank == 0, doc="Is it this worker that writes and decides?")
@@ -105,12 +109,25 @@ class Workers:
         return self.totals([flag])[0] > 0
 
 # %% ../../nbs/training/04_workers.ipynb #8b5c7326
+_SHARDED: ContextVar[bool] = ContextVar("_SHARDED", default=False)
+
+
+@contextmanager
+def sharding(sharded: bool) -> Iterator[None]:
+    "Within, the workers divide the weights of what they train, or do not."
+    token = _SHARDED.set(sharded)
+    try:
+        yield
+    finally:
+        _SHARDED.reset(token)
+
+
 def at_work() -> Workers:
     "The workers of this process group; where there is none, this process alone."
     import torch
 
     group = torch.distributed
-    return Workers(group.get_rank(), group.get_world_size()) if group.is_available() and group.is_initialized() else Workers()
+    return Workers(group.get_rank(), group.get_world_size(), _SHARDED.get()) if group.is_available() and group.is_initialized() else Workers()
 
 
 class Silent:

@@ -62,7 +62,7 @@ def teaching(compiled: dspy.Module, teacher: Any, settings: dict | None) -> tupl
 def held_out_examples(examples: Any, promise: Promise) -> list[dspy.Example]:
     "The examples to calibrate on. Raises `ValueError` and `TypeError` for what is none, and for fewer than any student would need."
     if examples is None:
-        raise ValueError(f"examples=None: {promise} is shown on held-out examples, {examples_needed(promise)} at the very least. Give examples= that nothing was learned from, or call run.cascade(...), which takes the run's own")
+        raise ValueError(f"examples=None: to show that {promise}, takes {examples_needed(promise)} held-out examples at the very least. Give examples= that nothing was learned from, or call run.cascade(...), which takes the run's own")
     found = to_examples(examples.read(range(len(examples)))) if isinstance(examples, Table) else list(examples)
     for i, e in enumerate(found):
         if not isinstance(e, dspy.Example) or e._input_keys is None or not len(e.inputs()):

@@ -190,22 +190,32 @@ class EncoderDecoderBatch:
             self.logits = self.own.step(self.tokens)
 
 # %% ../../nbs/engine/05_decode.ipynb #5d705253
-def switch_adapter(model: PreTrainedModel, adapter: Path | None) -> None:
+def switch_adapter(model: PreTrainedModel, adapter: Path | None):
     "Let `model` compute with the LoRA adapter in the folder `adapter`, loaded once, or without any."
-    if adapter is None:
-        return model.disable_adapters()
-    name = str(adapter).replace(".", "_")  # a module's name must not have dots
-    if name not in getattr(model, "peft_config", {}):
-        load_adapter(model, adapter, name)
-    model.set_adapter(name)
-    model.enable_adapters()
+    from peft.functional import set_adapter
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    if adapter is not None:
+        name = str(adapter).replace(".", "_")  # a module's name must not have dots
+        if name not in getattr(model, "peft_config", {}):
+            load_adapter(model, adapter, name)
+        set_adapter(model, name, inference_mode=True)
+    for part in model.modules():
+        if isinstance(part, (BaseTunerLayer, ModulesToSaveWrapper)):
+            part.enable_adapters(adapter is not None)
 
 # %% ../../nbs/engine/05_decode.ipynb #b8b3fc5a
 def use_adapter(generator: Generator, adapter: Path | None):
     "Answer with the LoRA adapter in the folder `adapter`, or with the base alone."
-    if adapter != generator.reader.adapter:
+    if adapter == generator.reader.adapter:
+        return
+    try:
         switch_adapter(generator.model, adapter)
-        generator.reader.adapter = adapter
+    except Exception:
+        switch_adapter(generator.model, generator.reader.adapter)
+        raise
+    generator.reader.adapter = adapter
 
 # %% ../../nbs/engine/05_decode.ipynb #a682944b
 class Generator:

@@ -5,6 +5,7 @@
 # %% ../../nbs/models/16_loading.ipynb #4518d008
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,16 +33,31 @@ def _refuse_gaps(missing: set, mismatched: set, folder: Path):
 # %% ../../nbs/models/16_loading.ipynb #xe4af13b
 def load_adapter(model: PreTrainedModel, folder: Path, name: str = "default"):
     "Load the LoRA adapter in `folder` into its base `model`. Raises `TargetError` where its weights are not whole."
+    from peft import PeftConfig
+    from peft.functional import get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    config = PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    weights = {k.removeprefix("base_model.model."): w for k, w in load_file(folder / "adapter_model.safetensors").items()}
+    warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters on one base are what is wanted
     try:
-        info = model.load_adapter(str(folder), adapter_name=name)
-        missing = {k for k in info.missing_keys if f".{name}." in f"{k}."}  # those of adapters that were loaded before are named, too
-        _refuse_gaps(missing, info.mismatched_keys, folder)
+        inject_adapter_in_model(config, model, name)
+        set_peft_model_state_dict(model, weights, name)
+        _refuse_gaps(set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)) - set(weights), set(), folder)
     except Exception as e:
-        if name in getattr(model, "peft_config", {}):  # or whoever asks again would get its random numbers
-            model.delete_adapter(name)
+        _forget_adapter(model, name)  # or whoever asks again would get its random numbers
         if isinstance(e, RuntimeError):  # tensors of other shapes
             raise TargetError(f"the adapter in {folder} does not fit its base: {e!s:.300}. Restore it, or train again.") from e
         raise
+
+
+def _forget_adapter(model: PreTrainedModel, name: str):
+    from peft.functional import delete_adapter
+
+    if name in getattr(model, "peft_config", {}):
+        delete_adapter(model, name, "lora_")
+        del model.peft_config[name]
 
 
 def check_adapter(model: PeftModel, folder: Path):

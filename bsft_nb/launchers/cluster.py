@@ -97,7 +97,7 @@ def call(method: Any, *args: Any) -> Any:
     return ray.get(method.remote(*args))
 
 # %% ../../nbs/launchers/05_cluster.ipynb #e674b3d1
-LAST = ".last"  # beside a shelf: the step at which the training ended
+LAST = ".last"  # beside a shelf: the step at which the training ended, and the newest checkpoint that it kept
 
 
 def work(config: dict[str, Any]):
@@ -112,7 +112,7 @@ def work(config: dict[str, Any]):
             try:
                 made = train(job, log, Asker(relay))
                 if at_work().leads:
-                    storage.write(sent["shelf"] + LAST, str(made[-1].step).encode())
+                    storage.write(sent["shelf"] + LAST, json.dumps([progress(job.checkpoints)["trained"], made[-1].step]).encode())
             except TOGETHER as e:  # starting again would not help
                 if at_work().leads:
                     call(relay.end, type(e).__name__, str(e))

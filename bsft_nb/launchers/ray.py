@@ -22,8 +22,8 @@ from typing import Any
 
 # %% auto #0
 __all__ = ['SAME', 'PATIENT', 'LOOK', 'versions', 'unfit', 'answer_of', 'check_cluster', 'bring_news', 'Pump', 'fit',
-           'fetched_last', 'drive', 'connected', 'main', 'check_settings', 'installed', 'check_address', 'place_of',
-           'check_ray', 'look', 'check_machines', 'Ray']
+           'fetched_last', 'has_ended', 'drive', 'connected', 'main', 'check_settings', 'installed', 'check_address',
+           'place_of', 'check_ray', 'look', 'check_machines', 'Ray']
 
 # %% ../../nbs/launchers/06_ray.ipynb #7e5c3012
 from .cluster import LAST, Relay, call, send, work
@@ -31,7 +31,7 @@ from .storage import Storage
 from .torchrun import TOGETHER
 from ..models.devices import has_bf16, pick_device
 from ..run.claims import claim
-from ..run.events import Event
+from ..run.events import Event, EventLog
 from ..run.folder import RunFolder, home
 from ..training.checkpoints import checkpoints, note
 from ..training.jobs import Job, TrainConfig
@@ -141,12 +141,25 @@ def fit(settings: Ray, config: dict[str, Any]):
 def fetched_last(storage: Storage, job: Job, sent: dict) -> int:
     "The last step of a training. Raises `OSError` where the workers did not say it, or its checkpoint has not come."
     try:
-        step = int(storage.read(sent["shelf"] + LAST))
+        step, newest = json.loads(storage.read(sent["shelf"] + LAST))
     except FileNotFoundError as e:
         raise OSError(f"the workers ended without a word on where the training of {job.model} ended. Call again: it goes on from its newest checkpoint") from e
-    if step not in (c.step for c in checkpoints(job.checkpoints)):
-        raise OSError(f"the last checkpoint of {job.model}, of step {step}, has not come from {storage.root}/{sent['shelf']}. Call again: it is fetched, and nothing is trained twice")
+    if newest not in (c.step for c in checkpoints(job.checkpoints)):
+        raise OSError(f"the last checkpoint of {job.model}, of step {newest}, has not come from {storage.root}/{sent['shelf']}. Call again: it is fetched, and nothing is trained twice")
     return step
+
+
+def has_ended(storage: Storage, job: Job, sent: dict, log: EventLog) -> bool:
+    "Did this training come to its end before, and is it here, or on the storage? Then it is brought home."
+    if finished(job, sent["key"], log):
+        return True
+    with suppress(OSError):
+        storage.read(sent["shelf"] + LAST)
+        for step in storage.names(sent["shelf"]):
+            storage.pull(f"{sent['shelf']}/{step}", job.checkpoints / step)
+        note(job.checkpoints, trained=fetched_last(storage, job, sent))
+        return True
+    return False
 
 # %% ../../nbs/launchers/06_ray.ipynb #d1c1414b
 def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
@@ -157,7 +170,7 @@ def drive(folder: RunFolder, settings: Ray, jobs: list[Job]):
     for job in jobs:
         check_cluster(storage, job.config.bf16)
     relay = ray.remote(num_cpus=0, max_restarts=-1)(Relay).remote()
-    left = [(j, s) for j, s in ((j, send(storage, j)) for j in jobs) if not finished(j, s["key"], folder.log)]
+    left = [(j, s) for j, s in ((j, send(storage, j)) for j in jobs) if not has_ended(storage, j, s, folder.log)]
     pump = Pump(folder, storage, left, relay)
     thread = threading.Thread(target=pump.run, daemon=True)
     thread.start()

@@ -19,9 +19,10 @@ def training_with_kills(address, place):
     from bsft_nb.lessons import save_llama
 
     target, ended, killed = save_llama(place / "llama"), threading.Event(), []
-    whole, run = a_job(place, target, "whole", **LONG)
+    settings = {**LONG, "epochs": 200}  # 600 steps: time for three kills
+    whole, run = a_job(place, target, "whole", **settings)
     launch([whole], run)
-    job, run = a_job(place, target, "cluster", **LONG)
+    job, run = a_job(place, target, "cluster", **settings)
 
     def kill():
         while not ended.is_set() and len(killed) < 3:
@@ -52,9 +53,9 @@ def teaching_with_kill(nodes, place):
     lm, asked = heard(place / "said")
     boot = TraceBootstrapper(metric=lambda e, p, trace=None: True, teacher_settings={"lm": lm})
     lost = next(n for n in nodes.list_all_nodes() if n is not nodes.head_node)
-    thread = when(lambda: len({pid for pid, _ in asked()}) == 2 and len(asked()) > random.randrange(30, 150), lambda: nodes.remove_node(lost, allow_graceful=False))
+    done = when(lambda: len({pid for pid, _ in asked()}) == 2 and len(asked()) > random.randrange(30, 150), lambda: nodes.remove_node(lost, allow_graceful=False))
     traces = collect(Ray(workers=2, address=nodes.address, storage=str(place / "shared")), boot, [Shout()], words(300), place / "ledger.jsonl", 4)
-    thread.join()
+    done()
     patiently(lambda: nodes.add_node(**NODE))
     assert len(traces) == 300
     return len(asked_again(asked()))
@@ -71,9 +72,9 @@ def answers_with_kill(address, place):
     lm, asked = heard(place / "predicted")
     program = Shout()
     program.set_lm(lm)
-    thread = when(lambda: len(asked()) > 50, lambda: kill_worker("MapWorker"))
+    done = when(lambda: len(asked()) > 50, lambda: kill_worker("MapWorker"))
     found = predict(program, [{"word": f"word{i}"} for i in range(400)], launch=Ray(workers=2, address=address, storage=str(place / "shared")), out=place / "out.jsonl", num_threads=4)
-    thread.join()
+    done()
     return [400, sum(r["outputs"]["loud"] == f"WORD{r['row']}" for r in found)]
 
 

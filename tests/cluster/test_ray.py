@@ -28,7 +28,7 @@ from bsft_nb.teacher.bootstrap import TraceBootstrapper  # noqa: E402
 from bsft_nb.training.checkpoints import newest, progress  # noqa: E402
 from bsft_nb.training.launcher import Died  # noqa: E402
 
-LONG = dict(n=24, held=4, bsize=8, epochs=60, save_steps=20)  # 180 steps
+LONG = dict(n=24, held=0, bsize=8, epochs=60, save_steps=20, lr=3e-4)  # 180 steps; without held-out rows the last checkpoint is chosen, with all losses in it
 
 
 NODE = dict(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
@@ -89,10 +89,10 @@ def test_a_lost_worker_costs_nothing_but_time(cluster, llama, tmp_path):
     assert launch([job], run, Ray(workers=2, address=cluster, storage=str(tmp_path / "shared"))) == {"model": job.student}
     done()
     assert run.trainer["mode"] == "ray" and run.trainer["status"] == "trained"
-    assert progress(job.checkpoints)["trained"] == 180 and len(losses(job)) == len(losses(whole)) > 20  # until the best checkpoint, which is kept
+    assert progress(job.checkpoints)["trained"] == 180 and len(losses(job)) == len(losses(whole)) == 180
     assert max(abs(a - b) / a for a, b in zip(losses(whole), losses(job))) < 1e-3
     kinds = [e.kind for e in run.log.read()]
-    assert {"train", "eval", "checkpoint"} <= {*kinds} and any("going on from the checkpoint" in e.data.get("note", "") for e in run.log.read())
+    assert {"train", "checkpoint"} <= {*kinds} and any("going on from the checkpoint" in e.data.get("note", "") for e in run.log.read())
 
 
 def test_a_stop_a_lost_driver_and_the_next_call(cluster, llama, tmp_path):

@@ -81,6 +81,7 @@ def kill_worker(name="RayTrainWorker"):
     random.Random(0).choice(at_work).kill()
 
 
+@pytest.mark.slow
 def test_a_lost_worker_costs_nothing_but_time(cluster, llama, tmp_path):
     whole, run = a_job(tmp_path, llama, "whole", **LONG)
     launch([whole], run)
@@ -95,6 +96,7 @@ def test_a_lost_worker_costs_nothing_but_time(cluster, llama, tmp_path):
     assert {"train", "checkpoint"} <= {*kinds} and any("going on from the checkpoint" in e.data.get("note", "") for e in run.log.read())
 
 
+@pytest.mark.slow
 def test_a_stop_a_lost_driver_and_the_next_call(cluster, llama, tmp_path):
     there = Ray(workers=2, address=cluster, storage=str(tmp_path / "shared"))
     job, run = a_job(tmp_path, llama, "job", **LONG)

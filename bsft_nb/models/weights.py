@@ -117,6 +117,14 @@ def _no_text(config: dict, kind: str) -> str:
     return f"a {kind!r} model reads more than text, and transformers has no form of it that reads and writes text alone. {choose}, or a multimodal one that loads as a causal model, such as Gemma 3."
 
 # %% ../../nbs/models/00_weights.ipynb #7b4b2283
+def _is_encoder_decoder(kind: type) -> bool:
+    "Does a configuration of this class say so where its file does not? Early versions of transformers 5 decide that when one is made."
+    try:
+        return bool(kind().is_encoder_decoder)
+    except Exception:  # made from parts, which are not there
+        return bool(getattr(kind, "is_encoder_decoder", False))
+
+
 def check_config(config: dict, name: str) -> bool:
     "Is the model of this configuration (a `config.json`) an encoder-decoder? Raises `TargetError` where it cannot be a student."
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
@@ -126,7 +134,7 @@ def check_config(config: dict, name: str) -> bool:
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING_NAMES:
         why = "needs remote code, which is never run" if isinstance(config, dict) and config.get("auto_map") else "is unknown to the installed transformers"
         raise TargetError(f"target {name!r}: model type {kind!r} {why}. Choose a target that transformers has built in, such as 'google/flan-t5-base'.")
-    encoder_decoder = bool(config.get("is_encoder_decoder", getattr(CONFIG_MAPPING[kind], "is_encoder_decoder", False)))
+    encoder_decoder = bool(config["is_encoder_decoder"]) if "is_encoder_decoder" in config else _is_encoder_decoder(CONFIG_MAPPING[kind])
     writes = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if encoder_decoder else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if kind not in writes:
         raise TargetError(f"target {name!r}: {_no_text(config, kind)}")

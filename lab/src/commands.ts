@@ -12,7 +12,7 @@ import {
 } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookActions, NotebookPanel } from '@jupyterlab/notebook';
 import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
-import { Widget } from '@lumino/widgets';
+import { SplitPanel, TabPanel, Widget } from '@lumino/widgets';
 import { __, runIcon, shared } from './base';
 import { RunWidget } from './document';
 import { arranged } from './logic';
@@ -64,6 +64,17 @@ async function insert(
   }
 }
 
+/** Notebook's lower panel neither turns to a page by itself nor gives it room. */
+function uncover(widget: Widget): void {
+  for (let at = widget.parent; at; at = at.parent) {
+    if (at instanceof TabPanel) {
+      at.currentWidget = widget;
+    } else if (at instanceof SplitPanel && at.orientation === 'vertical' && widget.node.clientHeight < 100) {
+      at.setRelativeSizes([1, 2]);
+    }
+  }
+}
+
 export function addCommands(
   app: JupyterFrontEnd,
   trackers: ITrackers,
@@ -108,6 +119,9 @@ export function addCommands(
       }
     }
     shell.activateById(widget.id);
+    if (!inLab) {
+      uncover(widget);
+    }
   };
 
   const pick = async (title: string, cards: ICard[], none: string): Promise<ICard | undefined> => {
@@ -270,7 +284,11 @@ export function addCommands(
 
   commands.addCommand('bsft:show-sidebar', {
     label: __('Show Fine-Tuning Runs'),
-    execute: () => shell.activateById('bsft-sidebar')
+    execute: () => {
+      const show = () => shell.activateById('bsft-sidebar');
+      show();
+      setTimeout(show); // the palette hands the focus back to the main area as soon as a command has begun
+    }
   });
 
   runs.changed.connect(() => commands.notifyCommandChanged('bsft:stop-run'));

@@ -225,6 +225,7 @@ def overhead(page, url: str, root: Path, home: Path, turns: int = 5, seconds: fl
     with training(page, root, home) as (card, run):
         spans = {True: [], False: []}
         opened(page, run.id)
+        page.wait_for_timeout(5000)  # JupyterLab writes down what is open a second after it has changed
         for i in range(2 * turns):
             watched = i % 2 == 0
             page.goto(url if watched else "about:blank")

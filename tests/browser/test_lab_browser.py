@@ -1,5 +1,4 @@
 """The extension in a real JupyterLab: the sidebar moves and stops runs without a kernel, pages come back, texts stay texts."""
-import os
 import shutil
 import time
 from pathlib import Path
@@ -229,24 +228,3 @@ def test_runs_are_found_in_every_place_that_jupyterlab_has(sidebar, runs, lab):
     page.page.locator(".bsft-card[data-status=finished]", has_text="place-2").wait_for(timeout=15000)
     assert page.page.get_by_text("place-2: finished").count() == 0 and page.said == []
     shutil.rmtree(deep.path)
-
-
-def test_notebook_7_shows_runs_where_it_has_places(lab, chromium, runs):
-    pytest.importorskip("notebook.app", reason="Notebook 7 is not installed")
-    runs("seven-1", scores={"tuned": 0.5})
-    context = chromium.new_context(viewport={"width": 1280, "height": 860})
-    page = context.new_page()
-    try:
-        page.goto(f"{lab[0]}tree")
-        page.get_by_role("menuitem", name="View", exact=True).click(timeout=60000)
-        page.locator(".lm-Menu-itemLabel", has_text="Left Sidebar").hover()
-        page.locator(".lm-Menu-itemLabel", has_text="Fine-tuning").click(timeout=10000)
-        card = page.locator(".bsft-card", has_text="seven-1")
-        card.locator(".bsft-open").click(timeout=30000)
-        page.locator(".bsft-document:visible h1", has_text="seven-1").wait_for(timeout=30000)
-        assert "0.5" in page.locator(".bsft-document:visible").inner_text()
-        shots = Path(os.environ.get("BSFT_SHOTS", ROOT / ".browser"))
-        shots.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=shots / "notebook-7.png")
-    finally:
-        context.close()

@@ -216,7 +216,7 @@ def test_runs_are_found_in_every_place_that_jupyterlab_has(sidebar, runs, lab):
             page.card(name).get_by_role("checkbox").check()
         page.page.get_by_role("button", name="Compare 2 runs").click()
         page.document().locator(".bsft-settings tr", has_text="config.lr").wait_for(timeout=10000)
-    first.update(status="finished", scores={"tuned": 0.5})
+        first.update(status="finished", scores={"tuned": 0.5})  # as a compile does, before it lets go
     told = page.page.locator(".jp-Notification-Toast, .Toastify__toast", has_text="place-1: finished, tuned 0.5")
     told.wait_for(timeout=15000)
     told.get_by_role("button", name="Open").click()
@@ -224,7 +224,7 @@ def test_runs_are_found_in_every_place_that_jupyterlab_has(sidebar, runs, lab):
     page.set(notifications="none")
     with under_way(second):
         page.page.locator(".bsft-card[data-status=running]", has_text="place-2").wait_for(timeout=15000)
-    second.update(status="finished")
+        second.update(status="finished")
     page.page.locator(".bsft-card[data-status=finished]", has_text="place-2").wait_for(timeout=15000)
     assert page.page.get_by_text("place-2: finished").count() == 0 and page.said == []
     shutil.rmtree(deep.path)

@@ -153,9 +153,10 @@ def sorted_cards(desk: Desk) -> list[dict]:
         began = time.monotonic()
         if began >= desk._next:
             desk._shown = list(desk.places.list().values())
+            met = all(p in desk._cards for p in desk._shown)  # a first card takes longer than any look after it
             found = [desk.card(p) for p in desk._shown]
             took = time.monotonic() - began
-            desk._next = began + (SELDOM * took if took > BRIEF else 0)
+            desk._next = began + (SELDOM * took if met and took > BRIEF else 0)
         else:
             known = ((p, desk._cards.get(p)) for p in desk._shown)
             found = [desk.card(p) if c is None or c[1]["status"] == "running" else c[1] for p, c in known]

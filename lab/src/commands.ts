@@ -12,7 +12,7 @@ import {
 } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookActions, NotebookPanel } from '@jupyterlab/notebook';
 import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
-import { Widget } from '@lumino/widgets';
+import { SplitPanel, TabPanel, Widget } from '@lumino/widgets';
 import { __, runIcon, shared } from './base';
 import { RunWidget } from './document';
 import { arranged } from './logic';
@@ -31,28 +31,46 @@ function resumeCode(card: ICard): string {
   return `import bsft_nb\n\nrun = bsft_nb.attach(${JSON.stringify(card.path)})\nrun  # calls and checkpoints are kept: run the cell that compiled it again, and it goes on from there`;
 }
 
+/** Where things are put: the notebooks that are open, and the folder that is shown. */
+export interface IPlaces {
+  notebooks: INotebookTracker | null;
+  folder: () => string;
+  inLab: boolean;
+}
+
+/** A new notebook with `code` in it, in a page of its own, as Notebook has them. */
+async function newPage(app: JupyterFrontEnd, folder: string, code: string): Promise<void> {
+  const { contents, kernelspecs } = app.serviceManager;
+  const name = kernelspecs.specs?.default ?? 'python3';
+  const kernelspec = { name, display_name: kernelspecs.specs?.kernelspecs[name]?.display_name ?? name };
+  const cell = { cell_type: 'code', source: code, metadata: {}, outputs: [], execution_count: null };
+  const made = await contents.newUntitled({ path: folder, type: 'notebook' });
+  await contents.save(made.path, {
+    type: 'notebook',
+    format: 'json',
+    content: { cells: [cell], metadata: { kernelspec }, nbformat: 4, nbformat_minor: 4 }
+  });
+  await app.commands.execute('docmanager:open', { path: made.path });
+}
+
 /** Put `code` into a notebook: the one that is open, or a new one. */
 async function insert(
   app: JupyterFrontEnd,
-  notebooks: INotebookTracker | null,
+  places: IPlaces,
   code: string,
   here: boolean,
   run: boolean
 ): Promise<void> {
-  const current = notebooks?.currentWidget;
+  const current = places.notebooks?.currentWidget;
   const inCurrent = here && current && current === app.shell.currentWidget;
+  if (!inCurrent && !places.inLab) {
+    return newPage(app, places.folder(), code);
+  }
   const panel = inCurrent
     ? current
     : ((await app.commands.execute('notebook:create-new', {
         kernelName: app.serviceManager.kernelspecs.specs?.default
-      })) as NotebookPanel | undefined);
-  if (!panel?.context) {
-    Clipboard.copyToSystem(code); // Notebook opens it in a tab of its own, out of reach
-    Notification.info(__('Paste into the new notebook what is in the clipboard now: %1', code), {
-      autoClose: 15000
-    });
-    return;
-  }
+      })) as NotebookPanel);
   await panel.context.ready;
   if (inCurrent) {
     NotebookActions.insertBelow(panel.content);
@@ -64,12 +82,18 @@ async function insert(
   }
 }
 
-export function addCommands(
-  app: JupyterFrontEnd,
-  trackers: ITrackers,
-  notebooks: INotebookTracker | null,
-  inLab: boolean
-): void {
+/** Notebook's lower panel neither turns to a page by itself nor gives it room. */
+function uncover(widget: Widget): void {
+  for (let at = widget.parent; at; at = at.parent) {
+    if (at instanceof TabPanel) {
+      at.currentWidget = widget;
+    } else if (at instanceof SplitPanel && at.orientation === 'vertical' && widget.node.clientHeight < 100) {
+      at.setRelativeSizes([1, 2]);
+    }
+  }
+}
+
+export function addCommands(app: JupyterFrontEnd, trackers: ITrackers, places: IPlaces): void {
   const { commands, shell } = app;
   const { runs } = shared;
 
@@ -101,13 +125,16 @@ export function addCommands(
       widget.toolbar.hide();
       void tracker.add(widget);
     }
-    for (const area of inLab ? ['main'] : ['down', 'right']) {
+    for (const area of places.inLab ? ['main'] : ['down', 'right']) {
       // Notebook's main area holds its document alone
       if (!widget.isAttached) {
         shell.add(widget, area);
       }
     }
     shell.activateById(widget.id);
+    if (!places.inLab) {
+      uncover(widget);
+    }
   };
 
   const pick = async (title: string, cards: ICard[], none: string): Promise<ICard | undefined> => {
@@ -218,7 +245,7 @@ export function addCommands(
     label: __('Resume in a notebook'),
     execute: args => {
       const card = cardOf(args);
-      return card ? insert(app, notebooks, resumeCode(card), false, false) : undefined;
+      return card ? insert(app, places, resumeCode(card), false, false) : undefined;
     }
   });
 
@@ -246,7 +273,7 @@ export function addCommands(
     caption: __('The compile panel, in this notebook or a new one'),
     icon: runIcon,
     execute: args =>
-      tell(__('No notebook could be opened'), insert(app, notebooks, PANEL, !args.isLauncher, true))
+      tell(__('No notebook could be opened'), insert(app, places, PANEL, !args.isLauncher, true))
   });
 
   commands.addCommand('bsft:open-run', {
@@ -270,7 +297,11 @@ export function addCommands(
 
   commands.addCommand('bsft:show-sidebar', {
     label: __('Show Fine-Tuning Runs'),
-    execute: () => shell.activateById('bsft-sidebar')
+    execute: () => {
+      const show = () => shell.activateById('bsft-sidebar');
+      show();
+      setTimeout(show); // the palette hands the focus back to the main area as soon as a command has begun
+    }
   });
 
   runs.changed.connect(() => commands.notifyCommandChanged('bsft:stop-run'));

@@ -1,6 +1,7 @@
 /** What the extension adds to JupyterLab and, as far as it has the places, to Notebook. */
 import { ILabShell, ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, MainAreaWidget, Notification, WidgetTracker } from '@jupyterlab/apputils';
+import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
 import { ILauncher } from '@jupyterlab/launcher';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { IRunningSessionManagers } from '@jupyterlab/running';
@@ -106,7 +107,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     INotebookTracker,
     IRunningSessionManagers,
     ISettingRegistry,
-    IStatusBar
+    IStatusBar,
+    IDefaultFileBrowser
   ],
   activate: async (
     app: JupyterFrontEnd,
@@ -118,7 +120,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     notebooks: INotebookTracker | null,
     running: IRunningSessionManagers | null,
     registry: ISettingRegistry | null,
-    statusBar: IStatusBar | null
+    statusBar: IStatusBar | null,
+    browser: IDefaultFileBrowser | null
   ) => {
     shared.trans = translator.load('bsft_nb');
     shared.commands = app.commands;
@@ -128,7 +131,11 @@ const plugin: JupyterFrontEndPlugin<void> = {
       runs: new WidgetTracker<MainAreaWidget<RunWidget>>({ namespace: 'bsft-runs' }),
       several: new WidgetTracker<MainAreaWidget<SeveralWidget>>({ namespace: 'bsft-several' })
     };
-    addCommands(app, trackers, notebooks, labShell !== null);
+    addCommands(app, trackers, {
+      notebooks,
+      folder: () => browser?.model.path ?? '',
+      inLab: labShell !== null
+    });
     app.docRegistry.addFileType({
       name: 'bsft-run',
       displayName: __('Fine-tuning run'),

@@ -54,11 +54,11 @@ def lab(tmp_path_factory):
 def _address(root: Path, server: subprocess.Popen) -> str:
     for _ in range(240):
         for info in (root / ".runtime").glob("jpserver-*.json"):
-            url = json.loads(info.read_text())["url"]
             try:
+                url = json.loads(info.read_text())["url"]
                 with urllib.request.urlopen(url + "api/status", timeout=5):
                     return url
-            except OSError:
+            except (OSError, ValueError):  # not there yet, or half written
                 pass
         assert server.poll() is None, (root / "lab.log").read_text()[-3000:]
         time.sleep(0.25)
@@ -139,6 +139,13 @@ class Notebook:
                 self.shot("failed")
             assert time.time() < end, f"cell {i} still runs after {timeout} s: {self.output(i).inner_text()}"
             self.page.wait_for_timeout(100)
+
+    def until(self, holds, timeout: float, what: str):
+        "Wait until `holds()`; the page goes on meanwhile."
+        end = time.time() + timeout
+        while not holds():
+            assert time.time() < end, f"not within {timeout} s: {what}"
+            self.page.wait_for_timeout(200)
 
     def text(self, i: int) -> str:
         "What the output of cell `i` says; Lab skips the rendering of cells that are out of sight."

@@ -1,12 +1,13 @@
 """Several workers against one, a cluster that loses workers, and the growth of the stages; the last line is one JSON object.
 
-    python tests/bench/scale.py [--quick] [--target smollm2-135m] [--only workers|growth|ray] [--sizes 1000,10000,100000]
+    python tests/bench/scale.py [--quick] [--target smollm2-135m] [--only workers|growth|ray] [--bsize 32] [--sizes 1000,10000,100000]
 
 `loss_rel_err_2_workers`: the largest relative difference between the losses of 2 workers and of 1, over 20 optimizer steps
 in fp32: rows of mixed lengths, two predictors, 2 steps accumulated, full fine-tuning and LoRA, packed and padded batches,
 of a small model with random weights. `speed_2_workers`: rows a second of the target with 2 workers of 1 thread, divided by
-those of 1 worker with 2 threads, between the first and the last step: starting the workers is not counted. Without
---quick the batch is 16 rows and 20 steps are timed, with it 8 rows and 6 steps.
+those of 1 worker with 2 threads, between the first and the last step: starting the workers is not counted. Each worker
+reads the shared beginning of the prompts once a batch, so two read it twice: the smaller the batch, the more that costs.
+The batch is --bsize rows (32; --quick: 8), and 320 rows are trained (--quick: 48).
 
 `growth`: seconds and peak memory (MB) of each stage with a teacher that answers at once, for 1,000, 10,000 and 100,000
 examples (--quick: 300, 1,000 and 3,000), each size in a process of its own; `growth_exponents`: those of the time
@@ -87,16 +88,16 @@ def rows_a_second(run, bsize):
     return bsize * (last - first) / (ended - began)
 
 
-def speed(place, name, quick):
+def speed(place, name, quick, bsize):
     "Rows a second with 1 worker of 2 threads, and with 2 of 1."
     from train import demo_pairs, student
 
     from bsft_nb.launchers.torchrun import TorchRun
     from bsft_nb.models.targets import resolve_target
 
-    target, bsize, steps = resolve_target(name), *((8, 6) if quick else (16, 20))
+    target = resolve_target(name)
     _, pairs = demo_pairs(target, student, mixed=True)
-    pairs, found = pairs[: bsize * steps], {}
+    pairs, found = pairs[: 48 if quick else 320], {}
     for workers, threads in ((1, 2), (2, 1)):
         os.environ["OMP_NUM_THREADS"] = str(threads)
         run, _ = trained(place, f"speed-{workers}", target.path, pairs, TorchRun(workers=workers), bsize=bsize, lr=1e-5)
@@ -197,6 +198,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--target", default="smollm2-135m")
+    parser.add_argument("--bsize", type=int, help="rows of a batch whose speed is measured; 32, with --quick 8")
     parser.add_argument("--only", choices=["workers", "growth", "ray"])
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], help="numbers of examples for growth")
     parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
@@ -208,8 +210,8 @@ def main():
     with tempfile.TemporaryDirectory() as made:
         os.environ["BSFT_HOME"] = str(Path(made) / "home")
         if args.only in (None, "workers"):
-            error, fast = loss_error(Path(made)), speed(Path(made), args.target, args.quick)
-            figures |= {"loss_rel_err_2_workers": float(f"{max(error.values()):.2e}"), "speed_2_workers": round(fast[2] / fast[1], 3), "rows_per_s": {k: round(v, 2) for k, v in fast.items()}}
+            error, fast = loss_error(Path(made)), speed(Path(made), args.target, args.quick, bsize := args.bsize or (8 if args.quick else 32))
+            figures |= {"bsize": bsize, "loss_rel_err_2_workers": float(f"{max(error.values()):.2e}"), "speed_2_workers": round(fast[2] / fast[1], 3), "rows_per_s": {k: round(v, 2) for k, v in fast.items()}}
         if args.only in (None, "growth"):
             figures |= growth(args.sizes or ([300, 1_000, 3_000] if args.quick else [1_000, 10_000, 100_000]), args.target)
         if args.only == "ray" or args.only is None and importlib.util.find_spec("ray"):

@@ -258,8 +258,18 @@ def check_rows(
     return warnings + contradictions(built)
 
 # %% ../../nbs/data/04_builder.ipynb #bf949be0
-def to_dataset(pairs: list[Pair]) -> Dataset:
+def to_dataset(
+    pairs: list[Pair],
+    at_once: int = 5_000,  # rows
+) -> Dataset:
     "The rows as a `datasets.Dataset`: the fields of `Pair`, `prompt_tokens` and `completion_tokens`."
+    from datasets import concatenate_datasets
+
+    parts = [_columns(pairs[i : i + at_once]) for i in range(0, max(1, len(pairs)), at_once)]
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+
+
+def _columns(pairs: list[Pair]) -> Dataset:
     from datasets import Dataset, Features, Sequence, Value
 
     kinds = dict.fromkeys(("example", "predictor", "prompt", "completion"), Value("string"))

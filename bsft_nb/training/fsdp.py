@@ -5,7 +5,6 @@
 # %% ../../nbs/training/04_fsdp.ipynb #3eda85f9
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

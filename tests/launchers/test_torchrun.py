@@ -103,7 +103,8 @@ def test_nobody_hangs_and_the_next_call_goes_on(llama, tmp_path, monkeypatch):
     assert len(losses(job)) == 120 and max(abs(a - b) / a for a, b in zip(losses(whole), losses(job))) < 1e-3
 
 
-@pytest.mark.parametrize("peft", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("peft", [False, True])
 def test_a_sharded_training_goes_on_anywhere(peft, tmp_path):
     "One worker begins and is stopped, two with sharded weights go on and are stopped, one goes on to the end: the losses and the student of a training that nobody stopped."
     llama = save_llama(tmp_path / "base", tie_word_embeddings=not peft)
@@ -125,6 +126,7 @@ def test_a_sharded_training_goes_on_anywhere(peft, tmp_path):
     assert made.keys() == right.keys() and all((made[k] - right[k]).abs().max() < 1e-3 for k in right)
 
 
+@pytest.mark.slow
 def test_where_memory_ends_with_sharded_weights_the_next_call_takes_fewer_rows(llama, tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(FAULTS)

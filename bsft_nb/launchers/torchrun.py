@@ -96,7 +96,7 @@ def is_lost(error: BaseException) -> bool:
 
 # %% ../../nbs/launchers/03_torchrun.ipynb #9556d19b
 def lead(folder: RunFolder, token: str, models: list[str]):
-    "Train, write and tell. Raises `Lost` where another worker is gone, and what `train` raises."
+    "Train, write and tell. Raises `Lost` where another worker is gone, `MemoryError` where memory ended in one with sharded weights, and what `train` raises."
     with claim(folder, "torchrun", models, token=token):
         for model in models:
             job = Job.load(folder, model)

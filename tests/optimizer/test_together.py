@@ -485,7 +485,7 @@ def test_a_cancelled_compile_stops_whenever_it_is(llama, monkeypatch, moment):
     tp = BootstrapFinetune(None, dict(lm=teacher_lm(slowly)), num_threads=1)
 
     async def main():
-        ask = dict(trainset=ROWS, target=llama, **{**SETTINGS, "epochs": 10_000})
+        ask = dict(trainset=ROWS, target=llama, **{**SETTINGS, "epochs": 1_000})
         first = asyncio.create_task(tp.acompile(program(), **ask)) if moment == "while waiting" else None
         while first and not (tp.run and is_there("trace")(tp.run)):
             await asyncio.sleep(0.02)
